@@ -1,0 +1,183 @@
+"""The public Python functions, and the wiring that more than one command needs."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from msa_flax import weights
+from msa_flax.config import Config
+from msa_flax.evaluation.predictions import predict_logits
+from msa_flax.models import Classifier, create_model, scale_images
+from msa_flax.saliency import Explanations, explain_images, make_explain_step
+from msa_flax.training import checkpoint, steps
+from msa_flax.weights import WeightsReport
+
+Variables = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A trained run, ready to predict.
+
+    Attributes:
+        workdir: its folder.
+        config: its configuration.
+        model: the network.
+        variables: the network's parameters and running statistics.
+        step: the training step they are from.
+        checkpoint: "best" or "last".
+    """
+
+    workdir: Path
+    config: Config
+    model: Classifier
+    variables: Variables
+    step: int
+    checkpoint: str
+
+    def predict(
+        self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """Returns the logit of fracture of each image, float32 [n].
+
+        Args:
+            images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them.
+            progress: called with (images done, n).
+        """
+        predict_step = compiled_predict_step(self.model, self.config)
+        return predict_logits(
+            functools.partial(predict_step, self.variables),
+            images,
+            batch_size=self.config.eval.batch_size,
+            progress=progress,
+        )
+
+    def explain(self, images: np.ndarray) -> Explanations:
+        """Returns logits, Grad-CAM maps for both classes and attention maps.
+
+        Args:
+            images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them.
+        """
+        scale, model = scaler(self.config), self.model
+
+        def features_fn(variables: Variables, images: Any) -> jax.Array:
+            features: Any = model.apply(variables, scale(images), method="features")
+            return features
+
+        def head_fn(variables: Variables, features: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+            logit, sown = model.apply(variables, features, method="head", mutable=["intermediates"])
+            maps = sown.get("intermediates", {}).get("attention", {})
+            return logit, {name: values[0] for name, values in maps.items()}
+
+        step = jax.jit(
+            make_explain_step(features_fn, head_fn), compiler_options=steps.compiler_options()
+        )
+        bound = functools.partial(step, self.variables)
+        return explain_images(bound, images, batch_size=self.config.eval.batch_size)
+
+
+def load_keras(
+    model: Classifier,
+    path: str | Path,
+    *,
+    backbone: str = "mobilenet_v1",
+    image_size: int = 224,
+    seed: int = 0,
+) -> tuple[Variables, WeightsReport]:
+    """Returns the model's variables with the backbone taken from a Keras file.
+
+    Attention and head keep their initial values; a classification top in the file is left out.
+
+    Args:
+        model: from :func:`create_model`.
+        path: ``.h5``, ``.weights.h5`` or ``.keras`` file of the same backbone.
+        backbone: key of ``msa_flax.weights.KERAS_RULES``.
+        image_size: pixels; any size the network takes gives the same variables.
+        seed: of the initial values.
+
+    Raises:
+        WeightsError: names every tensor that is missing, unexpected or of another shape.
+    """
+    arrays = weights.read(path, layers=weights.KERAS_LAYERS[backbone])
+    return weights.load(
+        initialise(model, image_size=image_size, seed=seed),
+        arrays,
+        weights.KERAS_RULES[backbone],
+        initial=("attention", "classifier"),
+        ignore=("conv_preds",),
+        source=Path(path).name,
+    )
+
+
+def initialise(model: Classifier, *, image_size: int, seed: int) -> Variables:
+    """Returns a model's initial variables, a function of the seed alone."""
+    images = jnp.zeros((1, image_size, image_size, 3))
+    return jax.jit(functools.partial(model.init, train=False))(jax.random.key(seed), images)
+
+
+def initial_variables(model: Classifier, config: Config) -> tuple[Variables, WeightsReport | None]:
+    """Returns the variables that training starts from, as ``model.pretrained`` says."""
+    size, seed = config.data.image_size, config.train.seed
+    if config.model.pretrained == "none":
+        return initialise(model, image_size=size, seed=seed), None
+    path = config.model.pretrained
+    if path == "imagenet":
+        path = str(weights.imagenet_path(config.model.backbone, alpha=config.model.alpha))
+    return load_keras(model, path, backbone=config.model.backbone, image_size=size, seed=seed)
+
+
+def scaler(config: Config) -> steps.Scale:
+    """Returns the function uint8 [b, s, s] -> float32 [b, s, s, 3] that the run's model expects."""
+    return functools.partial(
+        scale_images, preprocess=config.data.preprocess, backbone=config.model.backbone
+    )
+
+
+def compiled_predict_step(model: Classifier, config: Config) -> Callable[..., jax.Array]:
+    """Returns the jit-compiled step (variables, images uint8 [b, s, s]) -> logits [b]."""
+    predict_step = steps.make_predict_step(model, scaler(config))
+    return jax.jit(predict_step, compiler_options=steps.compiler_options())
+
+
+def restore(workdir: str | Path, *, checkpoint_name: str = "best") -> Run:
+    """Restores a run from its workdir through Orbax.
+
+    Args:
+        workdir: a folder written by ``python -m msa_flax.train``.
+        checkpoint_name: "best" (lowest validation loss) or "last".
+
+    Raises:
+        CheckpointError: no such checkpoint, a damaged one, or one of another model.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    model = create_model(config.model)
+    init = functools.partial(initialise, model, image_size=config.data.image_size, seed=0)
+    kept = checkpoint.Checkpoints(workdir, read_only=True)
+    variables, step, _ = kept.restore_variables(checkpoint_name, jax.eval_shape(init))
+    return Run(
+        workdir=workdir,
+        config=config,
+        model=model,
+        variables=variables,
+        step=step,
+        checkpoint=checkpoint_name,
+    )
+
+
+def read_config(workdir: Path) -> Config:
+    """Returns the configuration that a workdir's run was started with."""
+    return Config.from_dict(json.loads((workdir / "config.json").read_text())["config"]).validate()
+
+
+def cache_compilations() -> None:
+    """Turns JAX's persistent compilation cache on, in this project's cache folder."""
+    jax.config.update("jax_compilation_cache_dir", str(weights.cache_dir() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

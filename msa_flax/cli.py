@@ -1,0 +1,181 @@
+"""One wrapper for all commands: flags in, exit code out.
+
+Exit codes: 0 done (``--help`` too); 1 failure; 2 bad usage or bad input, said in one sentence; 130
+and 143 ended by SIGINT or SIGTERM after writing what is needed to go on. Errors that are the user's
+to mend carry ``exit_code = 2`` in their class. Tracebacks are shown with ``--debug`` only.
+"""
+
+import difflib
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from absl import flags
+from ml_collections import config_flags
+
+from msa_flax.config import Config, flatten
+
+NOTICE = "Research use only, not a medical device."
+
+Define = Callable[[flags.FlagValues], None]
+Main = Callable[[SimpleNamespace], None]  # called with the values of the flags
+
+
+class UsageError(ValueError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+def run(main: Main, define: Define, doc: str, argv: Sequence[str] | None = None) -> None:
+    """Parses the command line, runs ``main`` and ends the process with the right code.
+
+    Args:
+        main: the command; takes the parsed flags.
+        define: defines the command's own flags on the values it is given.
+        doc: the command's help text (its module's docstring).
+        argv: program name and arguments; default ``sys.argv``.
+    """
+    sys.exit(call(main, define, doc, list(sys.argv if argv is None else argv)))
+
+
+def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
+    """Does what :func:`run` does and returns the exit code."""
+    values, debug = flags.FlagValues(), "--debug" in argv
+    try:
+        # Numbers are computed on the CPU or one accelerator; chatter about others helps nobody.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+        if {"-h", "--help", "-help"} & set(argv[1:]):
+            print(_help(doc, _define(define, argv[:1], values)))
+            return 0
+        args = _parse(_define(define, argv, values), argv)
+        _log_to_terminal()
+        main(args)
+        return 0
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code = getattr(error, "exit_code", 1)
+        said = str(error) or type(error).__name__
+        if code == 1 and not debug:
+            said = f"{type(error).__name__}: {said} (--debug shows where)"
+        return _say(" ".join(said.split()), code)
+
+
+def define_config(values: flags.FlagValues) -> None:
+    """Defines ``--config FILE.py[:ARG]`` with its ``--config.section.field=value`` overrides."""
+    default = str(Path(__file__).with_name("config.py"))
+    config_flags.DEFINE_config_file(
+        "config",
+        default,
+        "file whose get_config(arg) returns a msa_flax.config.Config, as FILE.py or FILE.py:ARG; "
+        "--config.section.field=value overrides a field; without --config: the quickstart",
+        flag_values=values,
+    )
+
+
+def define_workdir(values: flags.FlagValues, what: str) -> None:
+    """Defines the required flag ``--workdir``."""
+    flags.DEFINE_string("workdir", None, what, flag_values=values)
+
+
+def workdir(args: SimpleNamespace, *, trained: bool) -> Path:
+    """Returns the path given by ``--workdir``.
+
+    Args:
+        args: the values of the flags.
+        trained: whether the folder must already hold a run.
+
+    Raises:
+        UsageError: the flag is missing, or the folder holds no run although it must.
+    """
+    if not args.workdir:
+        raise UsageError("--workdir: expected the folder of the run, got nothing; --help says more")
+    path = Path(args.workdir)
+    if trained and not (path / "config.json").is_file():
+        raise UsageError(
+            f"--workdir: expected a folder that msa_flax.train has written, got {str(path)!r} "
+            "without config.json"
+        )
+    return path
+
+
+def _define(define: Define, argv: Sequence[str], values: flags.FlagValues) -> flags.FlagValues:
+    # The configuration flag looks for overrides in sys.argv already when it is defined.
+    before, sys.argv = sys.argv, list(argv)
+    try:
+        define(values)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise UsageError(_unknown_fields(argv) or f"--config: {error}") from error
+    finally:
+        sys.argv = before
+    flags.DEFINE_boolean("debug", False, "show tracebacks", flag_values=values)
+    return values
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> SimpleNamespace:
+    try:
+        rest = values(list(argv))[1:]
+        args = SimpleNamespace(**{name: values[name].value for name in values})
+        if hasattr(args, "images"):
+            args.images = rest
+        elif rest:
+            raise UsageError(f"unexpected argument {rest[0]!r}; --help lists the flags")
+        if hasattr(args, "config") and not isinstance(args.config, Config):
+            _ = args.config.model  # raises what went wrong when the file was loaded
+            raise UsageError("--config: get_config() must return a msa_flax.config.Config")
+        return args
+    except UsageError:
+        raise
+    except flags.Error as error:
+        raise UsageError(f"{error}; --help lists the flags") from error
+    except Exception as error:  # the user's configuration file may raise anything
+        problem = _unknown_fields(argv) or f"--config: the file cannot be used: {error}"
+        raise UsageError(problem) from error
+
+
+def _unknown_fields(argv: Sequence[str]) -> str:
+    known = list(flatten(Config().to_dict()))
+    given = [match[1] for arg in argv if (match := re.match(r"--config\.([\w.]+)", arg))]
+    problems = []
+    for field in given:
+        if field not in known:
+            close = difflib.get_close_matches(field, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            problems.append(f"unknown configuration field {field}{hint}")
+    return "; ".join(problems) + "; --print_config lists all fields" if problems else ""
+
+
+def _help(doc: str, values: flags.FlagValues) -> str:
+    lines = [doc.strip(), "", "Flags:"]
+    for name in values:
+        flag = values[name]
+        default = "" if flag.default is None or name == "config" else f" (default: {flag.default})"
+        lines.append(f"  --{name}: {flag.help}{default}")
+    return "\n".join([*lines, "", NOTICE])
+
+
+def _log_to_terminal() -> None:
+    # CLU and Orbax log through absl, at a level meant for their developers; ours is the only one.
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    ours = logging.getLogger("msa_flax")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    for old in list(ours.handlers):
+        ours.removeHandler(old)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours.addHandler(handler)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {message}" if code in (1, 2) else message, file=sys.stderr)
+    return code

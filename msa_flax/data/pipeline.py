@@ -1,0 +1,85 @@
+"""Training batches: shuffled by (seed, epoch), always full, every example counted once an epoch."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+
+def hide_gpu() -> None:
+    """Keeps TensorFlow off the GPU, whose memory it would otherwise take away from JAX."""
+    with contextlib.suppress(RuntimeError):  # the caller uses TensorFlow already, and decided
+        tf.config.set_visible_devices([], "GPU")
+
+
+hide_gpu()
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Returns the number of steps that show every one of n examples once: ceil(n / batch_size)."""
+    return -(-n // batch_size)
+
+
+def train_dispatches(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    steps_per_dispatch: int,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Yields the batches of one epoch, K = steps_per_dispatch of them stacked at a time.
+
+    The order is a pure function of (seed, epoch). The last batch of an epoch is filled up with the
+    first images of that epoch's order, at weight 0: BatchNorm sees a full batch of real images,
+    while loss and metrics, weighted, count every example exactly once. The last dispatch is filled
+    up with steps of weight 0, to be skipped.
+
+    Args:
+        images: uint8 [n, s, s]; not copied.
+        labels: [n], 0 or 1.
+        batch_size: images a step, b.
+        steps_per_dispatch: K >= 1.
+        seed: the run's seed, >= 0.
+        epoch: >= 0.
+        start_step: steps of this epoch that are done already.
+
+    Yields:
+        ``{"image": uint8 [K, b, s, s], "label": float32 [K, b], "weight": float32 [K, b],
+        "index": int32 [K, b]}`` and the number of steps among the K that are to be made, 1..K.
+    """
+    index, weight = _plan(len(images), batch_size, seed=seed, epoch=epoch)
+    index, weight = index[start_step:], weight[start_step:]
+    steps = len(index)
+    if steps == 0:
+        return
+    missing = -steps % steps_per_dispatch
+    index = np.concatenate([index, np.repeat(index[:1], missing, axis=0)])
+    weight = np.concatenate([weight, np.zeros((missing, batch_size), np.float32)])
+    shape = (-1, steps_per_dispatch, batch_size)
+    labels = np.asarray(labels, np.float32)
+
+    def gather(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return images[chosen], labels[chosen]
+
+    def batches(chosen: tf.Tensor, weights: tf.Tensor) -> dict[str, tf.Tensor]:
+        # A NumPy function, because a tensor of all the images would be a second copy of them.
+        image, label = tf.numpy_function(gather, [chosen], (tf.uint8, tf.float32), stateful=False)
+        return {"image": image, "label": label, "weight": weights, "index": chosen}
+
+    plan = tf.data.Dataset.from_tensor_slices((index.reshape(shape), weight.reshape(shape)))
+    dataset = plan.map(batches).prefetch(2)
+    for done, batch in enumerate(dataset.as_numpy_iterator()):
+        yield batch, min(steps_per_dispatch, steps - done * steps_per_dispatch)
+
+
+def _plan(n: int, batch_size: int, *, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which example is where, int32 [steps, b], and its weight, float32 [steps, b]."""
+    order = np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
+    shape = (steps_per_epoch(n, batch_size), batch_size)
+    index = np.resize(order, shape)  # repeats the order from its beginning, as often as needed
+    weight = (np.arange(index.size) < n).astype(np.float32).reshape(shape)
+    return index, weight

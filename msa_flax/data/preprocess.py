@@ -1,0 +1,109 @@
+"""From the bytes of an image file to the pixels that a network sees: one path for every command."""
+
+import os
+import pathlib
+
+import cv2
+import numpy as np
+
+from msa_flax.data import headers
+from msa_flax.data.headers import ImageError
+
+__all__ = ["ImageError", "decode", "preprocess", "read_image", "resize_mask"]
+
+MIN_SIDE = 32  # pixels; below this the backbone's five halvings leave nothing
+MAX_PIXELS = 2**26  # 64 megapixels, 256 times a CT slice: bounds what decoding may allocate
+MAX_BYTES = 2**28  # 256 MiB: bounds what reading may allocate
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a PNG or JPEG file as grey values, uint8 [h, w]; see :func:`decode`.
+
+    Raises:
+        ImageError: the file cannot be read, or :func:`decode` refuses it.
+    """
+    path = pathlib.Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ImageError(f"{size} bytes, more than {MAX_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    return decode(data, path.name)
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Decodes an 8-bit PNG or JPEG file to grey values, uint8 [h, w].
+
+    Colour becomes grey by OpenCV's weights (equal channels keep their value). An EXIF orientation
+    is applied, so the image is as a viewer shows it. Header and structure of the file are checked
+    before any pixel is decoded: memory stays bounded, and a truncated file is never half used.
+
+    Args:
+        data: the whole file.
+        name: its name; the extension must fit the content.
+
+    Raises:
+        ImageError: a short reason: empty, not an image, truncated, damaged, 16 bits, transparent,
+            animated, CMYK, smaller than 32 pixels a side, larger than 64 megapixels.
+    """
+    header = headers.read(data, pathlib.PurePath(name).suffix.lower())
+    size = f"{header.width} x {header.height} pixels"
+    if header.bits > 8:
+        raise ImageError(f"{header.bits} bits a sample; export an 8-bit window of the CT values")
+    if min(header.width, header.height) < MIN_SIDE:
+        raise ImageError(f"{size}, expected {MIN_SIDE} or more a side")
+    if header.width * header.height > MAX_PIXELS:
+        raise ImageError(f"{size}, more than {MAX_PIXELS // 2**20} megapixels")
+    if header.alpha and (_imdecode(data, cv2.IMREAD_UNCHANGED)[..., 3] < 255).any():
+        raise ImageError("partly transparent; save it without an alpha channel")
+    image = _imdecode(data, cv2.IMREAD_ANYCOLOR)
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+
+
+def preprocess(image: np.ndarray, *, size: int) -> np.ndarray:
+    """Resizes an image to what the network is given, uint8 [size, size] (paper 1 §3.1).
+
+    ``cv2.resize`` with its default, bilinear interpolation, as in the paper. The range stays
+    0..255: scaling to 0..1 is part of the model's input.
+
+    Args:
+        image: uint8 [h, w], [h, w, 1] or [h, w, 3] (OpenCV's order: blue, green, red).
+        size: side of the result in pixels.
+
+    Raises:
+        ImageError: another dtype or shape.
+    """
+    if image.dtype != np.uint8:
+        raise ImageError(f"expected uint8 pixels, got {image.dtype}; export an 8-bit window")
+    if image.ndim not in (2, 3) or 0 in image.shape or image.shape[2:] not in ((), (1,), (3,)):
+        raise ImageError(f"expected shape [h, w], [h, w, 1] or [h, w, 3], got {image.shape}")
+    if image.ndim == 3:
+        image = image[..., 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def resize_mask(mask: np.ndarray, *, size: int) -> np.ndarray:
+    """Resizes a mask so that a line one pixel wide survives: uint8 [size, size], 0 or 1.
+
+    A pixel of the result is 1 if any part of what it covers is.
+
+    Args:
+        mask: [h, w]; every value above 0 counts as 1.
+        size: side of the result in pixels.
+    """
+    ones = (mask > 0).astype(np.float32)
+    larger = size > min(mask.shape)
+    method = cv2.INTER_NEAREST if larger else cv2.INTER_AREA  # enlarging must not thicken the line
+    return (cv2.resize(ones, (size, size), interpolation=method) > 0).astype(np.uint8)
+
+
+def _imdecode(data: bytes, flags: int) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError("OpenCV cannot decode it") from error
+    if image is None:
+        raise ImageError("OpenCV cannot decode it")
+    return image

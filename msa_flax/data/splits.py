@@ -1,0 +1,325 @@
+"""Which image is used for what: three protocols, and what they let cross between the splits."""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from msa_flax.config import DataConfig
+from msa_flax.data.examples import DataError, Examples
+
+SPLITS = ("train", "validation", "test")
+COPIES, SERIES = "copies cross the split", "series cross the split"
+UNKNOWN = "groups unknown"
+_COLUMNS = ("example_id", "split", "fold")
+_DRAWS = 16  # random draws of validation units, of which the best balanced one is taken
+_STREAM = 0x5EED  # keeps these draws apart from the training order's, which start with seed too
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Splits:
+    """The split of every example, one row an example, as written to ``splits.csv``."""
+
+    example_id: np.ndarray  # str [n], unique
+    split: np.ndarray  # str [n], one of SPLITS
+    fold: np.ndarray  # str [n], what is held out: a group, a fold's number, "" ("published")
+
+    def indices(self, split: str) -> np.ndarray:
+        """Returns the positions of one split's rows, ascending.
+
+        Args:
+            split: one of SPLITS.
+        """
+        if split not in SPLITS:
+            raise DataError(f"expected one of {', '.join(SPLITS)}, got {split!r}")
+        return np.flatnonzero(self.split == split)
+
+    def counts(self, labels: np.ndarray) -> dict[str, tuple[int, int]]:
+        """Returns, for each split, how many examples have label 0 and how many label 1.
+
+        Args:
+            labels: 0 or 1, [n], in the order of the rows.
+        """
+        tally = {split: np.bincount(labels[self.split == split], minlength=2) for split in SPLITS}
+        return {split: (int(n[0]), int(n[1])) for split, n in tally.items()}
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes the table as CSV (example_id, split, fold), complete or not at all."""
+        path = pathlib.Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            writer.writerows(zip(self.example_id, self.split, self.fold, strict=True))
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Splits":
+        """Reads what :meth:`write` wrote.
+
+        Raises:
+            DataError: not such a table: missing, other columns, unknown splits, an id twice.
+        """
+        try:
+            with pathlib.Path(path).open(newline="", encoding="utf-8") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        ok = tuple(header) == _COLUMNS and all(len(row) == 3 and row[1] in SPLITS for row in rows)
+        if not ok or len({row[0] for row in rows}) != len(rows):
+            raise DataError(f"{path} is not a table of splits with columns {', '.join(_COLUMNS)}")
+        columns = [np.array([row[i] for row in rows], dtype=np.str_) for i in range(3)]
+        return cls(example_id=columns[0], split=columns[1], fold=columns[2])
+
+
+def assign(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
+    """Assigns every example to training, validation or test, by ``config.protocol``.
+
+    - "published": the data set's ``val`` is the test split, its ``train`` is split at random,
+      image by image and class by class (paper 1 §3.1).
+    - "grouped": ``config.holdout_group`` is the test split; validation takes whole families.
+    - "kfold": fold ``config.fold`` of ``config.folds`` is the test split; groups stay whole.
+
+    The result depends on the seed and the examples, not on their order.
+
+    Args:
+        examples: n examples.
+        config: protocol and its options, ``validation_fraction``.
+        seed: the run's seed, >= 0.
+
+    Raises:
+        DataError: the protocol cannot be carried out on these examples; an empty split; a single
+            class in training.
+    """
+    order = np.argsort(examples.example_id)
+    inputs = _Inputs(
+        label=examples.label[order],
+        group=examples.group[order],
+        family=np.where(examples.family != "", examples.family, examples.example_id)[order],
+        part=examples.part[order],
+        rng=np.random.default_rng([seed, _STREAM]),
+        seed=seed,
+    )
+    protocol = {"published": _published, "grouped": _grouped, "kfold": _kfold}[config.protocol]
+    split = np.empty(len(examples), dtype="<U10")
+    split[order], fold = protocol(inputs, config)
+    folds = np.full(len(examples), fold)
+    splits = Splits(example_id=examples.example_id, split=split, fold=folds)
+    _check_usable(splits.counts(examples.label), config)
+    return splits
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """The columns that a protocol may look at, in the order of the sorted ids."""
+
+    label: np.ndarray
+    group: np.ndarray
+    family: np.ndarray  # the example's own id where the family is unknown
+    part: np.ndarray
+    rng: np.random.Generator
+    seed: int
+
+
+def _published(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
+    if unknown := int((inputs.part == "").sum()):
+        raise DataError(
+            f"protocol 'published' needs train/ and val/; {unknown} images are in neither"
+        )
+    split = np.where(inputs.part == "val", "test", "train").astype("<U10")
+    for label in (0, 1):
+        rows = np.flatnonzero((split == "train") & (inputs.label == label))
+        chosen = inputs.rng.permutation(rows)[: round(config.validation_fraction * len(rows))]
+        split[chosen] = "validation"
+    return split, ""
+
+
+def _grouped(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
+    test = inputs.group == config.holdout_group
+    if not test.any() or not config.holdout_group:
+        counts = collections.Counter(sorted(inputs.group[inputs.group != ""].tolist()))
+        known = ", ".join(f"{name} ({count} images)" for name, count in counts.items())
+        raise DataError(
+            f"data.holdout_group: expected one of {known or 'no group, none is known'}; "
+            f"got {config.holdout_group!r}"
+        )
+    return _with_validation(inputs, test, inputs.family, config), config.holdout_group
+
+
+def _kfold(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups, unknown = len(np.unique(inputs.group)), int((inputs.group == "").sum())
+    rarest = int(np.bincount(inputs.label, minlength=2).min())
+    if unknown or groups <= config.folds or rarest < config.folds:
+        raise DataError(
+            f"protocol 'kfold' with {config.folds} folds needs the group of every image, more "
+            f"groups than folds, and {config.folds} images of each class; got {groups} groups, "
+            f"{unknown} images without one, {rarest} images of the rarer class"
+        )
+    folds = StratifiedGroupKFold(config.folds, shuffle=True, random_state=inputs.seed)
+    columns = (np.zeros(len(inputs.label)), inputs.label, inputs.group)
+    test = np.zeros(len(inputs.label), dtype=bool)
+    test[list(folds.split(*columns))[config.fold][1]] = True
+    return _with_validation(inputs, test, inputs.group, config), str(config.fold)
+
+
+def _with_validation(
+    inputs: _Inputs, test: np.ndarray, unit: np.ndarray, config: DataConfig
+) -> np.ndarray:
+    """Returns the splits when validation takes whole units of what is not test."""
+    names, member = np.unique(unit[~test], return_inverse=True)
+    tally = np.zeros((len(names), 2))  # images of each class in each unit
+    np.add.at(tally, (member, inputs.label[~test]), 1)
+    wanted = config.validation_fraction * tally.sum(axis=0)
+    draws = [_draw(tally, wanted, inputs.rng) for _ in range(_DRAWS)]
+    chosen, _ = min(draws, key=lambda draw: draw[1])
+    split = np.where(test, "test", "train").astype("<U10")
+    split[np.flatnonzero(~test)[np.isin(member, chosen)]] = "validation"
+    return split
+
+
+def _draw(
+    tally: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
+) -> tuple[list[int], float]:
+    """Returns units drawn at random, and how many images they are off the wanted numbers.
+
+    Units come in random order; one is taken if that brings both classes, together, nearer.
+    """
+    chosen: list[int] = []
+    missing = wanted
+    for i in rng.permutation(len(tally)):
+        if np.abs(missing - tally[i]).sum() < np.abs(missing).sum():
+            missing = missing - tally[i]
+            chosen.append(i)
+    if not chosen and len(tally):  # every unit is more than twice what is wanted: the nearest one
+        chosen = [int(np.abs(wanted - tally).sum(axis=1).argmin())]
+        missing = wanted - tally[chosen[0]]
+    return chosen, float(np.abs(missing).sum())
+
+
+def _check_usable(counts: dict[str, tuple[int, int]], config: DataConfig) -> None:
+    empty = [split for split, numbers in counts.items() if sum(numbers) == 0]
+    if empty or 0 in counts["train"]:
+        found = ", ".join(f"{split} {a} + {b}" for split, (a, b) in counts.items())
+        what = f"no images in {' and '.join(empty)}" if empty else "a single class in training"
+        raise DataError(
+            f"protocol {config.protocol!r} leaves {what}; images per split "
+            f"({' + '.join(config.classes)}): {found}"
+        )
+
+
+def stamps(examples: Examples, splits: Splits) -> list[str]:
+    """Returns what must be said beside every number that comes from these splits.
+
+    "copies cross the split": a source slice, or identical pixels, are in two splits. "series cross
+    the split": a group is. "groups unknown": so nobody can tell.
+
+    Args:
+        examples: n examples.
+        splits: their splits, in the same order.
+    """
+    _check_same_rows(examples, splits)
+    sources = (examples.family, _pixel_hashes(examples.images))
+    applies = {
+        COPIES: any(_divided(source, splits) for source in sources),
+        SERIES: bool(_divided(examples.group, splits)),
+        UNKNOWN: not examples.groups_known,
+    }
+    return [stamp for stamp, true in applies.items() if true]
+
+
+def check_leakage(examples: Examples, splits: Splits, *, allow: bool) -> None:
+    """Refuses splits between which copies of one slice cross, unless that is allowed.
+
+    Args:
+        examples: n examples.
+        splits: their splits, in the same order.
+        allow: ``config.allow_leakage``.
+
+    Raises:
+        DataError: how many slices and images cross, between which splits, and what to do.
+    """
+    _check_same_rows(examples, splits)
+    sources = (examples.family, _pixel_hashes(examples.images))
+    slices, pictures = (len(_divided(source, splits)) for source in sources)
+    if allow or slices + pictures == 0:
+        return
+    found = []
+    for seen, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        rows, others = splits.indices(seen), splits.indices(other)
+        copied = np.zeros(len(rows), dtype=bool)
+        for source in sources:
+            copied |= np.isin(source[rows], source[others]) & (source[rows] != "")
+        if copied.any():
+            part = "all" if copied.all() else f"{copied.sum()} of"
+            name = "training" if other == "train" else other
+            found.append(f"{part} {len(rows)} {seen} images have a copy in {name}")
+    raise DataError(
+        f"copies cross the split: {', '.join(found)} ({slices} source slices and {pictures} "
+        "identical pictures are divided); use protocol 'grouped' or 'kfold', or accept inflated "
+        "numbers with data.allow_leakage=True"
+    )
+
+
+def check_contradictions(examples: Examples) -> None:
+    """Refuses data in which identical pixels carry both labels.
+
+    Raises:
+        DataError: how many pictures and images are concerned, and the first of them.
+    """
+    pixels = _pixel_hashes(examples.images)
+    both = sorted(set(pixels[examples.label == 0]) & set(pixels[examples.label == 1]))
+    if both:
+        images = np.isin(pixels, both)
+        names = examples.example_id[pixels == both[0]][:4].tolist()
+        raise DataError(
+            f"{len(both)} pictures are in both classes ({images.sum()} images), for instance "
+            f"{', '.join(names)}; decide which label is right and remove the others"
+        )
+
+
+def table(examples: Examples, splits: Splits, classes: Sequence[str]) -> str:
+    """Returns the number of images per class and split as text, like paper 1's Table 1.
+
+    Args:
+        examples: n examples.
+        splits: their splits, in the same order.
+        classes: class names; index = label.
+    """
+    counts = splits.counts(examples.label)
+    rows: list[tuple[str, ...]] = [("class", *SPLITS, "total")]
+    for label in (1, 0):  # paper 1's order: fracture first
+        numbers = [counts[split][label] for split in SPLITS]
+        rows.append((classes[label], *(str(number) for number in (*numbers, sum(numbers)))))
+    first = max(len(row[0]) for row in rows)
+    return "\n".join(
+        row[0].ljust(first) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows
+    )
+
+
+def _check_same_rows(examples: Examples, splits: Splits) -> None:
+    if not np.array_equal(examples.example_id, splits.example_id):
+        raise DataError(
+            f"the table of splits ({len(splits.example_id)} rows) and the data set "
+            f"({len(examples)} images) list different examples, or in another order"
+        )
+
+
+def _divided(key: np.ndarray, splits: Splits) -> list[str]:
+    """Returns the known keys that occur in more than one split."""
+    pairs = set(zip(key.tolist(), splits.split.tolist(), strict=True))
+    times = collections.Counter(name for name, _ in pairs if name)
+    return [name for name, number in times.items() if number > 1]
+
+
+def _pixel_hashes(images: np.ndarray) -> np.ndarray:
+    """Returns a hash of every image, str [n], equal only for equal pixels."""
+    return np.array(
+        [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+    )

@@ -1,0 +1,22 @@
+"""Evaluation: the table of predictions, and the numbers and figures that are made from it."""
+
+from msa_flax.evaluation import figures
+from msa_flax.evaluation.metrics import compute, metrics_json, table, write_json
+from msa_flax.evaluation.predictions import (
+    Predictions,
+    PredictionsError,
+    predict_logits,
+    sigmoid,
+)
+
+__all__ = [
+    "Predictions",
+    "PredictionsError",
+    "compute",
+    "figures",
+    "metrics_json",
+    "predict_logits",
+    "sigmoid",
+    "table",
+    "write_json",
+]

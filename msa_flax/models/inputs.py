@@ -1,0 +1,26 @@
+"""From stored grey images to what a backbone expects, on the device."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+# What each backbone was pretrained with, by Keras's names: "tf" is -1..1.
+NATIVE_SCALING = {"mobilenet_v1": "tf"}
+
+
+def scale_images(
+    images: UInt8[Array, "b h w"], *, preprocess: str, backbone: str
+) -> Float[Array, "b h w 3"]:
+    """Scales 8-bit grey images and repeats them over three channels.
+
+    Args:
+        images: grey values 0..255.
+        preprocess: "paper": 0..1 for every backbone (paper 1 §3.1, paper 2 Eq. 1). "native": what
+            the backbone was pretrained with (``keras.applications.<family>.preprocess_input``).
+        backbone: a key of ``NATIVE_SCALING``.
+    """
+    x = images.astype(jnp.float32)
+    if preprocess == "paper":
+        x = x / 255.0
+    elif NATIVE_SCALING[backbone] == "tf":
+        x = x / 127.5 - 1.0
+    return jnp.broadcast_to(x[..., None], (*x.shape, 3))

@@ -1,0 +1,56 @@
+"""MobileNetV1 as in ``keras.applications.MobileNet`` (Howard et al. 2017, Table 1).
+
+Layer names are Keras's. Where Keras departs from the paper, Keras is followed, since its
+ImageNet weights are: ReLU6 instead of ReLU, BatchNorm epsilon 1e-3, and padding. The stem pads
+``same``; a depthwise layer of stride 2 pads one row below and one column to the right, which at odd
+sizes is not ``same``. Without top and at alpha 1 the network has 3,228,864 parameters.
+"""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
+
+STEM_CHANNELS = 32
+
+# (output channels at alpha 1, stride of the depthwise layer), one row a separable block
+BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (1024, 2),
+    (1024, 1),
+)
+
+
+class MobileNetV1(nn.Module):
+    """The backbone: a stem and thirteen depthwise separable blocks; total stride 32.
+
+    Attributes:
+        alpha: width multiplier; channels are ``int(channels * alpha)``.
+    """
+
+    alpha: float = 1.0
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w 3"], *, train: bool
+    ) -> Float[Array, "b fh fw c"]:
+        """Returns the last feature map; 7 x 7 x 1024 at 224 pixels and alpha 1."""
+        x = Conv(int(STEM_CHANNELS * self.alpha), 3, 2, use_bias=False, name="conv1")(images)
+        x = BatchNorm("relu6", name="conv1_bn")(x, train=train)
+        for i, (channels, stride) in enumerate(BLOCKS, start=1):
+            padding = None if stride == 1 else ((0, 1), (0, 1))
+            x = DepthwiseConv(3, stride, padding, name=f"conv_dw_{i}")(x)
+            x = BatchNorm("relu6", name=f"conv_dw_{i}_bn")(x, train=train)
+            x = PointwiseConv(int(channels * self.alpha), name=f"conv_pw_{i}")(x)
+            x = BatchNorm("relu6", name=f"conv_pw_{i}_bn")(x, train=train)
+        return x

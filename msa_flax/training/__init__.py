@@ -1,0 +1,1 @@
+"""The training loop and its parts; data, model and metric writer come as arguments."""

@@ -1,0 +1,203 @@
+"""The training loop: the only place with side effects.
+
+Resuming is no special case: the state says how many steps are done, the order of the images is a
+function of (seed, epoch), and the loop starts wherever the state stands.
+"""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from msa_flax.training.checkpoint import Checkpoints, Progress
+from msa_flax.training.state import TrainState
+from msa_flax.training.steps import Batch
+
+Row = dict[str, Any]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class InterruptedRunError(RuntimeError):
+    """A signal ended the run after a checkpoint was written; the exit code is 128 + signal."""
+
+    def __init__(self, number: int, step: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(
+            f"{name}: checkpoint written at step {step}; run the same command again to continue"
+        )
+        self.exit_code = 128 + number
+
+
+class Monitor(Protocol):
+    """Shows and records what happens (a terminal, TensorBoard); never changes a result."""
+
+    def dispatch(self, step: int, sums: dict[str, float], seconds: float) -> None:
+        """Called after every dispatch with the epoch's running sums."""
+
+    def epoch(self, step: int, rows: list[Row]) -> None:
+        """Called after every epoch with its rows of metrics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """Trains a state; everything it needs is an argument.
+
+    Attributes:
+        train_steps: compiled (state, stacked batches, count) -> (state, sums).
+        dispatches: (epoch, start step in the epoch) -> iterator of (stacked batches, count).
+        validate: variables -> {"loss", "accuracy"} on the validation split.
+        steps_per_epoch: steps in one epoch.
+        epochs: epochs of the whole run.
+        workdir: where ``metrics.jsonl`` and ``checkpoints/`` are written.
+        checkpoints: the workdir's checkpoints.
+        monitor: what shows progress.
+        describe: row numbers of a batch -> names, for error messages.
+    """
+
+    train_steps: Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Any]]]
+    dispatches: Callable[[int, int], Iterator[tuple[Batch, int]]]
+    validate: Callable[[Any], dict[str, float]]
+    steps_per_epoch: int
+    epochs: int
+    workdir: Path
+    checkpoints: Checkpoints
+    monitor: Monitor
+    describe: Callable[[np.ndarray], list[str]] = field(default=lambda rows: [str(r) for r in rows])
+
+    def run(self, state: TrainState, progress: Progress) -> TrainState:
+        """Trains from ``state`` to the last epoch and returns the final state.
+
+        ``progress`` is what :meth:`Checkpoints.restore_last` returned, or ``{}`` at the start.
+
+        Raises:
+            NonFiniteLossError: names the steps and the images of the dispatch that did it.
+            InterruptedRunError: SIGINT or SIGTERM came; a checkpoint was written.
+        """
+        step = int(state.step)
+        totals = progress.get("totals", _zero_totals())
+        best = progress.get("best", {"loss": math.inf, "step": -1})
+        _keep_rows(self.workdir / "metrics.jsonl", step)
+        with _noted_signals() as received:
+            while step < self.epochs * self.steps_per_epoch:
+                epoch, done = divmod(step, self.steps_per_epoch)
+                for batch, count in self.dispatches(epoch, done):
+                    began = time.perf_counter()
+                    state, sums = self.train_steps(state, batch, count)
+                    totals = {key: totals[key] + float(sums[key]) for key in totals}
+                    self._check_finite(totals, batch, step, count)
+                    step += count
+                    self.monitor.dispatch(step, totals, time.perf_counter() - began)
+                    if received and step % self.steps_per_epoch:
+                        self._save(state, totals, best)
+                        raise InterruptedRunError(received[0], step)
+                best = self._end_epoch(state, epoch, step, totals, best)
+                totals = _zero_totals()
+                self._save(state, totals, best)
+                if received:
+                    raise InterruptedRunError(received[0], step)
+        return state
+
+    def _end_epoch(
+        self, state: TrainState, epoch: int, step: int, totals: dict[str, float], best: Row
+    ) -> Row:
+        scores = {"train": _means(totals), "validation": self.validate(state.variables)}
+        rows = [
+            {"step": step, "epoch": epoch + 1, "split": split, **values}
+            for split, values in scores.items()
+        ]
+        with (self.workdir / "metrics.jsonl").open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        self.monitor.epoch(step, rows)
+        if scores["validation"]["loss"] < best["loss"]:
+            best = {"loss": scores["validation"]["loss"], "step": step}
+            self.checkpoints.save_best(state, {"best": best})
+        return best
+
+    def _save(self, state: TrainState, totals: dict[str, float], best: Row) -> None:
+        self.checkpoints.save_last(state, {"totals": totals, "best": best})
+
+    def _check_finite(self, totals: dict[str, float], batch: Batch, step: int, count: int) -> None:
+        if math.isfinite(totals["loss"]):
+            return
+        names = self.describe(np.unique(np.asarray(batch["index"])[:count]))
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
+        raise NonFiniteLossError(
+            f"the loss became non-finite in steps {step + 1} to {step + count} (images: {shown}); "
+            "the last checkpoint is from before; lower optim.learning_rate or look at these images"
+        )
+
+
+def loss_and_accuracy(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Returns the mean binary cross-entropy and the accuracy at probability 0.5, in float64.
+
+    Args:
+        labels: [n], 0 or 1.
+        logits: [n].
+    """
+    logits = np.asarray(logits, np.float64)
+    losses = np.logaddexp(0, logits) - np.asarray(labels) * logits
+    correct = (logits >= 0) == (np.asarray(labels) == 1)
+    return {"loss": float(losses.mean()), "accuracy": float(correct.mean())}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Reads ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _keep_rows(path: Path, step: int) -> None:
+    """Drops rows written after the checkpoint that the run continues from."""
+    rows = [row for row in read_rows(path) if row["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(temporary, path)
+
+
+def _zero_totals() -> dict[str, float]:
+    return {"loss": 0.0, "correct": 0.0, "count": 0.0}
+
+
+def _means(totals: dict[str, float]) -> dict[str, float]:
+    return {
+        "loss": totals["loss"] / totals["count"],
+        "accuracy": totals["correct"] / totals["count"],
+    }
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one acts at once."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for chosen in (signal.SIGINT, signal.SIGTERM):
+        previous[chosen] = signal.signal(chosen, note)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,90 @@
+"""Shows a run's progress and hands its numbers to a metric writer."""
+
+import logging
+import sys
+import time
+from typing import Any, Protocol
+
+from msa_flax.training.loop import Row
+
+log = logging.getLogger("msa_flax")
+
+
+class MetricWriter(Protocol):
+    """The part of CLU's metric writers that is used."""
+
+    def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """Records named values at a step."""
+
+    def flush(self) -> None:
+        """Writes what is buffered."""
+
+
+class TerminalMonitor:
+    """A progress bar on a terminal, plain lines elsewhere; scalars to a metric writer.
+
+    Attributes:
+        seconds: wall-clock time since the monitor was made.
+    """
+
+    def __init__(
+        self,
+        writer: MetricWriter,
+        *,
+        start_step: int,
+        steps_per_epoch: int,
+        epochs: int,
+        batch_size: int,
+        log_every: int,
+    ) -> None:
+        self._writer, self._began, self._last = writer, time.perf_counter(), start_step
+        self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
+        self._epochs, self._log_every = epochs, log_every
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            total = epochs * steps_per_epoch
+            self._bar = tqdm(total=total, initial=start_step, unit="step", dynamic_ncols=True)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the monitor was made."""
+        return time.perf_counter() - self._began
+
+    def dispatch(self, step: int, sums: dict[str, float], seconds: float) -> None:
+        """Shows the epoch's running loss and the speed of the last dispatch."""
+        count = step - self._last
+        rate = count * self._batch_size / seconds
+        loss, accuracy = sums["loss"] / sums["count"], sums["correct"] / sums["count"]
+        if self._bar is not None:
+            self._bar.update(count)
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} images/s")
+        elif step // self._log_every > self._last // self._log_every:
+            epoch = (step - 1) // self._steps_per_epoch + 1
+            log.info(
+                "step %d, epoch %d/%d: loss %.4f, accuracy %.4f, %.0f images/s",
+                *(step, epoch, self._epochs, loss, accuracy, rate),
+            )
+        self._writer.write_scalars(step, {"loss_running": loss, "images_per_second": rate})
+        self._last = step
+
+    def epoch(self, step: int, rows: list[Row]) -> None:
+        """Shows and records the epoch's metrics."""
+        scalars = {
+            f"{row['split']}_{name}": row[name] for row in rows for name in ("loss", "accuracy")
+        }
+        self._writer.write_scalars(step, scalars)
+        self._writer.flush()
+        text = "; ".join(
+            f"{row['split']} loss {row['loss']:.4f} accuracy {row['accuracy']:.4f}" for row in rows
+        )
+        if self._bar is not None:
+            self._bar.write(f"epoch {rows[0]['epoch']}: {text}", file=sys.stderr)
+        else:
+            log.info("epoch %d/%d: %s", rows[0]["epoch"], self._epochs, text)
+
+    def close(self) -> None:
+        """Ends the progress bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,105 @@
+"""The pure steps: one training step, many training steps in one dispatch, one prediction."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree, UInt8
+
+from msa_flax.training.state import TrainState
+
+Batch = dict[str, Array]
+Sums = dict[str, Float[Array, ""]]
+Scale = Callable[[UInt8[Array, "b h w"]], Float[Array, "b h w 3"]]
+
+
+def compiler_options() -> dict[str, Any]:
+    """Returns XLA options for the platform in use: wide vectors and Eigen's products on a CPU."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_xnnpack": False}
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    scale: Scale,
+    *,
+    seed: int,
+    freeze_backbone: bool = False,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
+    """Builds the pure training step.
+
+    The step takes a batch of ``image`` uint8 [b, h, w], ``label`` 0 or 1 [b] and ``weight`` [b]
+    (0 for an image that only fills the batch up), minimises the weighted mean of the binary
+    cross-entropy (paper 1 §4), and returns the next state and sums over the batch: ``loss``,
+    ``correct`` (probability >= 0.5 is called positive) and ``count``.
+    """
+
+    def loss_fn(params: PyTree, state: TrainState, batch: Batch) -> tuple[Array, tuple[Any, Sums]]:
+        dropout = jax.random.fold_in(jax.random.key(seed), state.step)
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            scale(batch["image"]),
+            train=True,
+            freeze_backbone=freeze_backbone,
+            rngs={"dropout": dropout},
+            mutable=["batch_stats"],
+        )
+        losses = optax.sigmoid_binary_cross_entropy(logits, batch["label"])
+        correct = (logits >= 0) == (batch["label"] >= 0.5)
+        weight = batch["weight"]
+        sums = {
+            "loss": jnp.sum(losses * weight),
+            "correct": jnp.sum(correct * weight),
+            "count": jnp.sum(weight),
+        }
+        return sums["loss"] / sums["count"], (updated["batch_stats"], sums)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        gradients, (batch_stats, sums) = jax.grad(loss_fn, has_aux=True)(state.params, state, batch)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), sums
+
+    return train_step
+
+
+def repeat(
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]],
+) -> Callable[[TrainState, Batch, Int[Array, ""]], tuple[TrainState, Sums]]:
+    """Turns a step into a function that does the first ``count`` of K stacked batches.
+
+    XLA's CPU client allocates its temporaries anew at every execution, which costs up to a third
+    of a step; one dispatch of several steps pays that once. The results are those of single steps.
+    """
+
+    def train_steps(
+        state: TrainState, batches: Batch, count: Int[Array, ""]
+    ) -> tuple[TrainState, Sums]:
+        def body(i: Array, carry: tuple[TrainState, Sums]) -> tuple[TrainState, Sums]:
+            state, totals = carry
+            batch = {key: lax.dynamic_index_in_dim(x, i, 0, False) for key, x in batches.items()}
+            state, sums = train_step(state, batch)
+            return state, jax.tree.map(jnp.add, totals, sums)
+
+        zeros = {key: jnp.zeros((), jnp.float32) for key in ("loss", "correct", "count")}
+        return lax.fori_loop(0, count, body, (state, zeros))
+
+    return train_steps
+
+
+def make_predict_step(
+    model: nn.Module, scale: Scale
+) -> Callable[[PyTree, UInt8[Array, "b h w"]], Float[Array, " b"]]:
+    """Builds the pure prediction step: (variables, images uint8 [b, h, w]) -> logits [b]."""
+
+    def predict_step(variables: PyTree, images: UInt8[Array, "b h w"]) -> Float[Array, " b"]:
+        logits: Array = model.apply(variables, scale(images), train=False)  # type: ignore[assignment]
+        return logits
+
+    return predict_step

@@ -1,0 +1,82 @@
+"""Which Keras tensor fills which leaf of our variable tree: one table a backbone.
+
+A rule is a regular expression on our path (``params/backbone/conv1/kernel``), the Keras name it
+stands for, and how the layout changes. Tables hold no shapes: the tree that is filled has them.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layout(NamedTuple):
+    """A change of layout in both directions; the two functions are inverses."""
+
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_keras: Callable[[np.ndarray], np.ndarray]
+
+
+class Rule(NamedTuple):
+    """One line of a table."""
+
+    pattern: str  # regular expression that matches our whole path
+    keras: str  # Keras name; \1 is the pattern's first group
+    layout: Layout
+
+
+SAME = Layout(lambda x: x, lambda x: x)
+# Keras: (h, w, C, multiplier 1). Ours: HWIO with C feature groups, so one input channel each.
+DEPTHWISE = Layout(lambda x: np.swapaxes(x, 2, 3), lambda x: np.swapaxes(x, 2, 3))
+# A 1x1 convolution of a 1x1 map is a dense layer: (1, 1, in, out) and (in, out).
+DENSE_AS_CONV = Layout(lambda x: x[0, 0], lambda x: x[None, None])
+
+Rules = tuple[Rule, ...]
+
+
+def batch_norm(layer: str) -> Rules:
+    """Returns the four rules of the BatchNorm layers whose name matches a regular expression."""
+    return (
+        Rule(rf"params/backbone/({layer})/scale", r"\1/gamma", SAME),
+        Rule(rf"params/backbone/({layer})/bias", r"\1/beta", SAME),
+        Rule(rf"batch_stats/backbone/({layer})/mean", r"\1/moving_mean", SAME),
+        Rule(rf"batch_stats/backbone/({layer})/var", r"\1/moving_variance", SAME),
+    )
+
+
+KERAS_RULES: dict[str, Rules] = {
+    "mobilenet_v1": (
+        Rule(r"params/backbone/(conv1|conv_pw_\d+)/kernel", r"\1/kernel", SAME),
+        Rule(r"params/backbone/(conv_dw_\d+)/kernel", r"\1/kernel", DEPTHWISE),
+        *batch_norm(r"conv1_bn|conv_(?:dw|pw)_\d+_bn"),
+        Rule(r"params/predictions/kernel", "conv_preds/kernel", DENSE_AS_CONV),
+        Rule(r"params/predictions/bias", "conv_preds/bias", SAME),
+    ),
+}
+
+
+def _mobilenet_v1_layers() -> tuple[tuple[str, str], ...]:
+    layers = [("Conv2D", "conv1"), ("BatchNormalization", "conv1_bn")]
+    for block in range(1, 14):
+        layers += [
+            ("DepthwiseConv2D", f"conv_dw_{block}"),
+            ("BatchNormalization", f"conv_dw_{block}_bn"),
+            ("Conv2D", f"conv_pw_{block}"),
+            ("BatchNormalization", f"conv_pw_{block}_bn"),
+        ]
+    return (*layers, ("Conv2D", "conv_preds"))
+
+
+# Layers with variables in the order of Keras' model.layers, for files that hold no layer names
+# (keras_file.read's argument ``layers``). The last one is absent from models without a top.
+KERAS_LAYERS: dict[str, tuple[tuple[str, str], ...]] = {"mobilenet_v1": _mobilenet_v1_layers()}
+
+
+def find(rules: Rules, path: str) -> tuple[str, Layout] | None:
+    """Returns the Keras name and layout change of one of our paths, or None without a rule."""
+    for pattern, keras, layout in rules:
+        match = re.fullmatch(pattern, path)
+        if match:
+            return match.expand(keras), layout
+    return None

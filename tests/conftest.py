@@ -1,0 +1,36 @@
+"""Strictness for all tests: warnings are errors, no silent broadcasting, shapes are checked."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import jax
+import jaxtyping
+import pytest
+
+# Every call of an annotated function in these parts is checked against its shapes.
+jaxtyping.install_import_hook(
+    ["msa_flax.models", "msa_flax.training", "msa_flax.saliency"], "beartype.beartype"
+)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def realdata() -> pathlib.Path:
+    """The folder with data/ and weights/; the test skips where there is none."""
+    value = os.environ.get("MSA_FLAX_REALDATA")
+    if not value:
+        pytest.skip("MSA_FLAX_REALDATA is not set")
+    folder = pathlib.Path(value)
+    if not (folder / "data").is_dir() or not (folder / "weights").is_dir():
+        pytest.skip(f"MSA_FLAX_REALDATA={value} has no data/ and weights/")
+    return folder.absolute()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the user's cache out of the tests, and the tests out of the user's cache."""
+    os.environ["MSA_FLAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -1,0 +1,435 @@
+import dataclasses
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from msa_flax import data
+from msa_flax.config import DataConfig
+from msa_flax.data import DataError, builders, preprocess
+from msa_flax.data.builders import folder
+from msa_flax.data.scan import scan_folder
+from msa_flax.data.splits import assign, check_contradictions, check_leakage, stamps
+
+FOLDERS = [f"{part}/{name}" for part in ("train", "val") for name in ("normal", "fracture")]
+
+
+def write_image(path, *, seed=0, size=40):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+    path.write_bytes(cv2.imencode(path.suffix.lower(), pixels)[1].tobytes())
+    return pixels
+
+
+def make_tree(root, *, folders=FOLDERS, count=2):
+    for i, place in enumerate(folders):
+        for k in range(count):
+            write_image(root / place / f"CSFDV1B1{i} ({k + 1})-rotated{k}.png", seed=10 * i + k)
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    place = tmp_path / "cache"
+    monkeypatch.setenv("MSA_FLAX_CACHE", str(place))
+    return place
+
+
+@pytest.fixture
+def root(tmp_path, cache):
+    return make_tree(tmp_path / "set")
+
+
+def config(root, **options):
+    return DataConfig(root=str(root), **({"image_size": 40} | options))
+
+
+def copies(cache):
+    return sorted(path.name for path in (cache / "datasets" / "folder").iterdir() if path.is_dir())
+
+
+def equal(a, b):
+    names = [field.name for field in dataclasses.fields(a)]
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def test_a_folder_is_loaded_with_everything_its_names_say(root):
+    examples = data.load(config(root))
+    assert examples.example_id.tolist() == [
+        "train/fracture/CSFDV1B11 (1)-rotated0.png",
+        "train/fracture/CSFDV1B11 (2)-rotated1.png",
+        "train/normal/CSFDV1B10 (1)-rotated0.png",
+        "train/normal/CSFDV1B10 (2)-rotated1.png",
+        "val/fracture/CSFDV1B13 (1)-rotated0.png",
+        "val/fracture/CSFDV1B13 (2)-rotated1.png",
+        "val/normal/CSFDV1B12 (1)-rotated0.png",
+        "val/normal/CSFDV1B12 (2)-rotated1.png",
+    ]
+    assert examples.label.tolist() == [1, 1, 0, 0, 1, 1, 0, 0]
+    assert examples.part.tolist() == ["train"] * 4 + ["val"] * 4
+    assert examples.group.tolist() == ["B11", "B11", "B10", "B10", "B13", "B13", "B12", "B12"]
+    assert examples.family[0] == "CSFDV1B11 (1)"
+    assert examples.slice_index.tolist() == [1, 2] * 4
+    assert examples.height.tolist() == examples.width.tolist() == [40] * 8
+    assert examples.masks is None
+    assert examples.bad_files == ()
+    for name, image in zip(examples.example_id, examples.images, strict=True):
+        assert np.array_equal(image, preprocess.read_image(root / name))
+
+
+def test_the_second_load_decodes_no_file_and_is_the_same(root, monkeypatch):
+    first = data.load(config(root))
+    monkeypatch.setattr(preprocess, "read_image", lambda path: pytest.fail(f"read {path}"))
+    assert equal(first, data.load(config(root)))
+
+
+def test_images_are_resized_when_read_so_one_copy_serves_every_size(root, cache):
+    large, small = (data.load(config(root, image_size=size)) for size in (40, 32))
+    assert small.images.shape == (8, 32, 32)
+    assert np.array_equal(small.images[3], preprocess.preprocess(large.images[3], size=32))
+    assert len(copies(cache)) == 1
+
+
+def test_the_order_never_depends_on_the_file_system(tmp_path, cache):
+    examples = []
+    for name, folders in (("a", FOLDERS), ("b", FOLDERS[::-1])):
+        for place in folders:
+            shutil.copytree(make_tree(tmp_path / "once") / place, tmp_path / name / place)
+        examples.append(data.load(config(tmp_path / name)))
+    assert equal(*examples)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rewrite", "rename"])
+def test_a_changed_folder_is_prepared_anew_and_the_old_copy_goes(root, cache, change):
+    before, old = data.load(config(root)), (copies(cache))
+    path = root / "train/normal/CSFDV1B10 (1)-rotated0.png"
+    if change == "add":
+        write_image(path.with_name("new.png"), seed=99)
+    elif change == "remove":
+        path.unlink()
+    elif change == "rewrite":
+        write_image(path, seed=99)
+        os.utime(path, ns=(1, 1))  # even if the clock is too coarse to show it
+    else:
+        path.rename(path.with_name("CSFDV1B10 (7).png"))
+    after, new = data.load(config(root)), copies(cache)
+    assert after.fingerprint != before.fingerprint
+    assert len(new) == 1
+    assert new != old
+
+
+def test_copies_of_other_folders_and_other_files_in_the_cache_stay(root, tmp_path, cache):
+    data.load(config(root))
+    (cache / "mine.txt").write_text("x")
+    other = make_tree(tmp_path / "other")
+    data.load(config(other))
+    write_image(other / "val/normal/new.png", seed=5)
+    data.load(config(other))
+    assert len(copies(cache)) == 2
+    assert (cache / "mine.txt").exists()
+
+
+def test_class_folders_decide_the_label_by_their_place_in_the_configuration(root):
+    usual = data.load(config(root))
+    swapped = data.load(config(root, classes=("fracture", "normal")))
+    assert np.array_equal(swapped.label, 1 - usual.label)
+    assert np.array_equal(swapped.example_id, usual.example_id)
+
+
+def test_names_that_fit_no_pattern_leave_groups_and_families_unknown(root):
+    examples = data.load(config(root, family_pattern="", group_pattern="^(?P<group>XYZ)"))
+    assert not examples.groups_known
+    assert set(examples.family) == set(examples.group) == {""}
+    assert set(examples.slice_index) == {-1}
+
+
+def test_upper_case_jpeg_and_a_wrapping_folder_are_understood(tmp_path, cache):
+    inner = tmp_path / "set" / "Archive (1)"
+    for place in ("TRAIN/Normal", "TRAIN/FRACTURE", "Val/normal", "Val/fracture"):
+        write_image(inner / place / "a.PNG", seed=1)
+        write_image(inner / place / "b.JPeG", seed=2)
+        write_image(inner / place / "ü.jpg", seed=3)
+    (tmp_path / "set" / "__MACOSX").mkdir()
+    (inner / ".DS_Store").write_text("x")
+    (inner / "TRAIN" / "Normal" / "Thumbs.db").write_text("x")
+    (inner / "README.txt").write_text("where it comes from")
+    examples = data.load(config(tmp_path / "set"))
+    assert len(examples) == 12
+    assert examples.example_id[0] == "TRAIN/FRACTURE/a.PNG"
+    assert set(examples.part) == {"train", "val"}
+    assert examples.bad_files == ()
+
+
+def refused(root, match, **options):
+    with pytest.raises(DataError, match=match) as caught:
+        data.load(config(root, **options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_root_that_is_missing_a_file_or_empty_is_refused(tmp_path, cache):
+    refused(tmp_path / "none", "expected a folder .*none'")
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", "expected a folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "train/ and val/, each with normal/ and fracture/ .* found nothing")
+
+
+def test_a_folder_of_something_else_is_refused_with_what_was_found(tmp_path, cache):
+    write_image(tmp_path / "set/photos/a.png")
+    write_image(tmp_path / "set/b.png")
+    refused(tmp_path / "set", "found photos/ and 1 files")
+
+
+def test_two_data_sets_in_one_folder_are_refused(tmp_path, cache):
+    make_tree(tmp_path / "set/a")
+    make_tree(tmp_path / "set/b")
+    refused(tmp_path / "set", "found a/, b/")
+
+
+def test_everything_wrong_with_the_folders_is_said_at_once(root):
+    shutil.rmtree(root / "val/fracture")
+    make_tree(root, folders=["train/sprain", "test/normal"])
+    for path in (root / "train/normal").iterdir():
+        path.unlink()
+    message = refused(root, "expected train/ and val/")
+    for part in (
+        "unknown folder test/",
+        "unknown folder sprain/ (2 files) in train/",
+        "train/normal/ has no images",
+        "no fracture/ in val/",
+    ):
+        assert part in message
+
+
+def test_a_missing_part_is_refused(root):
+    shutil.rmtree(root / "val")
+    refused(root, "found: no val/")
+
+
+def test_a_folder_that_is_there_in_two_spellings_is_refused(root):
+    write_image(root / "train/Normal/a.png")
+    refused(root, "Normal/ and normal/ are the same in train/")
+
+
+def test_folders_inside_a_class_folder_are_refused(root):
+    write_image(root / "train/normal/more/a.png")
+    refused(root, "unknown folder more/ in train/normal/")
+
+
+def spoil(root):
+    """Adds files that cannot be used; returns how each is reported."""
+    write_image(root / "train/normal/tiny.png", size=8)
+    (root / "train/normal/empty.png").write_bytes(b"")
+    (root / "val/fracture/text.png").write_text("not an image")
+    (root / "val/fracture/slice.dcm").write_bytes(b"DICM")
+    write_image(root / "val/loose.png")
+    return (
+        ("train/normal/empty.png", "empty file"),
+        ("train/normal/tiny.png", "8 x 8 pixels, expected 32 or more a side"),
+        ("val/fracture/slice.dcm", "wrong extension, expected .png, .jpg, .jpeg"),
+        ("val/fracture/text.png", "not a PNG or JPEG image"),
+        ("val/loose.png", "not inside a class folder"),
+    )
+
+
+def test_bad_files_are_refused_together_with_their_reasons(root):
+    bad = spoil(root)
+    for _ in range(2):  # when the folder is prepared, and from the prepared copy
+        message = refused(root, "5 of 13 files cannot be used: .*data.on_bad_file=skip")
+        assert all(f"{name}: {reason}" in message for name, reason in bad)
+
+
+def test_skipped_files_are_listed_also_from_the_prepared_copy(root):
+    clean = data.load(config(root))
+    bad = spoil(root)
+    for _ in range(2):
+        examples = data.load(config(root, on_bad_file="skip"))
+        assert examples.bad_files == bad
+        assert examples.fingerprint == clean.fingerprint
+
+
+def test_a_repaired_folder_loads_again(root):
+    names = [name for name, _ in spoil(root)]
+    refused(root, "cannot be used")
+    for name in names:
+        (root / name).unlink()
+    assert len(data.load(config(root))) == 8
+
+
+def test_only_the_first_ten_bad_files_are_spelled_out(root):
+    for k in range(12):
+        (root / f"val/normal/bad{k:02}.png").write_bytes(b"")
+    message = refused(root, "12 of 20 files cannot be used")
+    assert message.count("empty file") == 10
+    assert "and 2 more" in message
+
+
+def test_a_part_without_a_single_good_file_is_refused_even_when_skipping(root):
+    for path in (root / "val").glob("*/*.png"):
+        path.write_bytes(b"")
+    message = refused(root, "4 of 4 files cannot be used", on_bad_file="skip")
+    assert "on_bad_file" not in message
+    assert len(data.load(config(make_tree(root), on_bad_file="skip"))) == 8
+
+
+def test_links_that_lead_nowhere_are_bad_files(root):
+    (root / "val/normal/link.png").symlink_to(root / "nowhere.png")
+    refused(root, "link.png: cannot be read: No such file")
+
+
+def test_file_names_that_cannot_be_written_down_are_bad_files(root):
+    try:
+        write_image(pathlib.Path(os.fsdecode(os.fsencode(root) + b"/val/normal/\xff.png")))
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    write_image(root / "val/normal/line\nbreak.png")
+    message = refused(root, "2 of 10 files cannot be used")
+    assert message.count("unprintable file name") == 2
+
+
+def test_what_a_killed_preparation_left_behind_is_removed(root, cache):
+    name = folder.builder(config(root), data_dir=cache / "datasets").builder_config.name
+    copy = cache / "datasets/folder" / name
+    (copy / "incomplete.ABCDEF_1.0.0").mkdir(parents=True)  # TFDS's temporary name
+    assert len(data.load(config(root))) == 8
+    assert [path.name for path in copy.iterdir()] == ["1.0.0"]
+
+
+def test_an_interrupted_preparation_leaves_no_copy(root, cache, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "read_image", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            data.load(config(root))
+    assert not list(cache.glob("**/*.tfrecord*"))
+    assert len(data.load(config(root))) == 8
+
+
+def test_a_damaged_copy_is_detected_and_named(root, cache):
+    data.load(config(root))
+    (record,) = (cache / "datasets").glob("folder/*/1.0.0/*train.tfrecord*")
+    content = bytearray(record.read_bytes())
+    content[len(content) // 2] ^= 1
+    record.write_bytes(content)
+    refused(root, f"damaged; delete {record.parent}")
+
+
+def test_a_cache_that_cannot_be_written_is_refused(root, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "file"))
+    refused(root, "name another cache in MSA_FLAX_CACHE")
+
+
+def test_two_processes_load_at_once_saying_nothing_and_without_a_network(root):
+    code = f"from msa_flax import config, data; data.load(config.DataConfig(root={str(root)!r}))"
+    nowhere = "http://127.0.0.1:9"  # nobody listens there
+    environment = os.environ | {"http_proxy": nowhere, "https_proxy": nowhere}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, **options) for _ in range(2)
+    ]
+    assert [process.communicate()[0] for process in both] == ["", ""]
+    assert [process.returncode for process in both] == [0, 0]
+
+
+def test_an_external_set_needs_no_parts(tmp_path, root):
+    make_tree(tmp_path / "external", folders=["Fracture", "normal"])
+    examples = data.load_external(tmp_path / "external", config("unused"))
+    assert set(examples.part) == {""}
+    assert examples.label.tolist() == [1, 1, 0, 0]
+    assert examples.example_id[0] == "Fracture/CSFDV1B10 (1)-rotated0.png"
+    assert equal(data.load_external(root, config("unused")), data.load(config(root)))
+
+
+def test_an_external_set_reports_bad_files_as_configured(root):
+    bad = spoil(root)
+    with pytest.raises(DataError, match="5 of 13 files cannot be used"):
+        data.load_external(root, config(""))
+    assert data.load_external(root, config("", on_bad_file="skip")).bad_files == bad
+
+
+def test_an_external_set_with_one_part_is_refused(root):
+    shutil.rmtree(root / "train")
+    with pytest.raises(DataError, match="no train/"):
+        scan_folder(root, config(""))
+
+
+def test_the_gpu_is_hidden_from_tensorflow():
+    import tensorflow as tf
+
+    assert builders.tf is tf
+    assert tf.config.get_visible_devices("GPU") == []
+
+
+_loaded = {}
+
+
+@pytest.fixture
+def public_set(realdata):
+    """The public data set, prepared and then loaded once for all tests: with seconds and KiB."""
+    if not _loaded:
+        options = DataConfig(root=str(realdata / "data/spine-fracture-ct"))
+        data.load(options)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.perf_counter()
+        examples = data.load(options)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        _loaded["set"] = examples, time.perf_counter() - began, grown
+    return _loaded["set"]
+
+
+@pytest.mark.realdata
+def test_the_public_data_set_is_what_the_papers_say(public_set):
+    examples, seconds, grown = public_set
+    assert len(examples) == 4200
+    assert examples.bad_files == ()
+    for part, number in (("train", 1900), ("val", 200)):
+        assert np.bincount(examples.label[examples.part == part]).tolist() == [number, number]
+    assert len(set(examples.family)) == 199
+    assert set(examples.group) == {"B10", "B11", "B12", "B13"}
+    assert set(zip(examples.height.tolist(), examples.width.tolist(), strict=True)) == {
+        (224, 224),
+        (512, 512),
+    }
+    assert (examples.height == 512).sum() == 200
+    assert ((examples.slice_index <= 77) == (examples.label == 1)).all()
+    assert seconds < 60  # 7 s measured on two idle cores
+    assert grown < 2**20  # KiB: less than 1 GiB
+
+
+@pytest.mark.realdata
+def test_the_published_split_of_the_public_data_set_leaks(public_set):
+    examples, *_ = public_set
+    splits = assign(examples, DataConfig(), seed=0)
+    assert splits.counts(examples.label) == {
+        "train": (1520, 1520),
+        "validation": (380, 380),
+        "test": (200, 200),
+    }
+    assert stamps(examples, splits) == ["copies cross the split", "series cross the split"]
+    with pytest.raises(DataError, match=r"all 760 validation .*, 22 of 400 test"):
+        check_leakage(examples, splits, allow=False)
+    check_contradictions(examples)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("group", "fracture", "normal"),
+    [("B10", 10, 34), ("B11", 7, 48), ("B12", 75, 18), ("B13", 8, 0)],
+)
+def test_each_series_of_the_public_data_set_can_be_held_out(public_set, group, fracture, normal):
+    examples, *_ = public_set
+    splits = assign(examples, DataConfig(protocol="grouped", holdout_group=group), seed=0)
+    assert splits.counts(examples.label)["test"] == (21 * normal, 21 * fracture)
+    check_leakage(examples, splits, allow=False)
+    assert stamps(examples, splits) == ["series cross the split"]

@@ -1,0 +1,122 @@
+import resource
+import sys
+
+import numpy as np
+import pytest
+
+from msa_flax.data.pipeline import steps_per_epoch, train_dispatches
+
+
+def epoch(n=37, *, batch_size=8, steps_per_dispatch=3, seed=5, epoch=0, start_step=0):
+    images = np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((2, 2), np.uint8)
+    labels = (np.arange(n) % 3 == 0).astype(np.int8)
+    return list(
+        train_dispatches(
+            images,
+            labels,
+            batch_size=batch_size,
+            steps_per_dispatch=steps_per_dispatch,
+            seed=seed,
+            epoch=epoch,
+            start_step=start_step,
+        )
+    )
+
+
+def steps(dispatches, name):
+    """Returns one field of the real steps, [steps, b, ...]."""
+    return np.concatenate([batch[name][:real] for batch, real in dispatches])
+
+
+CASES = [(37, 8, 3), (40, 8, 5), (3, 8, 2), (1, 4, 1), (16, 16, 1), (17, 16, 8), (5, 2, 100)]
+
+
+@pytest.mark.parametrize(("n", "batch_size", "k"), CASES)
+def test_every_example_counts_once_an_epoch(n, batch_size, k):
+    found = epoch(n, batch_size=batch_size, steps_per_dispatch=k)
+    index, weight = (steps(found, name).ravel() for name in ("index", "weight"))
+    assert len(index) == steps_per_epoch(n, batch_size) * batch_size
+    assert np.array_equal(np.bincount(index, weights=weight), np.ones(n))
+    assert set(np.unique(weight)) <= {0.0, 1.0}
+    total = sum(batch["weight"].sum() for batch, _ in found)
+    assert total == n  # also where the steps that fill up the last dispatch are counted
+
+
+@pytest.mark.parametrize(("n", "batch_size", "k"), CASES)
+def test_every_dispatch_has_the_declared_shapes_and_types(n, batch_size, k):
+    found = epoch(n, batch_size=batch_size, steps_per_dispatch=k)
+    assert len(found) == -(-steps_per_epoch(n, batch_size) // k)
+    for batch, real in found:
+        assert 1 <= real <= k
+        assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
+            "image": ((k, batch_size, 2, 2), "uint8"),
+            "label": ((k, batch_size), "float32"),
+            "weight": ((k, batch_size), "float32"),
+            "index": ((k, batch_size), "int32"),
+        }
+
+
+def test_images_and_labels_belong_to_their_index():
+    for batch, _ in epoch():
+        assert np.array_equal(batch["image"][..., 0, 0], batch["index"])
+        assert np.array_equal(batch["label"], batch["index"] % 3 == 0)
+
+
+@pytest.mark.parametrize("start", range(6))
+def test_an_epoch_continued_at_any_step_is_the_rest_of_it(start):
+    whole, rest = epoch(), epoch(start_step=start)
+    for name in ("image", "label", "weight", "index"):
+        if start == 5:
+            assert rest == []
+        else:
+            assert np.array_equal(steps(rest, name), steps(whole, name)[start:])
+
+
+def test_the_last_batch_is_filled_up_with_the_first_images_of_the_order():
+    index, weight = (steps(epoch(), name) for name in ("index", "weight"))
+    assert weight[-1].tolist() == [1.0] * 5 + [0.0] * 3
+    assert index[-1, 5:].tolist() == index[0, :3].tolist()
+
+
+def test_fewer_images_than_a_batch_are_repeated_at_weight_zero():
+    index, weight = (steps(epoch(3), name) for name in ("index", "weight"))
+    assert index[0].tolist() == [*index[0, :3], *index[0, :3], *index[0, :2]]
+    assert weight[0].tolist() == [1.0] * 3 + [0.0] * 5
+
+
+def test_steps_that_fill_up_a_dispatch_have_weight_zero_and_real_images():
+    batch, real = epoch()[-1]  # 5 steps in dispatches of 3
+    assert real == 2
+    assert batch["weight"][2].tolist() == [0.0] * 8
+    assert np.array_equal(batch["image"][2, :, 0, 0], batch["index"][2])
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    orders = [
+        steps(epoch(seed=seed, epoch=number), "index").tobytes()
+        for seed in (5, 6)
+        for number in (0, 1, 2)
+    ]
+    assert len(set(orders)) == 6
+    assert steps(epoch(seed=6, epoch=1), "index").tobytes() == orders[4]
+
+
+def test_the_order_does_not_depend_on_how_steps_are_dispatched():
+    one, many = (steps(epoch(steps_per_dispatch=k), "index") for k in (1, 4))
+    assert np.array_equal(one, many)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_the_images_are_not_copied_as_a_whole():
+    images = np.ones((600, 512, 512), np.uint8)  # 150 MiB, written to, so resident
+    labels = np.zeros(len(images), np.int8)
+
+    def run(start_step):
+        options = {"batch_size": 2, "steps_per_dispatch": 1, "seed": 0, "epoch": 0}
+        for _ in train_dispatches(images, labels, start_step=start_step, **options):
+            pass
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    before = run(290)  # what TensorFlow itself takes
+    # A dispatch is 0.5 MiB; half of the images leaves room for the allocator.
+    assert run(0) - before < 75

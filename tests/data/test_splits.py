@@ -1,0 +1,349 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from msa_flax.config import DataConfig
+from msa_flax.data.examples import DataError, from_rows
+from msa_flax.data.splits import (
+    SPLITS,
+    Splits,
+    assign,
+    check_contradictions,
+    check_leakage,
+    stamps,
+    table,
+)
+
+
+def make(families, *, copies=4, val_families=(), known_groups=True, order=None, pixels=None):
+    """Builds examples from (name, group, label) of each family, ``copies`` images each."""
+    rows = []
+    for name, group, label in families:
+        for copy in range(copies):
+            part = "val" if name in val_families else "train"
+            rows.append(
+                {
+                    "example_id": f"{part}/{label}/{name}-{copy}.png",
+                    "label": label,
+                    "group": group if known_groups else "",
+                    "family": name,
+                    "slice_index": -1,
+                    "part": part,
+                    "height": 2,
+                    "width": 2,
+                }
+            )
+    images = np.zeros((len(rows), 2, 2), np.uint8)
+    images.reshape(len(rows), 4)[:, :2] = np.arange(2 * len(rows)).reshape(-1, 2) % 251
+    images[:, 1, 1] = np.arange(len(rows)) // 100  # no two pictures are the same
+    if pixels is not None:
+        images[:] = np.asarray(pixels, np.uint8)[:, None, None]
+    examples = from_rows(rows, images)
+    return examples if order is None else examples.take(order)
+
+
+def standard(**options):
+    """Six groups, two classes in each, five families a class and group: 240 images."""
+    families = [
+        (f"{group}{label}{i}", group, label)
+        for group in "ABCDEF"
+        for label in (0, 1)
+        for i in range(5)
+    ]
+    return make(families, **options)
+
+
+PUBLISHED = DataConfig(protocol="published")
+GROUPED = DataConfig(protocol="grouped", holdout_group="B")
+KFOLD = DataConfig(protocol="kfold", folds=3)
+VAL = [f"A{label}{i}" for label in (0, 1) for i in range(2)]
+
+
+def parts_of(key, splits):
+    return [set(splits.split[key == name]) for name in np.unique(key)]
+
+
+@st.composite
+def data_sets(draw):
+    groups = draw(st.integers(2, 8))
+    families = [
+        (f"F{g}-{i}", f"G{g}", draw(st.integers(0, 1)))
+        for g in range(groups)
+        for i in range(draw(st.integers(1, 5)))
+    ]
+    return families, draw(st.integers(1, 3))
+
+
+def assign_or_assume(examples, config, seed):
+    """Leaves out the draws that the protocol refuses; other tests cover the refusals."""
+    try:
+        return assign(examples, config, seed=seed)
+    except DataError:
+        assume(False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data_sets(), st.integers(0, 2**32 - 1))
+def test_grouped_never_divides_a_family_and_holds_out_exactly_one_group(data, seed):
+    examples = make(data[0], copies=data[1])
+    splits = assign_or_assume(examples, DataConfig(protocol="grouped", holdout_group="G0"), seed)
+    assert all(len(found) == 1 for found in parts_of(examples.family, splits))
+    assert np.array_equal(splits.split == "test", examples.group == "G0")
+    assert set(splits.fold) == {"G0"}
+    assert "copies cross the split" not in stamps(examples, splits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data_sets(), st.integers(0, 2**32 - 1), st.integers(2, 4))
+def test_kfold_never_divides_a_group_and_tests_every_example_once(data, seed, folds):
+    examples = make(data[0], copies=data[1])
+    tested = np.zeros(len(examples), int)
+    for fold in range(folds):
+        config = DataConfig(protocol="kfold", fold=fold, folds=folds)
+        splits = assign_or_assume(examples, config, seed)
+        assert all(len(found) == 1 for found in parts_of(examples.group, splits))
+        assert stamps(examples, splits) == []
+        assert set(splits.fold) == {str(fold)}
+        tested[splits.indices("test")] += 1
+    assert (tested == 1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.permutations(range(240)),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([PUBLISHED, GROUPED, KFOLD]),
+)
+def test_the_split_of_an_image_does_not_depend_on_the_order(order, seed, config):
+    sorted_examples = standard(val_families=VAL)
+    shuffled = standard(val_families=VAL, order=order)
+    a, b = assign(sorted_examples, config, seed=seed), assign(shuffled, config, seed=seed)
+    assert b.example_id.tolist() == shuffled.example_id.tolist()
+    assert dict(zip(a.example_id, a.split, strict=True)) == dict(
+        zip(b.example_id, b.split, strict=True)
+    )
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, GROUPED, KFOLD])
+def test_every_example_is_in_exactly_one_split(config):
+    splits = assign(standard(val_families=VAL), config, seed=0)
+    rows = np.concatenate([splits.indices(split) for split in SPLITS])
+    assert np.array_equal(np.sort(rows), np.arange(240))
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, GROUPED, KFOLD])
+def test_the_seed_decides_and_decides_alone(config):
+    examples = standard(val_families=VAL)
+    first, again, other = (assign(examples, config, seed=seed).split for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_published_takes_the_exact_fraction_of_each_class_and_the_whole_of_val():
+    examples = standard(val_families=VAL)
+    splits = assign(examples, PUBLISHED, seed=3)
+    # 120 images a class, 8 of them in val/; round(0.2 * 112) = 22.
+    assert splits.counts(examples.label) == {
+        "train": (90, 90),
+        "validation": (22, 22),
+        "test": (8, 8),
+    }
+    assert np.array_equal(splits.split == "test", examples.part == "val")
+    assert set(splits.fold) == {""}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_grouped_validation_comes_within_half_a_family_of_the_fraction(seed):
+    examples = standard()
+    counts = assign(examples, GROUPED, seed=seed).counts(examples.label)
+    # 100 images a class are not test, 20 of them wanted: five whole families of 4.
+    assert counts == {"train": (80, 80), "validation": (20, 20), "test": (20, 20)}
+
+
+def test_an_example_without_a_family_is_its_own_family():
+    examples = standard()
+    examples.family[:] = ""
+    splits = assign(examples, GROUPED, seed=0)
+    assert splits.counts(examples.label)["validation"] == (20, 20)
+    assert stamps(examples, splits) == ["series cross the split"]
+
+
+def test_units_larger_than_the_fraction_still_give_a_validation_split():
+    families = [(f"{g}{k}", g, k) for g in "ABCDE" for k in (0, 1)]
+    config = DataConfig(protocol="kfold", folds=2, validation_fraction=0.01)
+    examples = make(families)
+    splits = assign(examples, config, seed=0)
+    assert len(np.unique(examples.group[splits.indices("validation")])) == 1
+
+
+def test_kfold_balances_the_classes_of_mixed_groups():
+    rng = np.random.default_rng(0)
+    families = [(f"{g}-{i}", f"P{g}", int(rng.integers(2))) for g in range(60) for i in range(8)]
+    examples = make(families, copies=1)
+    share = examples.label.mean()
+    for fold in range(5):
+        splits = assign(examples, DataConfig(protocol="kfold", fold=fold), seed=0)
+        for split in ("validation", "test"):
+            label = examples.label[splits.indices(split)]
+            assert abs(len(label) / len(examples) - {"test": 0.2, "validation": 0.16}[split]) < 0.02
+            # Of groups of 8 images one decides 1 / 80 of the share; drawn blindly, 12 groups would
+            # be off by 0.05 (one standard deviation of 96 coin throws).
+            assert abs(label.mean() - share) < 0.025
+
+
+def refused(examples, config, match):
+    with pytest.raises(DataError, match=match) as caught:
+        assign(examples, config, seed=0)
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_holdout_group_is_answered_with_the_known_ones():
+    config = DataConfig(protocol="grouped", holdout_group="Z")
+    refused(standard(), config, r"A \(40 images\), B \(40 images\), .*; got 'Z'")
+    refused(standard(known_groups=False), config, "no group, none is known; got 'Z'")
+
+
+def test_an_empty_holdout_group_is_not_the_unknown_group():
+    config = DataConfig(protocol="grouped", holdout_group="")
+    refused(standard(known_groups=False), config, "got ''")
+
+
+def test_kfold_needs_known_groups_and_more_of_them_than_folds():
+    refused(standard(), DataConfig(protocol="kfold", folds=6), "6 folds .* got 6 groups")
+    refused(standard(known_groups=False), KFOLD, "240 images without one")
+    rare = make([(f"{g}{i}", g, int(g + str(i) == "A0")) for g in "ABCDEF" for i in (0, 1)])
+    refused(rare, DataConfig(protocol="kfold", folds=5), "4 images of the rarer class")
+
+
+def test_published_needs_the_parts():
+    examples = standard(val_families=VAL)
+    examples.part[:7] = ""
+    refused(examples, PUBLISHED, "needs train/ and val/; 7 images are in neither")
+
+
+def test_an_empty_split_is_refused_with_the_counts():
+    refused(standard(), PUBLISHED, r"no images in test; .*train 96 \+ 96, validation 24 \+ 24")
+
+
+def test_a_single_class_in_training_is_refused_but_not_in_test():
+    one_sided = make([("a", "A", 0), ("b", "A", 0), ("c", "B", 1), ("d", "B", 1)])
+    config = DataConfig(protocol="grouped", holdout_group="B")
+    refused(one_sided, config, "a single class in training")
+    families = [(f"{g}{k}{i}", g, k) for g in "AB" for k in (0, 1) for i in range(5)]
+    examples = make([*families, ("c", "C", 1)])
+    splits = assign(examples, DataConfig(protocol="grouped", holdout_group="C"), seed=0)
+    assert splits.counts(examples.label)["test"] == (0, 4)
+
+
+def test_copies_and_series_are_stamped_and_never_mixed_up():
+    examples = standard(val_families=VAL)
+    copies, series = "copies cross the split", "series cross the split"
+    assert stamps(examples, assign(examples, PUBLISHED, seed=0)) == [copies, series]
+    assert stamps(examples, assign(examples, GROUPED, seed=0)) == [series]
+    assert stamps(examples, assign(examples, KFOLD, seed=0)) == []
+    unknown = standard(known_groups=False, val_families=VAL)
+    assert stamps(unknown, assign(unknown, PUBLISHED, seed=0)) == [copies, "groups unknown"]
+
+
+def test_leakage_is_refused_with_counts_and_a_way_out():
+    examples = make(
+        [("a", "A", 0), ("b", "A", 1), ("c", "A", 0), ("d", "A", 1)], val_families=("c", "d")
+    )
+    split = np.where(examples.part == "val", "test", "train").astype("<U10")
+    split[np.char.endswith(examples.example_id, "0.png") & (split == "train")] = "validation"
+    split[np.flatnonzero(split == "test")[0]] = "train"
+    splits = Splits(example_id=examples.example_id, split=split, fold=np.full(16, ""))
+    with pytest.raises(DataError) as caught:
+        check_leakage(examples, splits, allow=False)
+    message = str(caught.value)
+    assert "all 2 validation images have a copy in training" in message
+    assert "3 of 7 test images have a copy in training" in message
+    assert "in validation" not in message
+    assert "3 source slices" in message
+    assert "data.allow_leakage=True" in message
+    check_leakage(examples, splits, allow=True)
+
+
+def test_identical_pictures_are_copies_whatever_their_names_say():
+    examples = standard()
+    splits = assign(examples, GROUPED, seed=0)
+    check_leakage(examples, splits, allow=False)
+    a, b = splits.indices("train")[0], splits.indices("test")[0]
+    examples.images[a] = examples.images[b]
+    with pytest.raises(DataError, match=r"1 of 40 test images .*0 source slices and 1 identical"):
+        check_leakage(examples, splits, allow=False)
+    assert stamps(examples, splits) == ["copies cross the split", "series cross the split"]
+
+
+def test_splits_of_another_data_set_are_refused():
+    examples = standard(val_families=VAL)
+    splits = assign(examples, PUBLISHED, seed=0)
+    for other in (examples.take(range(239)), examples.take(range(239, -1, -1))):
+        with pytest.raises(DataError, match="different examples, or in another order"):
+            stamps(other, splits)
+
+
+def test_one_picture_in_both_classes_is_refused_with_counts():
+    families = [("a", "A", 0), ("b", "A", 1)]
+    check_contradictions(make(families, pixels=[1, 1, 2, 2, 5, 6, 7, 8]))
+    with pytest.raises(DataError, match=r"1 pictures are in both classes \(3 images\)") as caught:
+        check_contradictions(make(families, pixels=[1, 1, 2, 2, 5, 6, 1, 8]))
+    assert "train/1/b-2.png" in str(caught.value)
+
+
+def test_the_table_survives_being_written_and_read(tmp_path):
+    examples = standard(val_families=VAL)
+    splits = assign(examples, GROUPED, seed=0)
+    splits.example_id[0] = 'train/0/a "quoted", odd name.png'
+    path = tmp_path / "splits.csv"
+    splits.write(path)
+    again = Splits.read(path)
+    for column in ("example_id", "split", "fold"):
+        assert getattr(again, column).tolist() == getattr(splits, column).tolist()
+    assert path.read_text().splitlines()[0] == "example_id,split,fold"
+    assert [file.name for file in tmp_path.iterdir()] == ["splits.csv"]
+
+
+def test_the_same_splits_are_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        assign(standard(val_families=VAL), PUBLISHED, seed=7).write(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "example_id,split\na,train\n",
+        "example_id,split,fold\na,training,\n",
+        "example_id,split,fold\na,train,\na,test,\n",
+        "example_id,split,fold\na,train\n",
+    ],
+    ids=["empty", "other columns", "unknown split", "an id twice", "short row"],
+)
+def test_a_file_that_is_no_table_of_splits_is_refused(tmp_path, text):
+    path = tmp_path / "splits.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match="not a table of splits"):
+        Splits.read(path)
+
+
+def test_a_missing_table_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        Splits.read(tmp_path / "splits.csv")
+
+
+def test_an_unknown_split_has_no_rows_to_give():
+    with pytest.raises(DataError, match="got 'val'"):
+        assign(standard(), GROUPED, seed=0).indices("val")
+
+
+def test_the_text_table_has_paper_1s_rows_and_columns():
+    examples = standard(val_families=VAL)
+    text = table(examples, assign(examples, PUBLISHED, seed=0), ("normal", "fracture"))
+    assert [line.split() for line in text.splitlines()] == [
+        ["class", "train", "validation", "test", "total"],
+        ["fracture", "90", "22", "8", "120"],
+        ["normal", "90", "22", "8", "120"],
+    ]

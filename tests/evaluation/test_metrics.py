@@ -1,0 +1,262 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from msa_flax.evaluation.metrics import compute, metrics_json, table, write_json
+from msa_flax.evaluation.predictions import Predictions, PredictionsError, sigmoid
+
+NAMES = ("accuracy", "precision", "recall", "specificity", "f1", "auc")
+
+
+def from_counts(tp, fn, fp, tn):
+    labels = np.repeat([1, 1, 0, 0], [tp, fn, fp, tn])
+    probabilities = np.repeat([0.9, 0.1, 0.8, 0.2], [tp, fn, fp, tn])
+    return labels, probabilities
+
+
+def values(labels, probabilities, threshold=0.5):
+    found = compute(labels, probabilities, threshold=threshold)["metrics"]
+    return {name: entry["value"] for name, entry in found.items()}
+
+
+def random_case(seed=0, n=300):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    return labels, sigmoid(rng.normal(size=n) + labels)
+
+
+def predictions(labels, probabilities, **changes):
+    n = len(labels)
+    columns = {
+        "example_id": np.array([f"{i:04d}" for i in range(n)]),
+        "split": np.full(n, "test"),
+        "fold": np.full(n, ""),
+        "group": np.full(n, "B10"),
+        "family": np.full(n, ""),
+        "label": labels,
+        "logit": np.zeros(n),
+        "probability": probabilities,
+    }
+    return Predictions(**(columns | changes))
+
+
+def as_json(labels, probabilities, stamps=(), **changes):
+    return metrics_json(
+        predictions(labels, probabilities, **changes),
+        split="test",
+        threshold=0.5,
+        stamps=stamps,
+        seconds=4.4164,
+    )
+
+
+def test_a_hand_computed_case_has_the_hand_computed_metrics():
+    found = compute(*from_counts(3, 1, 2, 4), threshold=0.5)
+    assert found["confusion"] == {"tp": 3, "fn": 1, "fp": 2, "tn": 4}
+    assert values(*from_counts(3, 1, 2, 4)) == {
+        "accuracy": 0.7,
+        "precision": 0.6,
+        "recall": 0.75,
+        "specificity": 4 / 6,
+        "f1": 6 / 9,
+        # of the 24 pairs: 3 x (2 + 4) right, 1 x 2 wrong (0.1 < 0.8), 1 x 4 wrong (0.1 < 0.2)
+        "auc": 18 / 24,
+    }
+
+
+def test_the_counts_of_paper_1s_test_row_give_its_numbers_within_a_unit_of_the_last_digit():
+    got = values(*from_counts(200, 0, 1, 199))
+    table4 = {
+        "accuracy": 0.9975,
+        "precision": 0.9950,
+        "f1": 0.9974,
+        "recall": 0.9999,
+        "specificity": 0.9950,
+    }
+    for name, published in table4.items():
+        # 1e-4 is the last digit, half of it is our own rounding to four digits.
+        assert got[name] == pytest.approx(published, abs=1.5e-4), name
+
+
+def test_no_neighbouring_confusion_matrix_gives_paper_1s_test_row():
+    for counts in ((199, 1, 1, 199), (200, 0, 2, 198), (200, 0, 0, 200)):
+        assert abs(values(*from_counts(*counts))["accuracy"] - 0.9975) > 1.5e-4
+
+
+def test_a_probability_equal_to_the_threshold_is_called_a_fracture():
+    found = compute(np.array([1, 0]), np.array([0.5, 0.4999]), threshold=0.5)
+    assert found["confusion"] == {"tp": 1, "fn": 0, "fp": 0, "tn": 1}
+
+
+def test_the_threshold_is_compared_in_float32_as_the_table_stores_it():
+    # float32(0.7) is below the float64 0.7; stored and read back it must still count as reached.
+    found = compute(np.array([1, 0]), np.array([0.7, 0.1], np.float32), threshold=0.7)
+    assert found["confusion"]["tp"] == 1
+
+
+def test_tied_scores_count_half_in_the_auc():
+    assert values(np.array([0, 1, 0, 1]), np.full(4, 0.3))["auc"] == 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_metrics_agree_with_scikit_learn(seed):
+    labels, probabilities = random_case(seed)
+    called = probabilities >= 0.5
+    expected = {
+        "accuracy": sklearn_metrics.accuracy_score(labels, called),
+        "precision": sklearn_metrics.precision_score(labels, called),
+        "recall": sklearn_metrics.recall_score(labels, called),
+        "specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
+        "f1": sklearn_metrics.f1_score(labels, called),
+        "auc": sklearn_metrics.roc_auc_score(labels, probabilities),
+    }
+    # The same ratios of the same counts, at most a few roundings of float64 apart.
+    assert values(labels, probabilities) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_auc_is_the_share_of_pairs_in_the_right_order():
+    labels, probabilities = random_case(n=80)
+    positive, negative = probabilities[labels == 1], probabilities[labels == 0]
+    above = positive[:, None] > negative[None, :]
+    # A mean of whole numbers: only float64 rounding is left.
+    assert values(labels, probabilities)["auc"] == pytest.approx(above.mean(), rel=1e-12)
+
+
+def test_permuting_the_rows_changes_nothing():
+    labels, probabilities = random_case()
+    order = np.random.default_rng(1).permutation(len(labels))
+    before = compute(labels, probabilities, threshold=0.5)
+    assert compute(labels[order], probabilities[order], threshold=0.5) == before
+
+
+def test_permuting_probabilities_against_labels_does_change_the_metrics():
+    labels, probabilities = random_case()
+    order = np.random.default_rng(1).permutation(len(labels))
+    assert values(labels, probabilities[order])["auc"] < values(labels, probabilities)["auc"] - 0.1
+
+
+def test_swapping_the_classes_swaps_recall_and_specificity():
+    labels, probabilities = random_case()
+    assert not np.any(probabilities == 0.5)  # on the threshold the swap would not be symmetric
+    before, after = values(labels, probabilities), values(1 - labels, 1 - probabilities)
+    assert after["recall"] == before["specificity"]
+    assert after["specificity"] == before["recall"]
+    assert after["accuracy"] == before["accuracy"]
+    # Both sides are counts of the same pairs.
+    assert after["auc"] == pytest.approx(before["auc"], rel=1e-12)
+    assert after["recall"] != before["recall"]
+
+
+def test_the_intervals_are_wilsons():
+    entry = compute(*from_counts(3, 1, 2, 4), threshold=0.5)["metrics"]["accuracy"]
+    n, p, z = 10, 0.7, 1.959963984540054  # the 97.5 % quantile of the normal distribution
+    centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    # The same closed form; rounding only.
+    assert entry["low"] == pytest.approx((centre - half) / (1 + z**2 / n), rel=1e-9)
+    assert entry["high"] == pytest.approx((centre + half) / (1 + z**2 / n), rel=1e-9)
+    assert entry["method"] == "wilson"
+
+
+def test_f1_and_auc_say_that_they_have_no_interval():
+    found = compute(*random_case(), threshold=0.5)["metrics"]
+    for name in ("f1", "auc"):
+        assert found[name]["value"] is not None
+        assert (found[name]["low"], found[name]["high"]) == (None, None)
+        assert found[name]["method"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("counts", "undefined"),
+    [
+        ((0, 3, 0, 4), {"precision": "called", "f1": "precision"}),
+        ((0, 0, 2, 4), {"recall": "no fracture", "f1": "recall", "auc": "one class"}),
+        ((3, 1, 0, 0), {"specificity": "no normal", "auc": "one class"}),
+        (
+            (0, 0, 0, 4),
+            {"precision": "called", "recall": "no fracture", "f1": "", "auc": "one class"},
+        ),
+        ((0, 2, 3, 4), {}),
+    ],
+)
+def test_what_is_undefined_is_none_with_a_reason_and_nothing_else_is(counts, undefined):
+    found = compute(*from_counts(*counts), threshold=0.5)["metrics"]
+    assert {name for name in NAMES if found[name]["value"] is None} == set(undefined)
+    for name in NAMES:
+        assert ("reason" in found[name]) == (name in undefined)
+        if name in undefined:
+            assert undefined[name] in found[name]["reason"]
+            assert found[name]["low"] is found[name]["high"] is None
+
+
+def test_f1_is_zero_where_every_call_is_wrong():
+    assert values(*from_counts(0, 2, 3, 4))["f1"] == 0
+
+
+def test_metrics_json_has_the_published_form():
+    labels, probabilities = from_counts(2, 0, 1, 1)
+    got = as_json(
+        labels, probabilities, ["series cross the split"], group=np.array(["B1", "B2", "", "B2"])
+    )
+    assert set(got) == {
+        "schema_version",
+        "split",
+        "n",
+        "groups",
+        "positive",
+        "threshold",
+        "stamps",
+        "confusion",
+        "metrics",
+        "seconds",
+    }
+    assert got["schema_version"] == 1
+    assert got["positive"] == "fracture"
+    assert (got["n"], got["groups"], got["split"]) == (4, 2, "test")
+    assert got["stamps"] == ["series cross the split"]
+    assert set(got["metrics"]) == set(NAMES)
+    assert json.loads(json.dumps(got)) == got
+
+
+def test_rows_of_another_split_are_refused():
+    labels, probabilities = from_counts(1, 1, 1, 1)
+    with pytest.raises(PredictionsError, match="'train'"):
+        as_json(labels, probabilities, split=np.array(["test", "train", "test", "test"]))
+
+
+def test_written_json_has_the_same_bytes_in_any_order_and_undefined_values_as_null(tmp_path):
+    got = as_json(*from_counts(0, 0, 2, 4))
+    write_json(tmp_path / "a.json", got)
+    write_json(tmp_path / "b.json", dict(reversed(got.items())))
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    read = json.loads((tmp_path / "a.json").read_text())
+    assert read["metrics"]["auc"]["value"] is None
+    assert read == got
+
+
+def test_nan_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_shows_values_intervals_reasons_stamps_and_the_notice():
+    text = table(
+        {
+            "validation": as_json(*from_counts(3, 1, 2, 4), ["copies cross the split"]),
+            "test": as_json(*from_counts(0, 0, 2, 4), ["copies cross the split"]),
+        }
+    )
+    lines = text.splitlines()
+    rows = {line.split("  ")[0]: line for line in lines}
+    assert "0.7000 [0.3968, 0.8922]" in rows["accuracy"]
+    assert "0.6667 [0.3000, 0.9032]" in rows["specificity"]
+    assert rows["recall"].endswith("undefined")
+    assert "3 1 2 4" in rows["TP FN FP TN"]
+    assert "test: recall is undefined because there is no fracture among the images" in lines
+    assert lines.count("stamp: copies cross the split") == 1
+    assert lines[-1] == "Research use only, not a medical device."
+    starts = {line.index("4.4") for line in lines if line.startswith("seconds")}
+    assert starts == {lines[0].index("validation")}

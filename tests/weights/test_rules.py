@@ -1,0 +1,100 @@
+"""The tables are unambiguous, and every change of layout can be undone."""
+
+import re
+
+import numpy as np
+import pytest
+
+from msa_flax.weights.rules import (
+    DENSE_AS_CONV,
+    DEPTHWISE,
+    KERAS_LAYERS,
+    KERAS_RULES,
+    SAME,
+    batch_norm,
+    find,
+)
+
+
+@pytest.mark.parametrize(
+    ("layout", "ours", "keras"),
+    [
+        (SAME, (3, 3, 4, 5), (3, 3, 4, 5)),
+        (DEPTHWISE, (3, 3, 1, 5), (3, 3, 5, 1)),
+        (DENSE_AS_CONV, (4, 5), (1, 1, 4, 5)),
+    ],
+)
+def test_layouts_are_inverses_and_keep_every_number(layout, ours, keras):
+    array = np.arange(np.prod(ours)).reshape(ours)
+    assert layout.to_keras(array).shape == keras
+    np.testing.assert_array_equal(layout.to_ours(layout.to_keras(array)), array)
+
+
+def test_channels_of_a_depthwise_kernel_stay_together():
+    keras = np.arange(3 * 3 * 5).reshape(3, 3, 5, 1)
+    ours = DEPTHWISE.to_ours(keras)
+    for channel in range(5):
+        np.testing.assert_array_equal(ours[:, :, 0, channel], keras[:, :, channel, 0])
+
+
+@pytest.mark.parametrize(
+    ("path", "keras"),
+    [
+        ("params/backbone/conv1/kernel", "conv1/kernel"),
+        ("params/backbone/conv_dw_13/kernel", "conv_dw_13/kernel"),
+        ("params/backbone/conv_pw_7/kernel", "conv_pw_7/kernel"),
+        ("params/backbone/conv1_bn/scale", "conv1_bn/gamma"),
+        ("params/backbone/conv_dw_2_bn/bias", "conv_dw_2_bn/beta"),
+        ("batch_stats/backbone/conv_pw_3_bn/mean", "conv_pw_3_bn/moving_mean"),
+        ("batch_stats/backbone/conv_pw_3_bn/var", "conv_pw_3_bn/moving_variance"),
+        ("params/predictions/kernel", "conv_preds/kernel"),
+        ("params/predictions/bias", "conv_preds/bias"),
+    ],
+)
+def test_mobilenet_v1_paths_have_their_keras_names(path, keras):
+    found = find(KERAS_RULES["mobilenet_v1"], path)
+    assert found is not None
+    assert found[0] == keras
+    assert (found[1] is DEPTHWISE) == ("conv_dw_13/" in path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "params/classifier/logit/kernel",
+        "params/backbone/conv1/bias",
+        "params/backbone/conv_dw_x/kernel",
+        "batch_stats/backbone/conv1_bn/scale",
+        "batch_stats/predictions/kernel",
+        "opt_state/params/backbone/conv1/kernel",
+    ],
+)
+def test_paths_that_no_keras_file_holds_have_no_rule(path):
+    assert find(KERAS_RULES["mobilenet_v1"], path) is None
+
+
+@pytest.mark.parametrize("backbone", KERAS_RULES)
+def test_no_path_is_matched_by_two_rules(backbone):
+    layers = [name for _, name in KERAS_LAYERS[backbone]] + ["predictions"]
+    paths = [
+        f"{collection}/{parent}{layer}/{leaf}"
+        for collection in ("params", "batch_stats")
+        for parent in ("backbone/", "")
+        for layer in layers
+        for leaf in ("kernel", "bias", "scale", "mean", "var")
+    ]
+    counts = [sum(bool(re.fullmatch(r.pattern, p)) for r in KERAS_RULES[backbone]) for p in paths]
+    assert set(counts) == {0, 1}
+
+
+def test_batch_norm_rules_cover_all_four_vectors_of_the_layer_named():
+    assert [rule.keras for rule in batch_norm("bn")] == [
+        r"\1/gamma",
+        r"\1/beta",
+        r"\1/moving_mean",
+        r"\1/moving_variance",
+    ]
+
+
+def test_every_table_of_rules_has_a_table_of_layers():
+    assert KERAS_RULES.keys() == KERAS_LAYERS.keys()
