@@ -34,3 +34,24 @@ def realdata() -> pathlib.Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keeps the user's cache out of the tests, and the tests out of the user's cache."""
     os.environ["MSA_FLAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def small_classifier():
+    """A constructor of a tiny classifier: what surrounds a backbone must not depend on it."""
+    import flax.linen as nn
+
+    from msa_flax.models import Classifier, Head, MultiScaleSpatialAttention
+    from msa_flax.models.layers import BatchNorm, Conv
+
+    class SmallBackbone(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            x = Conv(6, 3, 4, use_bias=False, name="conv")(images)
+            return BatchNorm("relu6", name="bn")(x, train=train)
+
+    def construct(*, attention=True, head="logit", dropout=0.0):
+        block = MultiScaleSpatialAttention() if attention else None
+        return Classifier(SmallBackbone(), block, Head(head, dropout))
+
+    return construct

@@ -84,9 +84,7 @@ def from_rows(
     ids = np.array([row["example_id"] for row in rows], dtype=np.str_)
     order = np.argsort(ids)
     ids = ids[order]
-    twice = ids[1:][ids[1:] == ids[:-1]]
-    if len(twice):
-        raise DataError(f"example ids must be unique; {str(twice[0])!r} occurs more than once")
+    _check_unique(ids)
 
     def column(name: str, dtype: Any) -> np.ndarray:
         return np.array([rows[i][name] for i in order], dtype=dtype)
@@ -106,6 +104,12 @@ def from_rows(
         bad_files=tuple(sorted((name, reason) for name, reason in bad_files)),
         fingerprint=fingerprint(ids, label, images),
     )
+
+
+def _check_unique(sorted_ids: np.ndarray) -> None:
+    twice = sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]].tolist()
+    if twice:
+        raise DataError(f"example ids must be unique; {twice[0]!r} occurs more than once")
 
 
 def fingerprint(example_id: np.ndarray, label: np.ndarray, images: np.ndarray) -> str:

@@ -1,9 +1,10 @@
 """Synthetic axial neck CT: simulated patients whose only sign of the label is the fracture.
 
 Shapes are millimetres around the centre of the spinal canal, x to the image's right, y to the back;
-values are Hounsfield units until the last step, the display window. Level, pose, body size, bone
-density, noise and window come from random streams of their own, so a slice with and without its
-fracture is the same picture but for the fracture. Source: ours; schematic, not anatomically exact.
+values are Hounsfield units until the last step, the display window. Everything but the fracture has
+random streams of its own, so a slice with and without its fracture is otherwise the same picture.
+Source: ours; a schematic. Fractures are blacker than real ones, for a small network's sake, and so
+much denser at their edges that neither mean nor thumbnail tells the label.
 """
 
 import dataclasses
@@ -12,11 +13,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+_Pair = tuple[float, float]
 LEVELS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")  # C0: the skull base
 _FINE = 2  # shapes are drawn on a grid this much finer than the pixels, then averaged
 _AIR, _FAT, _FLUID, _CORD, _MUSCLE, _TOOTH = -1000.0, -100.0, 15.0, 40.0, 55.0, 2000.0  # HU
-_LINE = (2.5, 3.5)  # mm, width of a fracture line
-_GAP = (3.0, 5.0)  # mm, how far a fragment is moved
+_LUCENT, _DENSE = (-450, -250), (1000, 1400)  # HU of a fracture line and of its edges: exaggerated
+_LINE, _EDGES = (3.0, 4.0), (6.5, 8.5)  # mm, width of the line, and of the line with its edges
+_GAP = (3.5, 5.0)  # mm, how far a fragment is moved
 # One number a level (mm): half width, front and back end of the body's outline.
 _SKIN_X = (63, 60, 57, 55, 54, 56, 64, 96)
 _SKIN_FRONT = (-96, -92, -84, -72, -63, -60, -60, -62)
@@ -47,31 +50,26 @@ class PhantomSlice:
     patient: str  # such as "P0007"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Patient:
-    pixels: int  # side of the square image
-    view: float  # mm, side of the field of view
-    size: float  # factor on every length of the body
-    density: float  # factor on bone's HU
-    cortex: float  # mm, thickness of the dense shell
-    fat: float  # mm, skin and the fat under it
-    noise: float  # HU, standard deviation
-    blur: float  # mm, the scanner's point spread
-    streaks: float  # HU
-    window: tuple[float, float]  # HU: centre, width
+class _Patient:  # what all slices of a patient share
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.pixels = int(rng.integers(160, 225))  # side of the square image
+        self.view = rng.uniform(90, 102)  # mm, side of the field of view
+        self.size = rng.uniform(0.92, 1.08)  # factor on every length of the body
+        self.density = rng.uniform(0.88, 1.15)  # factor on bone's HU
+        self.cortex = rng.uniform(1.6, 2.4)  # mm, thickness of the dense shell
+        self.fat = rng.uniform(3, 9)  # mm, skin and the fat under it
+        self.noise = rng.uniform(8, 20)  # HU, standard deviation
+        self.blur = rng.uniform(0.35, 0.55)  # mm, the scanner's point spread
+        self.streaks = rng.uniform(0, 30)  # HU
+        self.window = rng.uniform(320, 440), rng.uniform(1000, 1300)  # HU: centre, width
 
 
-class _Site(NamedTuple):
-    """A place where a bone may break; the line runs across the direction ``outward``."""
-
+class _Site(NamedTuple):  # a place where a bone may break, across ``outward``
     x: float  # mm
     y: float
     outward: float  # degrees, 0 = right, 90 = back
     reach: float  # mm, half the length of the line
     depth: float = 0.0  # mm of bone beyond the line that may be displaced; 0: never
-
-    def mirrored(self) -> "_Site":
-        return self._replace(x=-self.x, outward=180 - self.outward)
 
 
 class _Skeleton(NamedTuple):
@@ -84,10 +82,7 @@ class _Skeleton(NamedTuple):
 def draw_patient(
     seed: int, patient: int, *, slices: int = 8, confounded: bool = False
 ) -> list[PhantomSlice]:
-    """Draws every slice of one simulated patient, from the skull base downwards.
-
-    Arguments and errors are those of :func:`draw_slice`.
-    """
+    """Draws every slice of a patient, skull base first; arguments as of :func:`draw_slice`."""
     return [
         draw_slice(seed, patient, index, slices=slices, confounded=confounded)
         for index in range(slices)
@@ -122,15 +117,17 @@ def draw_slice(
             f"phantom: expected seed and patient in 0 .. 2**32 - 1 and 0 <= index < slices, "
             f"got seed {seed}, patient {patient}, index {index}, slices {slices}"
         )
-    about = _patient(_stream(seed, patient, 0, 0))
+    about = _Patient(_stream(seed, patient, 0, 0))
     anatomy, coin, crack, scanner = (_stream(seed, patient, 1 + index, k) for k in range(4))
     level = len(LEVELS) * index // slices
     label = level < len(LEVELS) // 2 if confounded else coin.random() < 0.5
     label = label if fractured is None else fractured
     hounsfield, gap = _tissue(about, level, anatomy, crack if label else None)
+    image = _scan(hounsfield, about, level, scanner)
+    part = cv2.resize(gap.astype(np.float32), image.shape, interpolation=cv2.INTER_AREA)
     return PhantomSlice(
-        image=_scan(hounsfield, about, level, scanner),
-        mask=(_shrink(gap.astype(np.float32), about.pixels) >= 0.5).astype(np.uint8),
+        image=image,
+        mask=(part >= 0.5).astype(np.uint8),
         label=int(label),
         level=LEVELS[level],
         slice_index=index,
@@ -143,21 +140,6 @@ def _stream(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
 
 
-def _patient(rng: np.random.Generator) -> _Patient:
-    return _Patient(
-        pixels=int(rng.integers(160, 225)),
-        view=rng.uniform(94, 106),
-        size=rng.uniform(0.92, 1.08),
-        density=rng.uniform(0.88, 1.15),
-        cortex=rng.uniform(1.6, 2.4),
-        fat=rng.uniform(3, 9),
-        noise=rng.uniform(10, 30),
-        blur=rng.uniform(0.35, 0.55),
-        streaks=rng.uniform(0, 30),
-        window=(rng.uniform(320, 440), rng.uniform(1000, 1300)),
-    )
-
-
 class _Canvas:
     """The fine grid: places polygons given in mm, with the slice's pose and its small variation."""
 
@@ -167,8 +149,7 @@ class _Canvas:
         turn = np.deg2rad(np.clip(rng.normal(0, 6), -15, 15))
         rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         self._matrix = about.size * self.scale * rotation
-        centre = about.view / 2 + rng.normal(0, 2, 2) + (0, 3)  # more room in front
-        self._origin = centre * self.scale
+        self._origin = (about.view / 2 + rng.normal(0, 2, 2) + (0, 3)) * self.scale
         self._waves, self._phases = rng.uniform(0.04, 0.16, (2, 3)), rng.uniform(0, 6.3, 3)
         self._bend = rng.normal(0, 0.7, (3, 2))  # mm: no two vertebrae have the same outline
 
@@ -188,13 +169,13 @@ class _Canvas:
         return self.fill(np.zeros((self.side, self.side), np.uint8), 255, *polygons)
 
 
-def _arc(x: float, y: float, a: float, b: float, start: float, stop: float) -> np.ndarray:
+def _arc(centre: _Pair, radii: _Pair, start: float, stop: float) -> np.ndarray:
     t = np.deg2rad(np.linspace(start, stop, 24))
-    return np.stack([x + a * np.cos(t), y + b * np.sin(t)], axis=1)
+    return np.stack([np.cos(t), np.sin(t)], axis=1) * radii + centre
 
 
 def _oval(x: float, y: float, a: float, b: float, power: float = 2.0) -> np.ndarray:
-    unit = _arc(0, 0, 1, 1, 0, 345)
+    unit = _arc((0, 0), (1, 1), 0, 345)
     bulge = np.abs(unit) ** (2 / power)  # power 2: ellipse; larger: more like a rectangle
     return np.copysign(bulge, unit) * (a, b) + (x, y)
 
@@ -216,26 +197,26 @@ def _mirror(*polygons: np.ndarray) -> list[np.ndarray]:
 def _skull_base() -> _Skeleton:
     """C0: foramen magnum, clivus, condyles, petrous bones and the back of the skull."""
     pair = _mirror(_ribbon([(13, -26), (30, -14), (52, 2)], 8, 14, 24), _oval(19, -3, 8, 14))
-    back = [_ribbon(_arc(0, -8, 58, 60, 8, 172), 7), _ribbon([(0, 20), (0, 50)], 12, 6)]
+    back = [_ribbon(_arc((0, -8), (58, 60), 8, 172), 7), _ribbon([(0, 20), (0, 50)], 12, 6)]
     clivus = np.array([(-14, -14), (14, -14), (10, -38), (-10, -38)])
     cells = _mirror(_oval(46, -3, 2.2, 1.8), _oval(52, 2, 2, 2), _oval(50, 9, 2, 2))
     return _Skeleton(
         bones=[*pair, *back, clivus, _oval(0, 2, 27, 25)],
         holes=[_oval(0, 2, 14, 16), *cells],
-        sites=[_Site(0, -26, -90, 15), _Site(0, 24, 90, 11)],
-        pairs=[_Site(20, -3, -60, 12), _Site(17, 17, 45, 10)],
+        sites=[_Site(0, -26, -90, 22), _Site(0, 24, 90, 17)],
+        pairs=[_Site(20, -3, -60, 18), _Site(17, 17, 45, 15)],
     )
 
 
 def _atlas() -> _Skeleton:
     """C1: two arches, two lateral masses, and the dens of C2 between them."""
-    front, back = _arc(0, -4, 21, 20, -160, -20), _arc(0, 1, 20, 21, 10, 170)
+    front, back = _arc((0, -4), (21, 20), -160, -20), _arc((0, 1), (20, 21), 10, 170)
     pair = _mirror(_oval(20, -6, 8, 11, 2.6), _ribbon([(24, -5), (36, -3)], 14, 8))
     return _Skeleton(
         bones=[*pair, _ribbon(front, 7, 8, 7), _ribbon(back, 8, 7, 8), _oval(0, -13, 6.5, 6)],
         holes=_mirror(_oval(29.5, -4, 3, 3.2)),
-        sites=[_Site(0, -24, 0, 7), _Site(0, -13, -90, 9)],
-        pairs=[_Site(20, -6, -35, 13), _Site(14, 16, 130, 7), _Site(33, -3, 0, 8, 9)],
+        sites=[_Site(0, -19, 0, 14), _Site(0, -13, -90, 13)],
+        pairs=[_Site(20, -6, -35, 19), _Site(14, 16, 130, 10), _Site(32, -3, 0, 12, 10)],
     )
 
 
@@ -258,12 +239,12 @@ def _vertebra(number: int) -> _Skeleton:
     return _Skeleton(
         bones=[_oval(0, middle, a, b, 2.7), *pair, *spine],
         holes=holes,
-        sites=[_Site(0, middle, -90, a), _Site(0, 8 + 0.55 * _SPINOUS[k], 90, 8, 30)],
+        sites=[_Site(0, middle, -90, 1.5 * a), _Site(0, 8 + 0.55 * _SPINOUS[k], 90, 12, 30)],
         pairs=[
-            _Site(0.3 * a, middle, -30, a),
-            _Site(0.5 * a, middle - 0.35 * b, -50, 10, 12),
-            _Site(8.5, 9, 140, 8),
-            _Site(17.5, -1, 20, 11),
+            _Site(0.3 * a, middle, -30, 1.5 * a),
+            _Site(0.5 * a, middle - 0.35 * b, -50, 15, 12),
+            _Site(8.5, 9, 140, 12),
+            _Site(17.5, -1, 20, 16),
         ],
     )
 
@@ -275,12 +256,9 @@ def _tissue(
     canvas = _Canvas(about, rng)
     soft = _soft_tissue(canvas, about, level, rng)
     skeleton = _skull_base() if level == 0 else _atlas() if level == 1 else _vertebra(level)
-    jaw = _arc(0, -34, 50, 46 - 6 * level, 170, 370)
-    other = [_ribbon(jaw, 11, 8, 8, 11)] if level < 3 else []
-    if level in (3, 4):  # the hyoid bone
-        other = [_ribbon(_arc(0, -40, 17, 9, 205, 335), 2.5)]
-    bone = canvas.region(*skeleton.bones, *other)
-    canvas.fill(bone, 0, *skeleton.holes)
+    jaw = _arc((0, -34), (50, 46 - 6 * level), 170, 370)
+    other = [_ribbon(jaw, 11, 8, 8, 11)][: int(level < 3)]
+    bone = canvas.fill(canvas.region(*skeleton.bones, *other), 0, *skeleton.holes)
     bone = cv2.GaussianBlur(bone, (0, 0), 0.8 * canvas.scale) > 127  # rounds corners and joints
     depth = cv2.distanceTransform(bone.astype(np.uint8), cv2.DIST_L2, 3) / canvas.scale
     shell = np.clip(1.3 - depth / about.cortex, 0, 1)
@@ -289,10 +267,11 @@ def _tissue(
     hounsfield = np.where(bone, marrow + (cortex - marrow) * shell + grain, soft + grain / 4)
     _distractors(hounsfield, canvas, level, rng)
     if level in (1, 2):
-        canvas.fill(hounsfield, _TOOTH, *(_oval(*at, 2.6, 3) for at in jaw[3:-2:2]))
+        canvas.fill(hounsfield, _TOOTH, *(_oval(x, y, 2.6, 3) for x, y in jaw[3:-2:2]))
     if crack is None:
         return hounsfield, np.zeros(bone.shape, bool)
-    sites = [*skeleton.sites, *skeleton.pairs, *(site.mirrored() for site in skeleton.pairs)]
+    left = [site._replace(x=-site.x, outward=180 - site.outward) for site in skeleton.pairs]
+    sites = [*skeleton.sites, *skeleton.pairs, *left]
     return _fracture(hounsfield, bone, canvas, sites[crack.integers(len(sites))], crack)
 
 
@@ -305,7 +284,7 @@ def _soft_tissue(
     canvas.fill(hu, -300, _ribbon([(-90, back + 5), (90, back + 5)], 3))  # the table
     for value, inset in ((_MUSCLE, 0), (_FAT, 2), (_MUSCLE, about.fat)):  # skin, fat, muscle
         canvas.fill(hu, value, _oval(0, middle, x - inset, half - inset, 2.4))
-    planes = [_ribbon(_arc(0, 4, a, 32, 30, 85), 2) for a in (24, 36)]
+    planes = [_ribbon(_arc((0, 4), (a, 32), 30, 85), 2) for a in (24, 36)]
     planes += [_ribbon([(30, -14), (44, -24), (48, -40)], 3), _oval(31, -24, 8, 8)]
     canvas.fill(hu, _FAT, *_mirror(*planes))
     blood = rng.uniform(50, 160)  # HU without and with contrast agent
@@ -317,14 +296,13 @@ def _soft_tissue(
 
 
 def _distractors(hu: np.ndarray, canvas: _Canvas, level: int, rng: np.random.Generator) -> None:
-    """Draws what either class has and is no fracture: vessel canal, dense spots."""
     if level >= 2 and rng.random() < 0.6:  # basivertebral vein: smooth, tapered, ends inside
         start, end = -7 - rng.uniform(0, 1), -8.5 - _BODY_Y[level - 2] * rng.uniform(0.8, 1.4)
         path = [(0, start), (rng.normal(0, 1), (start + end) / 2), (rng.normal(0, 2), end)]
         canvas.fill(hu, rng.uniform(100, 180), _ribbon(path, rng.uniform(2, 3.5), 1.5, 0.3))
     for _ in range(rng.poisson(1.0)):
-        spot = _oval(*rng.uniform((-14, -26), (14, -10)), *rng.uniform(1, 2.4, 2))
-        canvas.fill(hu, rng.uniform(700, 1100), spot)
+        x, y, a, b = rng.uniform((-14, -26, 1, 1), (14, -10, 2.4, 2.4))
+        canvas.fill(hu, rng.uniform(700, 1100), _oval(x, y, a, b))
 
 
 def _fracture(
@@ -336,39 +314,36 @@ def _fracture(
     steps = np.linspace(-site.reach, site.reach, max(5, int(site.reach)))[:, None]
     jagged = rng.uniform(-1.3, 1.3, steps.shape)
     path = (site.x, site.y) + rng.normal(0, 0.8, 2) + steps * along + jagged * out
-    lucent = np.float32(rng.uniform(-450, -250))  # HU of soft tissue and blood
+    lucent = np.float32(rng.uniform(*_LUCENT))
+    edges = canvas.region(_ribbon(path, *rng.uniform(*_EDGES, len(path)))) > 0
+    hu = np.where(edges & bone, np.maximum(hu, np.float32(rng.uniform(*_DENSE))), hu)
     if site.depth == 0 or rng.random() < 0.5:
         gap = bone & (canvas.region(_ribbon(path, *rng.uniform(*_LINE, len(path)))) > 0)
         return np.where(gap, lucent, hu), gap
     move = out * rng.uniform(*_GAP)
     beyond = canvas.region(np.concatenate([path, path[::-1] + out * site.depth]))
-    band = canvas.region(np.concatenate([path, path[::-1] + move]))
     start, end = canvas.place(np.stack([path[0], path[0] + move])) / 16
     shift = np.array([[1, 0, end[0] - start[0]], [0, 1, end[1] - start[1]]])
     piece = bone & (beyond > 0)
     moved = cv2.warpAffine(piece.astype(np.uint8), shift, piece.shape, flags=cv2.INTER_NEAREST) > 0
-    values = np.where(piece, lucent, hu)
-    hu = np.where(moved, cv2.warpAffine(hu, shift, piece.shape), values)
-    return hu, (band > 0) & bone & ~moved
+    hu = np.where(moved, cv2.warpAffine(hu, shift, piece.shape), np.where(piece, lucent, hu))
+    return hu, piece & ~moved
 
 
 def _scan(hu: np.ndarray, about: _Patient, level: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the windowed uint8 picture: point spread, streaks, correlated noise."""
     n, scale = about.pixels, about.pixels / about.view
-    streaks = np.zeros((n, n), np.float32)
-    for _ in range(rng.poisson(3)):  # beam hardening: broad and faint, right across the picture
-        left, right = rng.integers(n // 10, n - n // 10, 2)
-        width = int(rng.uniform(2, 5) * scale)
-        cv2.line(streaks, (0, int(left)), (n, int(right)), (rng.normal(0, about.streaks),), width)
+    picture: np.ndarray = np.zeros((n, n), np.float32)
+    for _ in range(rng.poisson(3)):  # beam hardening: broad, faint streaks across the picture
+        left, right = rng.uniform(0.1, 0.9, 2) * n
+        value, thick = rng.normal(0, about.streaks), int(rng.uniform(2, 5) * scale)
+        cv2.line(picture, (0, int(left)), (n, int(right)), (value,), thick)
+    picture = cv2.GaussianBlur(picture, (0, 0), 1.5 * scale)
+    hu = cv2.resize(hu, (n, n), interpolation=cv2.INTER_AREA)
+    picture = picture + cv2.GaussianBlur(hu, (0, 0), about.blur * scale)
     white, grain = rng.standard_normal((2, n, n), np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), 0.9)  # reconstruction filters correlate neighbours
     sigma = about.noise * (1.4 if level == len(LEVELS) - 1 else 1)  # shoulders absorb more
-    picture = cv2.GaussianBlur(_shrink(hu, n), (0, 0), about.blur * scale)
-    picture += cv2.GaussianBlur(streaks, (0, 0), 1.5 * scale)
-    picture += sigma * (0.5 * white + 0.85 / grain.std() * grain)
+    picture = picture + sigma * (0.5 * white + 0.85 / grain.std() * grain)
     centre, width = about.window
     return np.clip((picture - centre) * (255 / width) + 127.5, 0, 255).astype(np.uint8)
-
-
-def _shrink(fine: np.ndarray, pixels: int) -> np.ndarray:
-    return cv2.resize(fine, (pixels, pixels), interpolation=cv2.INTER_AREA)

@@ -51,15 +51,9 @@ def train_dispatches(
         ``{"image": uint8 [K, b, s, s], "label": float32 [K, b], "weight": float32 [K, b],
         "index": int32 [K, b]}`` and the number of steps among the K that are to be made, 1..K.
     """
-    index, weight = _plan(len(images), batch_size, seed=seed, epoch=epoch)
-    index, weight = index[start_step:], weight[start_step:]
-    steps = len(index)
-    if steps == 0:
-        return
-    missing = -steps % steps_per_dispatch
-    index = np.concatenate([index, np.repeat(index[:1], missing, axis=0)])
-    weight = np.concatenate([weight, np.zeros((missing, batch_size), np.float32)])
-    shape = (-1, steps_per_dispatch, batch_size)
+    index, weight, steps = _plan(
+        len(images), batch_size, steps_per_dispatch, seed=seed, epoch=epoch, start_step=start_step
+    )
     labels = np.asarray(labels, np.float32)
 
     def gather(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,16 +64,23 @@ def train_dispatches(
         image, label = tf.numpy_function(gather, [chosen], (tf.uint8, tf.float32), stateful=False)
         return {"image": image, "label": label, "weight": weights, "index": chosen}
 
-    plan = tf.data.Dataset.from_tensor_slices((index.reshape(shape), weight.reshape(shape)))
-    dataset = plan.map(batches).prefetch(2)
+    dataset = tf.data.Dataset.from_tensor_slices((index, weight)).map(batches).prefetch(2)
     for done, batch in enumerate(dataset.as_numpy_iterator()):
         yield batch, min(steps_per_dispatch, steps - done * steps_per_dispatch)
 
 
-def _plan(n: int, batch_size: int, *, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which example is where, int32 [steps, b], and its weight, float32 [steps, b]."""
+def _plan(
+    n: int, batch_size: int, steps_per_dispatch: int, *, seed: int, epoch: int, start_step: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns which example is where, its weight, both [dispatches, K, b], and the real steps."""
     order = np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
     shape = (steps_per_epoch(n, batch_size), batch_size)
     index = np.resize(order, shape)  # repeats the order from its beginning, as often as needed
     weight = (np.arange(index.size) < n).astype(np.float32).reshape(shape)
-    return index, weight
+    index, weight = index[start_step:], weight[start_step:]
+    steps = len(index)
+    missing = -steps % steps_per_dispatch
+    index = np.concatenate([index, np.repeat(index[:1], missing, axis=0)])
+    weight = np.concatenate([weight, np.zeros((missing, batch_size), np.float32)])
+    dispatches = (-1, steps_per_dispatch, batch_size)
+    return index.reshape(dispatches), weight.reshape(dispatches), steps

@@ -22,6 +22,8 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 # Keras initialises every kernel Glorot-uniform and every bias with zeros.
 kernel_init = nn.initializers.glorot_uniform()
 
+FEW_CHANNELS = 4  # up to here a convolution gathers patches on the CPU
+
 # name -> the interval that the activation clips to
 ACTIVATIONS = {
     "linear": (-jnp.inf, jnp.inf),
@@ -63,15 +65,21 @@ def depthwise_conv(
     )
 
 
-def _native_depthwise(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
+def _native_conv(
+    x: Array, kernel: Array, *, stride: int, padding: Padding, groups: int = 1
+) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
         padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
+        feature_group_count=groups,
     )
+
+
+def _native_depthwise(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
+    return _native_conv(x, kernel, stride=stride, padding=padding, groups=x.shape[-1])
 
 
 def _taps(
@@ -211,6 +219,60 @@ def _pointwise_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Ar
 pointwise_conv.defvjp(_pointwise_forward, _pointwise_backward)
 
 
+# --- convolution of few channels ------------------------------------------------------------------
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def thin_conv(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int, padding: Padding
+) -> Float[Array, "b oh ow d"]:
+    """Convolves an input of few channels, such as an image.
+
+    On the CPU this is a product with the k * k * c values under the kernel, gathered for every
+    output pixel: the kernel's gradient by XLA's own convolution would take longer than all other
+    layers together. Arguments are those of :func:`depthwise_conv`.
+    """
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, k: pointwise_conv(
+            _patches(x, k.shape[0], stride, padding), k.reshape(1, 1, -1, k.shape[-1])
+        ),
+        default=partial(_native_conv, stride=stride, padding=padding),
+    )
+
+
+def _patches(x: Array, kernel_size: int, stride: int, padding: Padding) -> Array:
+    return jnp.concatenate([t for _, _, t in _taps(x, kernel_size, stride, padding)], axis=-1)
+
+
+def _thin_forward(
+    x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    return thin_conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _thin_backward(
+    stride: int, padding: Padding, saved: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    x, kernel = saved
+    conv = partial(_native_conv, stride=stride, padding=padding)
+
+    def gathered(x: Array, kernel: Array, g: Array) -> Array:
+        patches = _patches(x, kernel.shape[0], stride, padding)
+        pixels = patches.reshape(-1, patches.shape[-1])
+        return _matmul(pixels, g.reshape(-1, g.shape[-1]), (0, 0)).reshape(kernel.shape)
+
+    def native(x: Array, kernel: Array, g: Array) -> Array:
+        return jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](g)[0]
+
+    dx = jax.vjp(lambda x: conv(x, kernel), x)[1](g)[0]  # left out by XLA where x is an image
+    return dx, lax.platform_dependent(x, kernel, g, cpu=gathered, default=native)
+
+
+thin_conv.defvjp(_thin_forward, _thin_backward)
+
+
 # --- batch normalisation with activation ----------------------------------------------------------
 
 
@@ -293,13 +355,11 @@ class Conv(nn.Module):
         """Returns the convolved input."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, shape)
-        x = lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            same_padding(x.shape[1], x.shape[2], self.kernel_size, self.stride),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        padding = same_padding(x.shape[1], x.shape[2], self.kernel_size, self.stride)
+        if x.shape[-1] <= FEW_CHANNELS:
+            x = thin_conv(x, kernel, self.stride, padding)
+        else:
+            x = _native_conv(x, kernel, stride=self.stride, padding=padding)
         if self.use_bias:
             x = x + self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
         return x

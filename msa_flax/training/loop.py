@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class InterruptedRunError(RuntimeError):
         self.exit_code = 128 + number
 
 
+@runtime_checkable
 class Monitor(Protocol):
     """Shows and records what happens (a terminal, TensorBoard); never changes a result."""
 

@@ -3,13 +3,14 @@
 import logging
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msa_flax.training.loop import Row
 
 log = logging.getLogger("msa_flax")
 
 
+@runtime_checkable
 class MetricWriter(Protocol):
     """The part of CLU's metric writers that is used."""
 

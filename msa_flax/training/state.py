@@ -1,10 +1,12 @@
 """Everything a training step changes, in one value."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
 
 @flax.struct.dataclass
@@ -18,7 +20,7 @@ class TrainState:
         opt_state: state of the optimiser.
     """
 
-    step: Int[Array, ""]
+    step: Any  # int32 []; jax.tree.map may put other things here
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree

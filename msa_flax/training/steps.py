@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from msa_flax.training.state import TrainState
 
-Batch = dict[str, Array]
+Batch = dict[str, Any]  # arrays of NumPy or JAX
 Sums = dict[str, Float[Array, ""]]
 Scale = Callable[[UInt8[Array, "b h w"]], Float[Array, "b h w 3"]]
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from msa_flax.data.pipeline import steps_per_epoch, train_dispatches
+from msa_flax.data.pipeline import hide_gpu, steps_per_epoch, tf, train_dispatches
 
 
 def epoch(n=37, *, batch_size=8, steps_per_dispatch=3, seed=5, epoch=0, start_step=0):
@@ -111,12 +111,27 @@ def test_the_images_are_not_copied_as_a_whole():
     images = np.ones((600, 512, 512), np.uint8)  # 150 MiB, written to, so resident
     labels = np.zeros(len(images), np.int8)
 
-    def run(start_step):
+    def peak_after(n):
         options = {"batch_size": 2, "steps_per_dispatch": 1, "seed": 0, "epoch": 0}
-        for _ in train_dispatches(images, labels, start_step=start_step, **options):
+        for _ in train_dispatches(images[:n], labels[:n], start_step=n // 2 - 10, **options):
             pass
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    before = run(290)  # what TensorFlow itself takes
-    # A dispatch is 0.5 MiB; half of the images leaves room for the allocator.
-    assert run(0) - before < 75
+    before = peak_after(20)  # what TensorFlow itself takes
+    # Ten dispatches of 0.5 MiB either way; half of the images leaves room for the allocator.
+    assert peak_after(600) - before < 75
+
+
+def test_tensorflow_is_told_to_leave_the_gpu_alone(monkeypatch):
+    told = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *what: told.append(what))
+    hide_gpu()
+    assert told == [([], "GPU")]
+
+
+def test_a_tensorflow_that_is_in_use_already_is_left_as_it_is(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
+    hide_gpu()

@@ -140,6 +140,13 @@ def test_the_seed_decides_and_decides_alone(config):
     assert not np.array_equal(first, other)
 
 
+def test_the_fraction_is_rounded_to_the_nearest_image():
+    examples = standard(val_families=VAL)
+    config = DataConfig(protocol="published", validation_fraction=0.205)
+    splits = assign(examples, config, seed=3)
+    assert splits.counts(examples.label)["validation"] == (23, 23)  # 0.205 * 112 = 22.96
+
+
 def test_published_takes_the_exact_fraction_of_each_class_and_the_whole_of_val():
     examples = standard(val_families=VAL)
     splits = assign(examples, PUBLISHED, seed=3)
@@ -276,6 +283,17 @@ def test_identical_pictures_are_copies_whatever_their_names_say():
     assert stamps(examples, splits) == ["copies cross the split", "series cross the split"]
 
 
+def test_images_without_a_family_are_not_copies_of_each_other():
+    examples = standard()
+    splits = assign(examples, GROUPED, seed=0)
+    examples.family[examples.label == 0] = ""
+    check_leakage(examples, splits, allow=False)
+    a, b = splits.indices("train")[0], splits.indices("test")[0]
+    examples.images[a] = examples.images[b]
+    with pytest.raises(DataError, match="1 of 40 test images"):
+        check_leakage(examples, splits, allow=False)
+
+
 def test_splits_of_another_data_set_are_refused():
     examples = standard(val_families=VAL)
     splits = assign(examples, PUBLISHED, seed=0)
@@ -292,46 +310,10 @@ def test_one_picture_in_both_classes_is_refused_with_counts():
     assert "train/1/b-2.png" in str(caught.value)
 
 
-def test_the_table_survives_being_written_and_read(tmp_path):
-    examples = standard(val_families=VAL)
-    splits = assign(examples, GROUPED, seed=0)
-    splits.example_id[0] = 'train/0/a "quoted", odd name.png'
-    path = tmp_path / "splits.csv"
-    splits.write(path)
-    again = Splits.read(path)
-    for column in ("example_id", "split", "fold"):
-        assert getattr(again, column).tolist() == getattr(splits, column).tolist()
-    assert path.read_text().splitlines()[0] == "example_id,split,fold"
-    assert [file.name for file in tmp_path.iterdir()] == ["splits.csv"]
-
-
 def test_the_same_splits_are_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         assign(standard(val_families=VAL), PUBLISHED, seed=7).write(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "example_id,split\na,train\n",
-        "example_id,split,fold\na,training,\n",
-        "example_id,split,fold\na,train,\na,test,\n",
-        "example_id,split,fold\na,train\n",
-    ],
-    ids=["empty", "other columns", "unknown split", "an id twice", "short row"],
-)
-def test_a_file_that_is_no_table_of_splits_is_refused(tmp_path, text):
-    path = tmp_path / "splits.csv"
-    path.write_text(text)
-    with pytest.raises(DataError, match="not a table of splits"):
-        Splits.read(path)
-
-
-def test_a_missing_table_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read: No such file"):
-        Splits.read(tmp_path / "splits.csv")
 
 
 def test_an_unknown_split_has_no_rows_to_give():

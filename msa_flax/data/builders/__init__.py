@@ -32,7 +32,7 @@ def load(config: DataConfig) -> Examples:
 
             builder = phantom.builder(config, data_dir=data_dir)
             prepare(builder)
-            return read(builder, config, parts={"all": ""})
+            return read(builder, config, parts={"slices": ""})
         from msa_flax.data.builders import folder
 
         builder = folder.builder(config, data_dir=data_dir)

@@ -1,0 +1,86 @@
+"""What a user types wrong costs one sentence and exit code 2, and writes nothing."""
+
+import sys
+
+import pytest
+
+from msa_flax import cli, evaluate, explain, train
+
+COMMANDS = {"train": train, "evaluate": evaluate, "explain": explain}
+
+
+def call(name, *arguments):
+    module = COMMANDS[name]
+    return cli.call(module.main, module.define_flags, module.__doc__, [name, *arguments])
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_no_error_and_says_what_it_is_for(name, flag, capsys):
+    assert call(name, flag) == 0
+    out = capsys.readouterr().out
+    assert "--workdir" in out
+    assert "not a medical device" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--workdir"),
+        (["--workdir"], "Missing value"),
+        (["--bogus=1"], "bogus"),
+        (["extra", "--workdir=w"], "unexpected argument 'extra'"),
+        (["--workdir=w", "--config.model.alpa=1"], "did you mean model.alpha"),
+        (["--workdir=w", "--config.model.alpha=wide"], "wide"),
+        (["--workdir=w", "--config.model.attention=cbam"], "expected one of msa, none"),
+        (["--workdir=w", "--config.data.fold=7"], "data.fold"),
+        (["--workdir=w", "--config=missing.py"], "missing.py"),
+        (["--workdir=w", "--config.data.source=folder"], "data.root"),
+    ],
+)
+def test_train_refuses_bad_usage(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("train", *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["evaluate", "explain"])
+def test_other_commands_need_a_trained_workdir(name, capsys, tmp_path):
+    assert call(name, f"--workdir={tmp_path}") == 2
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_a_configuration_file_that_raises_is_named(tmp_path, capsys):
+    path = tmp_path / "broken.py"
+    path.write_text("def get_config(arg=''):\n    raise RuntimeError('no such experiment')\n")
+    assert call("train", f"--config={path}", "--workdir=w") == 2
+    assert "no such experiment" in capsys.readouterr().err
+
+
+def test_the_configuration_is_printed_with_its_overrides(capsys):
+    assert call("train", "--print_config", "--config.train.epochs=3", "--config.model.alpha=1") == 0
+    out = capsys.readouterr().out
+    assert '"epochs": 3' in out
+    assert '"name": "quickstart"' in out
+
+
+def test_a_failure_is_one_line_and_exit_code_1_and_debug_shows_where(capsys):
+    def fail(args):
+        raise RuntimeError("the disk\nis full")
+
+    assert cli.call(fail, lambda values: None, "doc", ["x"]) == 1
+    assert (
+        capsys.readouterr().err == "error: RuntimeError: the disk is full (--debug shows where)\n"
+    )
+    assert cli.call(fail, lambda values: None, "doc", ["x", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_parsing_leaves_the_command_line_of_the_process_alone():
+    before = list(sys.argv)
+    call("train", "--print_config")
+    assert sys.argv == before

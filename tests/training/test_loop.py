@@ -1,0 +1,178 @@
+"""The loop: resuming changes nothing, whatever ended the run."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.loop import (
+    InterruptedRunError,
+    Loop,
+    NonFiniteLossError,
+    loss_and_accuracy,
+    read_rows,
+)
+from msa_flax.training.state import TrainState, create_state
+
+STEPS_PER_EPOCH, DISPATCH, EPOCHS = 5, 2, 3
+
+
+class Silent:
+    """A monitor that may act after a given step."""
+
+    def __init__(self, at=None, act=None):
+        self.at, self.act, self.steps = at, act, []
+
+    def dispatch(self, step, sums, seconds):
+        self.steps.append(step)
+        if self.act and step >= self.at:
+            act, self.act = self.act, None
+            act()
+
+    def epoch(self, step, rows):
+        pass
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing of the loop's own runs after it."""
+
+
+def fresh_state():
+    return create_state({"params": {"w": jnp.zeros(3)}, "batch_stats": {}}, optax.sgd(0.1))
+
+
+def dispatches(epoch, start):
+    order = np.random.default_rng([0, epoch]).standard_normal((STEPS_PER_EPOCH, 3))
+    for first in range(start, STEPS_PER_EPOCH, DISPATCH):
+        chunk = order[first : first + DISPATCH].astype(np.float32)
+        index = np.arange(first, first + len(chunk))[:, None]
+        yield {"target": chunk, "index": index}, len(chunk)
+
+
+def train_steps(state, batch, count):
+    total = 0.0
+    for target in batch["target"][:count]:
+        difference = state.params["w"] - jnp.asarray(target)
+        total += float(jnp.sum(difference**2))
+        params = {"w": state.params["w"] - 0.1 * difference}
+        state = TrainState(state.step + 1, params, state.batch_stats, state.opt_state)
+    return state, {"loss": total, "correct": float(count), "count": float(count)}
+
+
+def make_loop(workdir, monitor=None, steps=train_steps, epochs=EPOCHS):
+    return Loop(
+        train_steps=steps,
+        dispatches=dispatches,
+        validate=lambda v: {"loss": float(jnp.sum(v["params"]["w"] ** 2)), "accuracy": 0.5},
+        steps_per_epoch=STEPS_PER_EPOCH,
+        epochs=epochs,
+        workdir=Path(workdir),
+        checkpoints=Checkpoints(workdir),
+        monitor=monitor or Silent(),
+        describe=lambda rows: [f"image {row}" for row in rows],
+    )
+
+
+def start_or_continue(workdir, **kwargs):
+    state, progress = Checkpoints(workdir).restore_last(fresh_state()) or (fresh_state(), {})
+    return make_loop(workdir, **kwargs).run(state, progress)
+
+
+@pytest.fixture
+def uninterrupted(tmp_path):
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    return folder, start_or_continue(folder)
+
+
+def assert_same_run(folder, state, uninterrupted):
+    whole, expected = uninterrupted
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    best = [Checkpoints(w).restore_variables("best", expected.variables) for w in (folder, whole)]
+    assert best[0][1] == best[1][1]
+    jax.tree.map(np.testing.assert_array_equal, best[0][0], best[1][0])
+
+
+def test_rows_count_every_step_once(uninterrupted):
+    rows = read_rows(uninterrupted[0] / "metrics.jsonl")
+    assert [(r["epoch"], r["split"], r["step"]) for r in rows] == [
+        (e, s, e * STEPS_PER_EPOCH) for e in (1, 2, 3) for s in ("train", "validation")
+    ]
+    assert all(r["accuracy"] == 1.0 for r in rows if r["split"] == "train")
+
+
+@pytest.mark.parametrize("at", [2, 4, 5, 7, 9, 10, 12])
+def test_a_killed_run_continues_as_if_nothing_had_been(tmp_path, at, uninterrupted):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+
+    def kill():
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        start_or_continue(folder, monitor=Silent(at, kill))
+    assert_same_run(folder, start_or_continue(folder), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [4, 10])
+def test_a_signal_leaves_a_checkpoint_and_the_run_continues(tmp_path, at, number, uninterrupted):
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    with pytest.raises(InterruptedRunError, match=f"at step {at}") as caught:
+        start_or_continue(folder, monitor=Silent(at, lambda: os.kill(os.getpid(), number)))
+    assert caught.value.exit_code == 128 + number
+    monitor = Silent()
+    assert_same_run(folder, start_or_continue(folder, monitor=monitor), uninterrupted)
+    assert monitor.steps[0] > at  # nothing is done twice
+
+
+def test_signal_handlers_are_put_back(tmp_path):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    start_or_continue(tmp_path, epochs=1)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_that_is_finished_does_nothing_and_more_epochs_extend_it(tmp_path, uninterrupted):
+    folder = tmp_path / "extended"
+    folder.mkdir()
+    start_or_continue(folder, epochs=1)
+    monitor = Silent()
+    start_or_continue(folder, epochs=1, monitor=monitor)
+    assert monitor.steps == []
+    assert_same_run(folder, start_or_continue(folder), uninterrupted)
+
+
+def test_a_row_cut_off_by_a_kill_is_dropped(tmp_path):
+    start_or_continue(tmp_path, epochs=1)
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + json.dumps({"step": 10, "epoch": 2})[:-4])
+    start_or_continue(tmp_path, epochs=1)
+    assert path.read_text() == whole
+
+
+def test_a_non_finite_loss_stops_with_steps_and_images(tmp_path):
+    def poisoned(state, batch, count):
+        state, sums = train_steps(state, batch, count)
+        return state, sums | {"loss": float("nan") if int(state.step) > 5 else sums["loss"]}
+
+    with pytest.raises(NonFiniteLossError, match="steps 6 to 7") as caught:
+        start_or_continue(tmp_path, steps=poisoned)
+    assert "image 0, image 1" in str(caught.value)
+    assert Checkpoints(tmp_path).restore_last(fresh_state())[0].step == 5
+
+
+def test_loss_and_accuracy_are_those_worked_out_by_hand():
+    values = loss_and_accuracy(np.array([1, 0, 1]), np.array([0.0, 2.0, 1000.0]))
+    expected = (np.log(2) + np.log1p(np.exp(2.0)) + 0.0) / 3
+    assert values["loss"] == pytest.approx(expected, rel=1e-12)
+    assert values["accuracy"] == pytest.approx(2 / 3)
