@@ -57,7 +57,7 @@ class DataConfig:
     group_pattern: str = r"^CSFDV\d+(?P<group>B\d+)"  # CT series or patient
     allow_leakage: bool = False  # True: run even though copies of one slice cross the split (ours)
     on_bad_file: str = "error"  # "error" | "skip": what an undecodable file does (ours)
-    phantom_patients: int = 160  # simulated patients of source "phantom" (ours)
+    phantom_patients: int = 240  # simulated patients of source "phantom" (ours)
     phantom_seed: int = (
         0  # the phantom data set's own seed: train.seed leaves the images alone (ours)
     )
@@ -70,6 +70,7 @@ class OptimConfig:
     name: str = "adam"  # "adam" (paper 1 §4) | "sgd"
     learning_rate: float = 1e-3  # per step, > 0 (Keras default)
     epsilon: float = 1e-7  # Adam's epsilon-hat (Keras default; optax and PyTorch differ)
+    schedule: str = "constant"  # "constant" (Keras default) | "cosine": to 0 over the whole run
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -134,7 +135,8 @@ class Config:
         return config
 
 
-# Fields that may differ when a run is continued in its workdir. train.epochs may only grow.
+# Fields that may differ when a run is continued in its workdir. train.epochs may only grow, and only
+# where the learning rate does not depend on it.
 RESUMABLE_FIELDS = ("train.epochs", "train.log_every")
 
 
@@ -149,7 +151,9 @@ def quickstart() -> Config:
         name="quickstart",
         model=ModelConfig(alpha=0.25, pretrained="none"),
         data=DataConfig(source="phantom", protocol="kfold", image_size=128),
-        train=TrainConfig(epochs=15, batch_size=32),
+        # At a constant rate the running averages of BatchNorm trail the weights of so short a run.
+        optim=OptimConfig(schedule="cosine"),
+        train=TrainConfig(epochs=15),
     )
 
 
@@ -178,10 +182,9 @@ def changed_fields(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     a, b = flatten(old), flatten(new)
     differ = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
     fewer_epochs = a.get("train.epochs", 0) > b.get("train.epochs", 0)
+    fixed = fewer_epochs or a.get("optim.schedule") != "constant"
     return [
-        key
-        for key in differ
-        if key not in RESUMABLE_FIELDS or (key == "train.epochs" and fewer_epochs)
+        key for key in differ if key not in RESUMABLE_FIELDS or (key == "train.epochs" and fixed)
     ]
 
 
@@ -224,6 +227,7 @@ _CHOICES = {
     "data.protocol": ("published", "grouped", "kfold"),
     "data.on_bad_file": ("error", "skip"),
     "optim.name": ("adam", "sgd"),
+    "optim.schedule": ("constant", "cosine"),
 }
 
 

@@ -74,6 +74,11 @@ class Job:
             len(self.splits.indices("train")), self.config.train.batch_size
         )
 
+    @property
+    def total_steps(self) -> int:
+        """Training steps of the whole run."""
+        return self.config.train.epochs * self.steps_per_epoch
+
 
 def run(workdir: Path, config: Config) -> None:
     """Trains to the last epoch, or continues, then evaluates, explains and draws the figures."""
@@ -84,7 +89,7 @@ def run(workdir: Path, config: Config) -> None:
     began = time.perf_counter()
     api.cache_compilations()
     job = _read_data(workdir, config)
-    state, train_steps, report = _build(config)
+    state, train_steps, report = _build(job)
     with _locked(workdir):
         info = _record(job, report, time.perf_counter() - began)
         _describe(job, report, state)
@@ -92,7 +97,7 @@ def run(workdir: Path, config: Config) -> None:
         checkpoints = Checkpoints(workdir)
         restored = checkpoints.restore_last(state)
         state, progress = restored if restored else (state, {})
-        step, total = int(state.step), config.train.epochs * job.steps_per_epoch
+        step, total = int(state.step), job.total_steps
         if step >= total:
             log.info("training is finished: %d of %d steps are done", step, total)
         else:
@@ -121,7 +126,7 @@ def _read_data(workdir: Path, config: Config) -> Job:
     return Job(workdir=workdir, config=config, examples=examples, splits=splits, stamps=stamps)
 
 
-def _build(config: Config) -> tuple["TrainState", Any, "WeightsReport | None"]:
+def _build(job: Job) -> tuple["TrainState", Any, "WeightsReport | None"]:
     """Returns the initial state, the compiled training steps, and what weights were loaded."""
     import jax
 
@@ -130,10 +135,12 @@ def _build(config: Config) -> tuple["TrainState", Any, "WeightsReport | None"]:
     from msa_flax.training import optim, steps
     from msa_flax.training.state import create_state
 
-    freeze = config.train.freeze_backbone
+    config, freeze = job.config, job.config.train.freeze_backbone
     model = create_model(config.model)
     variables, report = api.initial_variables(model, config)
-    optimizer = optim.create_optimizer(config.optim, freeze_backbone=freeze)
+    optimizer = optim.create_optimizer(
+        config.optim, total_steps=job.total_steps, freeze_backbone=freeze
+    )
     train_step = steps.make_train_step(
         model, optimizer, api.scaler(config), seed=config.train.seed, freeze_backbone=freeze
     )

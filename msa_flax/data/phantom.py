@@ -216,7 +216,7 @@ def _atlas() -> _Skeleton:
         bones=[*pair, _ribbon(front, 7, 8, 7), _ribbon(back, 8, 7, 8), _oval(0, -13, 6.5, 6)],
         holes=_mirror(_oval(29.5, -4, 3, 3.2)),
         sites=[_Site(0, -19, 0, 14), _Site(0, -13, -90, 13)],
-        pairs=[_Site(20, -6, -35, 19), _Site(14, 16, 130, 10), _Site(32, -3, 0, 12, 10)],
+        pairs=[_Site(20, -6, -35, 19), _Site(19, 8, 160, 14), _Site(27, -4, 20, 14, 14)],
     )
 
 
@@ -243,7 +243,7 @@ def _vertebra(number: int) -> _Skeleton:
         pairs=[
             _Site(0.3 * a, middle, -30, 1.5 * a),
             _Site(0.5 * a, middle - 0.35 * b, -50, 15, 12),
-            _Site(8.5, 9, 140, 12),
+            _Site(12.5, 5, 175, 15),
             _Site(17.5, -1, 20, 16),
         ],
     )

@@ -54,15 +54,19 @@ def scale_by_keras_adam(
 
 
 def create_optimizer(
-    config: OptimConfig, *, freeze_backbone: bool = False
+    config: OptimConfig, *, total_steps: int, freeze_backbone: bool = False
 ) -> optax.GradientTransformation:
     """Builds the optimiser for a parameter tree with the top-level key ``backbone``.
 
     Args:
-        config: name, learning rate, epsilon.
+        config: name, learning rate, epsilon, schedule.
+        total_steps: steps of the whole run, over which a schedule extends.
         freeze_backbone: parameters under ``backbone`` are left as they are and have no moments.
     """
-    rate = optax.scale_by_learning_rate(config.learning_rate)
+    schedule: optax.ScalarOrSchedule = config.learning_rate
+    if config.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(config.learning_rate, total_steps)
+    rate = optax.scale_by_learning_rate(schedule)
     optimizer = (
         optax.chain(scale_by_keras_adam(epsilon=config.epsilon), rate)
         if config.name == "adam"

@@ -18,7 +18,7 @@ def state_of(seed, width=3):
         "params": {"backbone": {"kernel": leaf(4096, width)}, "classifier": {"bias": leaf(1)}},
         "batch_stats": {"backbone": {"mean": leaf(width)}},
     }
-    return create_state(variables, create_optimizer(OptimConfig()))
+    return create_state(variables, create_optimizer(OptimConfig(), total_steps=100))
 
 
 def at_step(state, step):

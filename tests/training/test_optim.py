@@ -44,7 +44,7 @@ def walk(optimizer, start, gradients):
 
 def test_adam_is_keras_adam(keras_path):
     start, gradients, expected = keras_path
-    ours = walk(create_optimizer(OptimConfig()), start, gradients)
+    ours = walk(create_optimizer(OptimConfig(), total_steps=100), start, gradients)
     for got, want in zip(ours, expected, strict=True):
         # steps of 1e-3; float32 arithmetic in another order moves them by parts in 10^5
         np.testing.assert_allclose(got - start, want - start, rtol=1e-3, atol=1e-7)
@@ -63,7 +63,7 @@ def test_moments_of_mu_and_nu_do_not_share_memory():
 
 def test_a_frozen_backbone_is_left_alone_and_has_no_moments():
     params = {"backbone": {"w": jnp.ones(3)}, "classifier": {"w": jnp.ones(2)}}
-    optimizer = create_optimizer(OptimConfig(), freeze_backbone=True)
+    optimizer = create_optimizer(OptimConfig(), total_steps=100, freeze_backbone=True)
     state = optimizer.init(params)
     updates, _ = optimizer.update(params, state, params)
     assert np.all(updates["backbone"]["w"] == 0)
@@ -73,7 +73,16 @@ def test_a_frozen_backbone_is_left_alone_and_has_no_moments():
 
 
 def test_sgd_steps_against_the_gradient():
-    optimizer = create_optimizer(OptimConfig(name="sgd", learning_rate=0.5))
+    optimizer = create_optimizer(OptimConfig(name="sgd", learning_rate=0.5), total_steps=100)
     params = {"w": jnp.array([1.0])}
     updates, _ = optimizer.update({"w": jnp.array([2.0])}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["w"], [-1.0])
+
+
+def test_the_cosine_schedule_ends_at_zero_and_the_constant_one_does_not():
+    gradients = [np.ones(1, np.float32)] * 11
+    cosine = create_optimizer(OptimConfig(name="sgd", schedule="cosine"), total_steps=10)
+    path = list(walk(cosine, np.zeros(1, np.float32), gradients))
+    steps = -np.diff([0.0, *(p[0] for p in path)])
+    expected = 1e-3 * 0.5 * (1 + np.cos(np.pi * np.minimum(np.arange(11), 10) / 10))
+    np.testing.assert_allclose(steps, expected, atol=1e-8)  # float32 sums of 1e-3

@@ -26,7 +26,7 @@ def batch_of(rng, lead=(), size=4):
 @pytest.fixture
 def setting(small_classifier):
     model = small_classifier()
-    optimizer = create_optimizer(OptimConfig(learning_rate=0.05))
+    optimizer = create_optimizer(OptimConfig(learning_rate=0.05), total_steps=100)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     return model, optimizer, create_state(variables, optimizer)
 
