@@ -164,8 +164,8 @@ def _help(doc: str, values: flags.FlagValues) -> str:
 
 
 def _log_to_terminal() -> None:
-    # CLU and Orbax log through absl, at a level meant for their developers; ours is the only one.
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # CLU and Orbax log through absl what their own developers want to know.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     ours = logging.getLogger("msa_flax")
     ours.setLevel(logging.INFO)
     ours.propagate = False

@@ -135,8 +135,8 @@ class Config:
         return config
 
 
-# Fields that may differ when a run is continued in its workdir. train.epochs may only grow, and only
-# where the learning rate does not depend on it.
+# Fields that may differ when a run is continued in its workdir. train.epochs may only grow, and
+# only where the learning rate does not depend on it.
 RESUMABLE_FIELDS = ("train.epochs", "train.log_every")
 
 

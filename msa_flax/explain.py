@@ -207,7 +207,7 @@ def _draw(
             maps = found.fracture if probabilities[i] >= run.config.eval.threshold else found.normal
             rows[name].append(
                 figures.Case(
-                    example_id=Path(examples.example_id[i]).name,
+                    example_id=str(examples.example_id[i]),
                     probability=float(probabilities[i]),
                     image=examples.images[i],
                     overlay=saliency.overlay(examples.images[i], maps[i]),

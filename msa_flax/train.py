@@ -287,7 +287,7 @@ def _draw_samples(job: Job) -> None:
     figures.sample_sheet(
         job.examples.images[chosen],
         labels[chosen],
-        [Path(name).name for name in job.examples.example_id[chosen]],
+        job.examples.example_id[chosen].tolist(),
         job.workdir / "figures/samples.png",
         job.config.data.classes,
         stamps=job.stamps,

@@ -1,4 +1,4 @@
-"""Fast layers against plain float64 references, gradients included."""
+"""Fast functions against plain float64 references, gradients included."""
 
 from functools import partial
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from msa_flax.models import layers
+from msa_flax.models import ops
+from msa_flax.models.layers import ACTIVATIONS, BatchNorm
 
 # Both sides are compared with float64; float32 rounding in sums of up to 10^4 terms stays below.
 TOLERANCE = 1e-5
@@ -55,9 +56,9 @@ def test_depthwise_conv_equals_the_grouped_convolution(size, stride, kernel_size
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, *size, 6))
     kernel = rng.standard_normal((kernel_size, kernel_size, 1, 6))
-    padding = layers.same_padding(*size, kernel_size, stride)
+    padding = ops.same_padding(*size, kernel_size, stride)
     compare(
-        partial(layers.depthwise_conv, stride=stride, padding=padding),
+        partial(ops.depthwise_conv, stride=stride, padding=padding),
         partial(plain_conv, stride=stride, padding=padding, groups=6),
         x,
         kernel,
@@ -70,7 +71,7 @@ def test_depthwise_conv_takes_keras_padding_of_mobilenet(size):
     x, kernel = rng.standard_normal((2, *size, 4)), rng.standard_normal((3, 3, 1, 4))
     padding = ((0, 1), (0, 1))
     compare(
-        lambda x, k: layers.depthwise_conv(x, k, 2, padding),
+        lambda x, k: ops.depthwise_conv(x, k, 2, padding),
         partial(plain_conv, stride=2, padding=padding, groups=4),
         x,
         kernel,
@@ -81,7 +82,7 @@ def test_depthwise_conv_can_be_vmapped():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((3, 2, 6, 6, 4)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((3, 3, 1, 4)), jnp.float32)
-    conv = lambda x: layers.depthwise_conv(x, kernel, 2, ((0, 1), (0, 1)))  # noqa: E731
+    conv = lambda x: ops.depthwise_conv(x, kernel, 2, ((0, 1), (0, 1)))  # noqa: E731
     np.testing.assert_allclose(jax.vmap(conv)(x), np.stack([conv(v) for v in x]), rtol=1e-6)
 
 
@@ -89,7 +90,7 @@ def test_pointwise_conv_equals_the_1x1_convolution():
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((2, 5, 7, 8)), rng.standard_normal((1, 1, 8, 5))
     plain = partial(plain_conv, stride=1, padding=((0, 0), (0, 0)), groups=1)
-    compare(layers.pointwise_conv, plain, x, kernel)
+    compare(ops.pointwise_conv, plain, x, kernel)
 
 
 def plain_normalize(x, scale, bias, *, epsilon, bounds):
@@ -98,14 +99,14 @@ def plain_normalize(x, scale, bias, *, epsilon, bounds):
     return jnp.clip((x - mean) / jnp.sqrt(variance + epsilon) * scale + bias, *bounds)
 
 
-@pytest.mark.parametrize("activation", sorted(layers.ACTIVATIONS))
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_normalize_equals_batch_normalisation_and_clip(activation):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 5, 6, 8)) * 2 + 0.5
     scale, bias = rng.uniform(1, 4, 8), rng.standard_normal(8)
-    bounds = layers.ACTIVATIONS[activation]
+    bounds = ACTIVATIONS[activation]
     compare(
-        lambda x, s, b: layers.normalize(x, s, b, 1e-3, bounds)[0],
+        lambda x, s, b: ops.normalize(x, s, b, 1e-3, bounds)[0],
         partial(plain_normalize, epsilon=1e-3, bounds=bounds),
         x,
         scale,
@@ -116,14 +117,14 @@ def test_normalize_equals_batch_normalisation_and_clip(activation):
 def test_normalize_with_another_epsilon_fails_the_comparison():
     rng = np.random.default_rng(0)
     x, scale, bias = jnp.asarray(rng.standard_normal((2, 4, 4, 8)) * 0.1), jnp.ones(8), jnp.zeros(8)
-    ours = layers.normalize(x, scale, bias, 1e-5, (0.0, 6.0))[0]
+    ours = ops.normalize(x, scale, bias, 1e-5, (0.0, 6.0))[0]
     theirs = plain_normalize(x, scale, bias, epsilon=1e-3, bounds=(0.0, 6.0))
     assert relative(ours, theirs) > 100 * TOLERANCE
 
 
 def test_running_statistics_move_by_a_hundredth():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3, 3, 2)) * 3 + 1)
-    layer = layers.BatchNorm("relu6")
+    layer = BatchNorm("relu6")
     variables = layer.init(jax.random.key(0), x, train=False)
     _, updated = layer.apply(variables, x, train=True, mutable=["batch_stats"])
     stats = updated["batch_stats"]
@@ -134,14 +135,14 @@ def test_running_statistics_move_by_a_hundredth():
 
 @pytest.mark.parametrize(("size", "expected"), [(224, (0, 1)), (97, (1, 1)), (8, (0, 1))])
 def test_same_padding_is_tensorflows(size, expected):
-    assert layers.same_padding(size, size, 3, 2) == (expected, expected)
+    assert ops.same_padding(size, size, 3, 2) == (expected, expected)
 
 
 def test_other_platforms_get_the_native_grouped_convolution():
     x, kernel = jnp.zeros((1, 8, 8, 4), jnp.float32), jnp.zeros((3, 3, 1, 4), jnp.float32)
 
     def loss(x, kernel):
-        return layers.depthwise_conv(x, kernel, 1, ((1, 1), (1, 1))).sum()
+        return ops.depthwise_conv(x, kernel, 1, ((1, 1), (1, 1))).sum()
 
     def lowered(platform):
         traced = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel)
@@ -150,3 +151,25 @@ def test_other_platforms_get_the_native_grouped_convolution():
     assert "stablehlo.convolution" in lowered("cuda")
     assert "feature_group_count = 4" in lowered("cuda")
     assert "stablehlo.convolution" not in lowered("cpu")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+@pytest.mark.parametrize(("stride", "kernel_size"), [(1, 3), (2, 3), (1, 7)])
+def test_thin_conv_equals_the_convolution(size, stride, kernel_size):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, *size, 3))
+    kernel = rng.standard_normal((kernel_size, kernel_size, 3, 5))
+    padding = ops.same_padding(*size, kernel_size, stride)
+    compare(
+        partial(ops.thin_conv, stride=stride, padding=padding),
+        partial(plain_conv, stride=stride, padding=padding, groups=1),
+        x,
+        kernel,
+    )
+
+
+def test_a_convolution_with_another_padding_fails_the_comparison():
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.standard_normal(s)) for s in ((2, 8, 8, 3), (3, 3, 3, 5)))
+    ours = ops.thin_conv(x, kernel, 2, ((1, 0), (1, 0)))
+    assert relative(ours, plain_conv(x, kernel, 2, ((0, 1), (0, 1)), 1)) > 100 * TOLERANCE
