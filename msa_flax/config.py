@@ -263,6 +263,7 @@ def _range_problems(config: Config) -> list[str]:
         ("data.folds", data.folds, data.folds >= 2, "2 or more"),
         ("data.fold", data.fold, 0 <= data.fold < data.folds, "0 <= fold < data.folds"),
         ("data.phantom_patients", data.phantom_patients, data.phantom_patients >= 10, "10 or more"),
+        ("data.phantom_seed", data.phantom_seed, 0 <= data.phantom_seed < 2**32, "0 .. 2**32 - 1"),
         ("optim.learning_rate", optim.learning_rate, optim.learning_rate > 0, "above 0"),
         ("optim.epsilon", optim.epsilon, optim.epsilon > 0, "above 0"),
         ("train.epochs", train.epochs, train.epochs >= 1, "1 or more"),

@@ -109,6 +109,7 @@ def run(workdir: Path, config: Config) -> None:
             finally:
                 monitor.close()
                 info["seconds"]["train"] += monitor.seconds
+                info["peak_memory_gib"] = record.peak_memory_gib()
                 record.write_json(workdir / "run.json", info)
         _conclude(job)
 

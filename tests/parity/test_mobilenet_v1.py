@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from msa_flax.config import ModelConfig
-from msa_flax.models import ImageNetClassifier, MobileNetV1, create_model, layers, mobilenet_v1
+from msa_flax.models import ImageNetClassifier, MobileNetV1, create_model, layers, mobilenet_v1, ops
 from msa_flax.weights import KERAS_RULES, load, read
 from msa_flax.weights.rules import Rule
 
@@ -166,9 +166,9 @@ def padded(padding):
 
 
 def symmetric_stem(monkeypatch):
-    same = layers.same_padding
+    same = ops.same_padding
     monkeypatch.setattr(
-        layers,
+        ops,
         "same_padding",
         lambda h, w, size, stride: ((1, 1), (1, 1)) if stride == 2 else same(h, w, size, stride),
     )

@@ -1,5 +1,7 @@
 """Checkpoints: what comes back is what was saved, or it is refused."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,16 @@ from msa_flax.config import OptimConfig
 from msa_flax.training.checkpoint import CheckpointError, Checkpoints, digest
 from msa_flax.training.optim import create_optimizer
 from msa_flax.training.state import create_state
+
+# Orbax leaves reads of a damaged file unfinished; Python complains when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Collects what Orbax left here, so that no later test is blamed for it."""
+    yield
+    gc.collect()
 
 
 def state_of(seed, width=3):

@@ -12,11 +12,6 @@ from msa_flax.weights.cache import KNOWN
 from msa_flax.weights.keras_file import WeightsError, read, tensors_hash
 from msa_flax.weights.rules import KERAS_LAYERS
 
-# Keras' TensorFlow back end turns its tensors into arrays in NumPy 1's way.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
-
 
 @pytest.fixture(scope="module")
 def model():

@@ -13,11 +13,6 @@ import pytest
 from msa_flax.weights import keras_file
 from msa_flax.weights.keras_file import WeightsError, read
 
-# Keras' TensorFlow back end turns its tensors into arrays in NumPy 1's way.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
-
 
 @pytest.fixture(scope="module")
 def model():
