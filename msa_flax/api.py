@@ -42,6 +42,10 @@ class Run:
     step: int
     checkpoint: str
 
+    def results(self, split: str) -> Path:
+        """Returns ``eval/<split>/``, or ``eval/<split>-last/`` for the last checkpoint."""
+        return self.workdir / "eval" / (split if self.checkpoint == "best" else f"{split}-last")
+
     def predict(
         self, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:

@@ -1,15 +1,14 @@
 """Evaluate a trained run on every example: python -m msa_flax.evaluate --workdir DIR.
 
-Writes predictions.csv and metrics.json to DIR/eval/<split>/ and prints the metrics of the paper's
-Table 4. With --data_root DIR2 the same model is evaluated on another folder (external
-validation), DIR2/{fracture,normal}/ or DIR2/{train,val}/{fracture,normal}/; --external names the
-result.
+Writes predictions.csv and metrics.json to DIR/eval/<split>/ (with --checkpoint last, to
+DIR/eval/<split>-last/) and prints the metrics of the paper's Table 4. With --data_root DIR2 the
+same model is evaluated on another folder (external validation), DIR2/{fracture,normal}/ or
+DIR2/{train,val}/{fracture,normal}/; --external names the result.
 """
 
 import logging
 import re
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,7 @@ def main(args: SimpleNamespace) -> None:
         split = args.split
         examples, splits, stamps = read_data(run)
         results = {split: evaluate_split(run, examples, splits, stamps, split)}
-    report(workdir, results, f"checkpoint {run.checkpoint}, step {run.step}")
+    report(run, results)
 
 
 def read_data(run: "Run") -> tuple["Examples", "Splits", list[str]]:
@@ -142,25 +141,27 @@ def _evaluate(
         stamps=stamps,
         seconds=seconds,
     )
-    folder = run.workdir / "eval" / split
+    folder = run.results(split)
     predictions.write(folder / "predictions.csv")
     metrics.write_json(folder / "metrics.json", values)
     return values
 
 
-def report(workdir: Path, results: dict[str, dict[str, Any]], title: str) -> None:
+def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
     """Prints the metrics and draws ROC and confusion matrix from the saved predictions."""
     from msa_flax.evaluation import figures, metrics
     from msa_flax.evaluation.predictions import Predictions
 
+    title = f"checkpoint {run.checkpoint}, step {run.step}"
     for split, values in results.items():
+        folder = run.results(split)
         figures.roc_and_confusion(
-            Predictions.read(workdir / "eval" / split / "predictions.csv"),
+            Predictions.read(folder / "predictions.csv"),
             values,
-            workdir / "figures" / f"roc_confusion_{split}.png",
+            run.workdir / "figures" / f"roc_confusion_{folder.name}.png",
             f"{split}: {title}",
         )
-    print(f"{workdir}: {title}\n{metrics.table(results)}")
+    print(f"{run.workdir}: {title}\n{metrics.table(results)}")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def explain_split(
         )
     chosen = examples.take(rows)
     found = run.explain(chosen.images)
-    _write(run, chosen, found, out or run.workdir / "eval" / split / "explanations")
+    _write(run, chosen, found, out or run.results(split) / "explanations")
     if chosen.masks is not None:
         everything = examples.take(splits.indices(split)) if limit else chosen
         report_mass(run, everything, run.explain(everything.images) if limit else found)
@@ -215,7 +215,7 @@ def _draw(
             )
     figures.gradcam_panel(
         rows,
-        run.workdir / "figures" / f"gradcam_{split}.png",
+        run.workdir / "figures" / f"gradcam_{run.results(split).name}.png",
         f"Grad-CAM for the predicted class ({split})",
         stamps,
     )

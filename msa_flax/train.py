@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from msa_flax import cli
+from msa_flax import __version__, cli
 from msa_flax.config import Config
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def _record(job: Job, report: "WeightsReport | None", seconds: float) -> dict[st
         )
     info = {
         **record.environment(),
+        "msa_flax": __version__,
         "name": job.config.name,
         "seed": job.config.train.seed,
         "data_fingerprint": job.examples.fingerprint,
@@ -246,7 +247,7 @@ def _conclude(job: Job) -> None:
     results = {s: evaluate.evaluate_split(trained, *data, s) for s in ("validation", "test")}
     rows = loop.read_rows(job.workdir / "metrics.jsonl")
     figures.learning_curves(rows, job.workdir / "figures/learning_curves.png", stamps=job.stamps)
-    evaluate.report(job.workdir, results, f"checkpoint best, step {trained.step}")
+    evaluate.report(trained, results)
     explain.explain_split(trained, *data, limit=explain.FIGURE_CASES)
     log.info("figures, predictions and everything else: %s", job.workdir)
 

@@ -55,7 +55,9 @@ def test_load_keras_fills_the_backbone_and_reports_it(keras_file):
     assert report.tensors == 135
     assert report.hash == weights.tensors_hash(arrays)
     assert len(report.kept_initial) == 8  # three convolutions and the dense layer, with biases
-    assert all(path.startswith(("attention", "classifier")) for path in report.kept_initial)
+    assert all(
+        path.startswith(("params/attention", "params/classifier")) for path in report.kept_initial
+    )
 
 
 def test_pretrained_weights_are_the_start_of_training(keras_file):

@@ -110,6 +110,9 @@ def test_evaluation_of_the_saved_run_gives_the_same_predictions(trained, cache):
     done = command("evaluate", "--workdir", workdir, cache=cache, check=0)
     assert results(workdir) == before
     assert "recall" in done.stdout
+    command("evaluate", "--workdir", workdir, "--checkpoint=last", cache=cache, check=0)
+    assert (workdir / "eval/test-last/metrics.json").exists()
+    assert results(workdir) == before
     assert "not a medical device" in done.stdout
 
 

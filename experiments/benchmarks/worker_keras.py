@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import time
+from importlib.metadata import version
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -45,7 +46,7 @@ def main() -> None:
     images = tf.constant(rng.random((batch, size, size, 3), np.float32))
     labels = tf.constant(rng.integers(0, 2, (batch, 1)).astype(np.float32))
     model.train_on_batch(images, labels)
-    print(json.dumps({"ready": f"Keras {keras.__version__}, TF {tf.__version__}"}), flush=True)
+    print(json.dumps({"ready": f"Keras {version('keras')}, TF {tf.__version__}"}), flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
         for _ in range(steps):

@@ -81,7 +81,6 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {name: v for name, v in versions.items() if v}
         | {"python": platform.python_version()},
-        "msa_flax": _version("msa_flax") or "unknown",
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "devices": [str(device) for device in jax.devices()],
