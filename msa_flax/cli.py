@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from absl import flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from msa_flax.config import Config, flatten
@@ -165,7 +166,7 @@ def _help(doc: str, values: flags.FlagValues) -> str:
 
 def _log_to_terminal() -> None:
     # CLU and Orbax log through absl what their own developers want to know.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
     ours = logging.getLogger("msa_flax")
     ours.setLevel(logging.INFO)
     ours.propagate = False
