@@ -58,9 +58,7 @@ class DataConfig:
     allow_leakage: bool = False  # True: run even though copies of one slice cross the split (ours)
     on_bad_file: str = "error"  # "error" | "skip": what an undecodable file does (ours)
     phantom_patients: int = 240  # simulated patients of source "phantom" (ours)
-    phantom_seed: int = (
-        0  # the phantom data set's own seed: train.seed leaves the images alone (ours)
-    )
+    phantom_seed: int = 0  # the phantom's own seed: train.seed leaves its images alone (ours)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -4,7 +4,7 @@
 
 Both contestants stay loaded and take turns (A B A B ...), a turn being --steps training steps of
 MobileNetV1 + MSA in float32: forward, backward, Adam, BatchNorm updates. Keras lives in a virtual
-environment that is made beside this script's cache from requirements-keras.txt. Machines are shared
+environment that is made in this package's cache from requirements-keras.txt. Machines are shared
 and their speed drifts: read the ratios, which come from neighbouring turns.
 """
 
@@ -18,6 +18,8 @@ import subprocess
 import sys
 import time
 import venv
+
+from msa_flax.weights import cache_dir
 
 HERE = pathlib.Path(__file__).parent
 
@@ -83,11 +85,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
-    default = pathlib.Path.home() / ".cache" / "msa_flax"
-    cache = pathlib.Path(os.environ.get("MSA_FLAX_CACHE") or default)
     arguments = [str(options.batch), str(options.size), str(options.steps)]
     ours = Contestant(sys.executable, "worker_ours.py", arguments)
-    keras = Contestant(keras_python(cache), "worker_keras.py", arguments)
+    keras = Contestant(keras_python(cache_dir()), "worker_keras.py", arguments)
     for _ in range(options.rounds):
         ours.turn()
         keras.turn()

@@ -5,7 +5,6 @@ Started by versus.py; reads "go" and answers with milliseconds a step.
 
 import functools
 import json
-import resource
 import sys
 import time
 
@@ -17,6 +16,7 @@ from msa_flax.config import Config, ModelConfig
 from msa_flax.models import create_model
 from msa_flax.training import steps
 from msa_flax.training.optim import create_optimizer
+from msa_flax.training.record import peak_memory_gib
 from msa_flax.training.state import create_state
 
 
@@ -44,8 +44,7 @@ def main() -> None:
         began = time.perf_counter()
         state, _ = jax.block_until_ready(run(state))
         taken = (time.perf_counter() - began) / count * 1e3
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"ms": taken, "peak_gib": peak}), flush=True)
+        print(json.dumps({"ms": taken, "peak_gib": peak_memory_gib()}), flush=True)
 
 
 main()
