@@ -5,7 +5,6 @@ What makes them fast is in :mod:`msa_flax.models.ops`.
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from msa_flax.models import ops
@@ -121,8 +120,9 @@ class BatchNorm(nn.Module):
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
         bounds = ACTIVATIONS[self.activation]
         if not train:
-            gain = scale * lax.rsqrt(variance.value + self.epsilon)
-            return jnp.clip(ops.affine(x, gain, bias - mean.value * gain), *bounds)
+            statistics = (mean.value, variance.value)
+            gain, shift = ops.coefficients(*statistics, scale, bias, self.epsilon)
+            return jnp.clip(ops.affine(x, gain, shift), *bounds)
         y, batch_mean, batch_variance = ops.normalize(x, scale, bias, self.epsilon, bounds)
         if not self.is_initializing():
             rate = 1 - self.momentum

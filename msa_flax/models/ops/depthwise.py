@@ -1,0 +1,191 @@
+"""Depthwise convolution: a sum of shifted images on the CPU, the native one elsewhere."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from msa_flax.models.ops.native import Padding, native_conv
+
+MOST_TERMS = 28  # products in one expression: with more, compilation takes its time
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_conv(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], stride: int, padding: Padding
+) -> Float[Array, "b oh ow c"]:
+    """Convolves every channel with its own kernel.
+
+    Has its own gradient, and so neither forward-mode differentiation nor a gradient of the
+    gradient.
+
+    Args:
+        x: the input.
+        kernel: one k x k filter a channel, in lax's grouped layout.
+        stride: 1 or more, the same for both axes.
+        padding: zeros around the input, ((top, bottom), (left, right)).
+    """
+    return _convolve(x, _pad(x, padding), kernel, stride, padding)
+
+
+def _convolve(x: Array, padded: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    """``padded`` is the padded ``x``; a platform uses one of the two, the other is dead code."""
+    return lax.platform_dependent(
+        x,
+        padded,
+        kernel,
+        cpu=lambda x, padded, kernel: _shifted_forward(padded, kernel, stride),
+        default=lambda x, padded, kernel: _native(x, kernel, stride, padding),
+    )
+
+
+def _forward(
+    x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    padded = _pad(x, padding)
+    return _convolve(x, padded, kernel, stride, padding), (padded, kernel)
+
+
+def _backward(
+    stride: int, padding: Padding, saved: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    def shifted(padded: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        height, width = _unpad(padded, padding).shape[1:3]
+        return _shifted_backward(
+            padded, kernel, g, stride=stride, padding=padding, height=height, width=width
+        )
+
+    def native(padded: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        conv = partial(_native, stride=stride, padding=padding)
+        return jax.vjp(conv, _unpad(padded, padding), kernel)[1](g)
+
+    return lax.platform_dependent(*saved, g, cpu=shifted, default=native)
+
+
+depthwise_conv.defvjp(_forward, _backward)
+
+
+def _native(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    return native_conv(x, kernel, stride=stride, padding=padding, groups=x.shape[-1])
+
+
+def _pad(x: Array, padding: Padding) -> Array:
+    # Without the barrier XLA reads the taps that need no padding from what x is made of, and
+    # computes x a second time for them.
+    return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
+
+
+def _unpad(x: Array, padding: Padding) -> Array:
+    (top, bottom), (left, right) = padding
+    return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+
+
+def taps(x: Float[Array, "b h w c"], size: int, stride: int) -> Iterator[tuple[int, int, Array]]:
+    """Yields (i, j, the pixels of a padded x that kernel tap (i, j) meets, [b, oh, ow, c])."""
+    span = lambda length: (length - size) // stride * stride + 1  # noqa: E731
+    for i in range(size):
+        for j in range(size):
+            rows = slice(i, i + span(x.shape[1]), stride)
+            yield i, j, x[:, rows, j : j + span(x.shape[2]) : stride]
+
+
+def _shifted_forward(padded: Array, kernel: Array, stride: int) -> Array:
+    return _total(
+        [
+            pixels * kernel[i, j][None, None]
+            for i, j, pixels in taps(padded, kernel.shape[0], stride)
+        ]
+    )
+
+
+def _total(terms: list[Array]) -> Array:
+    return sum(terms[1:], terms[0])
+
+
+def _shifted_backward(
+    padded: Array,
+    kernel: Array,
+    g: Array,
+    *,
+    stride: int,
+    padding: Padding,
+    height: int,
+    width: int,
+) -> tuple[Array, Array]:
+    """Both gradients, from one padded copy of ``g``.
+
+    Row y of the padded input meets tap i of output row (y - i) / stride, where that is whole. So
+    its rows y = stride * q + r (q = 0, 1, ...) of one remainder r see only the taps r, r + stride,
+    ..., and form a plane that is an ordinary sum of shifted images; the planes are interleaved.
+    """
+    size = kernel.shape[0]
+    reach = (size - 1) // stride
+    (top, _), (left, _) = padding
+    first, rows = _quotients(top, height, stride)
+    second, columns = _quotients(left, width, stride)
+    # Output rows first - reach ... first + rows - 1 are met; those outside g are zero.
+    above, beside = max(reach - first, 0), max(reach - second, 0)
+    below = max(first + rows - g.shape[1], 0)
+    beyond = max(second + columns - g.shape[2], 0)
+    around = _pad(g, ((above, below), (beside, beyond)))
+    d_kernel = _shifted_kernel_gradient(
+        padded,
+        around[:, above:, beside:],
+        size=size,
+        stride=stride,
+        height=g.shape[1],
+        width=g.shape[2],
+    )
+
+    def plane(r: int, s: int) -> Array:
+        y, x = first + above, second + beside
+        return _total(
+            [
+                around[:, y - m : y - m + rows, x - n : x - n + columns] * kernel[i, j][None, None]
+                for m, i in enumerate(range(r, size, stride))
+                for n, j in enumerate(range(s, size, stride))
+            ]
+        )
+
+    if stride == 1:
+        dx = plane(0, 0)
+    else:
+        planes = [[plane(r, s) for s in range(stride)] for r in range(stride)]
+        dx = jnp.stack([jnp.stack(row, axis=3) for row in planes], axis=2)
+        dx = dx.reshape(g.shape[0], rows * stride, columns * stride, g.shape[-1])
+    y, x = top - first * stride, left - second * stride
+    return dx[:, y : y + height, x : x + width], d_kernel
+
+
+def _quotients(offset: int, length: int, stride: int) -> tuple[int, int]:
+    """Returns the first of the numbers y // stride for y in offset ... offset + length - 1."""
+    first = offset // stride
+    return first, (offset + length - 1) // stride - first + 1
+
+
+def _shifted_kernel_gradient(
+    padded: Array, g: Array, *, size: int, stride: int, height: int, width: int
+) -> Array:
+    """Sums x * g over all positions for every tap.
+
+    Columns first, written out as one sum of products a row: XLA makes vector code of it that reads
+    both factors in place. Its own reduction over all positions would first write the product, or
+    nine shifted copies of x, to memory.
+    """
+
+    def tap(i: int, j: int) -> Array:
+        rows = slice(i, i + (height - 1) * stride + 1, stride)
+        terms = [padded[:, rows, x * stride + j] * g[:, :height, x] for x in range(width)]
+        pieces = [_total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
+        return _total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
+
+    sums = jnp.stack([tap(i, j) for i in range(size) for j in range(size)])
+    return sums.reshape(size, size, 1, -1)
+
+
+def _separate(x: Array) -> Array:
+    """Returns x; keeps XLA from making one operation of what computes x and a sum over it."""
+    return lax.clamp(jnp.array(-jnp.inf, x.dtype), x, jnp.array(jnp.inf, x.dtype))
