@@ -14,7 +14,7 @@ import numpy as np
 from msa_flax import weights
 from msa_flax.config import Config
 from msa_flax.evaluation.predictions import predict_logits
-from msa_flax.models import Classifier, create_model, scale_images
+from msa_flax.models import Classifier, create_model, fold_batch_norm, scale_images
 from msa_flax.saliency import Explanations, explain_images, make_explain_step
 from msa_flax.training import checkpoint, steps
 from msa_flax.weights import WeightsReport
@@ -55,9 +55,8 @@ class Run:
             images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them.
             progress: called with (images done, n).
         """
-        predict_step = compiled_predict_step(self.model, self.config)
         return predict_logits(
-            functools.partial(predict_step, self.variables),
+            functools.partial(self._predict_step, self._folded),
             images,
             batch_size=self.config.eval.batch_size,
             progress=progress,
@@ -69,6 +68,19 @@ class Run:
         Args:
             images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them.
         """
+        bound = functools.partial(self._explain_step, self._folded)
+        return explain_images(bound, images, batch_size=self.config.eval.batch_size)
+
+    @functools.cached_property
+    def _folded(self) -> Variables:
+        return fold_batch_norm(self.variables)
+
+    @functools.cached_property
+    def _predict_step(self) -> Callable[..., jax.Array]:
+        return compiled_predict_step(self.model, self.config)
+
+    @functools.cached_property
+    def _explain_step(self) -> Callable[..., Any]:
         scale, model = scaler(self.config), self.model
 
         def features_fn(variables: Variables, images: Any) -> jax.Array:
@@ -80,11 +92,9 @@ class Run:
             maps = sown.get("intermediates", {}).get("attention", {})
             return logit, {name: values[0] for name, values in maps.items()}
 
-        step = jax.jit(
+        return jax.jit(
             make_explain_step(features_fn, head_fn), compiler_options=steps.compiler_options()
         )
-        bound = functools.partial(step, self.variables)
-        return explain_images(bound, images, batch_size=self.config.eval.batch_size)
 
 
 def load_keras(
@@ -137,15 +147,21 @@ def initial_variables(model: Classifier, config: Config) -> tuple[Variables, Wei
     return load_keras(model, path, backbone=config.model.backbone, image_size=size, seed=seed)
 
 
-def scaler(config: Config) -> steps.Scale:
-    """Returns the function uint8 [b, s, s] -> float32 [b, s, s, 3] that the run's model expects."""
+def scaler(config: Config, *, dtype: Any = jnp.float32) -> steps.Scale:
+    """Returns the function uint8 [b, s, s] -> [b, s, s, 3] of ``dtype`` that the model expects."""
     return functools.partial(
-        scale_images, preprocess=config.data.preprocess, backbone=config.model.backbone
+        scale_images,
+        preprocess=config.data.preprocess,
+        backbone=config.model.backbone,
+        dtype=dtype,
     )
 
 
 def compiled_predict_step(model: Classifier, config: Config) -> Callable[..., jax.Array]:
-    """Returns the jit-compiled step (variables, images uint8 [b, s, s]) -> logits [b]."""
+    """Returns the jit-compiled step (variables, images uint8 [b, s, s]) -> logits [b].
+
+    The variables may be a training run's, or those of :func:`msa_flax.models.fold_batch_norm`.
+    """
     predict_step = steps.make_predict_step(model, scaler(config))
     return jax.jit(predict_step, compiler_options=steps.compiler_options())
 

@@ -78,7 +78,8 @@ class TrainConfig:
     epochs: int = 15  # passes over the training split (paper 1 §4)
     batch_size: int = 16  # images a step (paper 1 §4)
     freeze_backbone: bool = False  # True: backbone fixed, its BatchNorm in inference mode (ours)
-    steps_per_dispatch: int = 8  # steps in one compiled call; same numbers, less overhead (ours)
+    compute_dtype: str = "float32"  # "float32" | "bfloat16": parameters stay float32 (ours)
+    steps_per_dispatch: int = 16  # steps in one compiled call; same numbers, less overhead (ours)
     log_every: int = 50  # steps between progress lines where there is no terminal (ours)
     seed: int = 0  # the run's one seed: initial values, order, split, dropout (ours)
 
@@ -225,6 +226,7 @@ _CHOICES = {
     "data.protocol": ("published", "grouped", "kfold"),
     "data.on_bad_file": ("error", "skip"),
     "optim.name": ("adam", "sgd"),
+    "train.compute_dtype": ("bfloat16", "float32"),
     "optim.schedule": ("constant", "cosine"),
 }
 

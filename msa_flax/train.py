@@ -130,6 +130,7 @@ def _read_data(workdir: Path, config: Config) -> Job:
 def _build(job: Job) -> tuple["TrainState", Any, "WeightsReport | None"]:
     """Returns the initial state, the compiled training steps, and what weights were loaded."""
     import jax
+    import jax.numpy as jnp
 
     from msa_flax import api
     from msa_flax.models import create_model
@@ -142,8 +143,9 @@ def _build(job: Job) -> tuple["TrainState", Any, "WeightsReport | None"]:
     optimizer = optim.create_optimizer(
         config.optim, total_steps=job.total_steps, freeze_backbone=freeze
     )
+    scale = api.scaler(config, dtype=jnp.dtype(config.train.compute_dtype))
     train_step = steps.make_train_step(
-        model, optimizer, api.scaler(config), seed=config.train.seed, freeze_backbone=freeze
+        model, optimizer, scale, seed=config.train.seed, freeze_backbone=freeze
     )
     train_steps = jax.jit(
         steps.repeat(train_step), donate_argnums=0, compiler_options=steps.compiler_options()

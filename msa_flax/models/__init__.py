@@ -11,6 +11,7 @@ import flax.linen as nn
 
 from msa_flax.models.attention import MultiScaleSpatialAttention
 from msa_flax.models.classifier import Classifier, Head, ImageNetClassifier
+from msa_flax.models.fold import fold_batch_norm
 from msa_flax.models.inputs import NATIVE_SCALING, scale_images
 from msa_flax.models.mobilenet_v1 import MobileNetV1
 
@@ -54,5 +55,6 @@ __all__ = [
     "MultiScaleSpatialAttention",
     "create_backbone",
     "create_model",
+    "fold_batch_norm",
     "scale_images",
 ]

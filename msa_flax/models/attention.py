@@ -47,5 +47,6 @@ class MultiScaleSpatialAttention(nn.Module):
 
         if self.refine == "features":
             bias = self.param("refine_bias", nn.initializers.zeros, (features.shape[-1],))
-            out = PointwiseConv(features.shape[-1], name="refine")(out) + bias[None, None, None]
+            out = PointwiseConv(features.shape[-1], name="refine")(out)
+            out = out + bias.astype(out.dtype)[None, None, None]
         return out

@@ -27,8 +27,8 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b h w c"], *, train: bool) -> Float[Array, " b"]:
-        """Returns one logit an image."""
-        x = jnp.mean(features, axis=(1, 2))
+        """Returns one logit an image, computed in float32 whatever the type of the features."""
+        x = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
         if self.kind == "dense256":
             x = nn.relu(nn.Dense(256, kernel_init=kernel_init, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -1,5 +1,7 @@
 """From stored grey images to what a backbone expects, on the device."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
@@ -8,7 +10,7 @@ NATIVE_SCALING = {"mobilenet_v1": "tf"}
 
 
 def scale_images(
-    images: UInt8[Array, "b h w"], *, preprocess: str, backbone: str
+    images: UInt8[Array, "b h w"], *, preprocess: str, backbone: str, dtype: Any = jnp.float32
 ) -> Float[Array, "b h w 3"]:
     """Scales 8-bit grey images and repeats them over three channels.
 
@@ -17,10 +19,11 @@ def scale_images(
         preprocess: "paper": 0..1 for every backbone (paper 1 §3.1, paper 2 Eq. 1). "native": what
             the backbone was pretrained with (``keras.applications.<family>.preprocess_input``).
         backbone: a key of ``NATIVE_SCALING``.
+        dtype: of the result, and so of everything that the network computes from it.
     """
     x = images.astype(jnp.float32)
     if preprocess == "paper":
         x = x / 255.0
     elif NATIVE_SCALING[backbone] == "tf":
         x = x / 127.5 - 1.0
-    return jnp.broadcast_to(x[..., None], (*x.shape, 3))
+    return jnp.broadcast_to(x.astype(dtype)[..., None], (*x.shape, 3))

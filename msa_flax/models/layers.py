@@ -1,6 +1,7 @@
 """Layers that behave as Keras's do: names, padding, constants, initial values.
 
-What makes them fast is in :mod:`msa_flax.models.ops`.
+A layer computes in the type of its input (float32 or bfloat16); parameters and the statistics of
+BatchNorm are float32. What makes the layers fast is in :mod:`msa_flax.models.ops`.
 """
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ from msa_flax.models.ops import Padding
 # Keras initialises every kernel Glorot-uniform and every bias with zeros.
 kernel_init = nn.initializers.glorot_uniform()
 
-FEW_CHANNELS = 4  # up to here a convolution gathers patches on the CPU
+FEW_CHANNELS = 4  # up to here, and with more going out, a convolution is that of an image
 
 # name -> the interval that the activation clips to
 ACTIVATIONS = {
@@ -42,14 +43,15 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow d"]:
         """Returns the convolved input."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", kernel_init, shape)
+        kernel = self.param("kernel", kernel_init, shape).astype(x.dtype)
         padding = ops.same_padding(x.shape[1], x.shape[2], self.kernel_size, self.stride)
-        if x.shape[-1] <= FEW_CHANNELS:
+        if x.shape[-1] <= FEW_CHANNELS < self.features:
             x = ops.thin_conv(x, kernel, self.stride, padding)
         else:
             x = ops.native_conv(x, kernel, stride=self.stride, padding=padding)
         if self.use_bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
+            bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+            x = x + bias[None, None, None]
         return x
 
 
@@ -70,7 +72,7 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
         """Returns the convolved input."""
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
-        kernel = self.param("kernel", kernel_init, shape)
+        kernel = self.param("kernel", kernel_init, shape).astype(x.dtype)
         padding = self.padding
         if padding is None:
             padding = ops.same_padding(x.shape[1], x.shape[2], self.kernel_size, self.stride)
@@ -89,9 +91,8 @@ class PointwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         """Returns the convolved input."""
-        return ops.pointwise_conv(
-            x, self.param("kernel", kernel_init, (1, 1, x.shape[-1], self.features))
-        )
+        kernel = self.param("kernel", kernel_init, (1, 1, x.shape[-1], self.features))
+        return ops.pointwise_conv(x, kernel.astype(x.dtype))
 
 
 class BatchNorm(nn.Module):
@@ -112,20 +113,30 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-        """Normalises by the batch's statistics in training, by the running ones otherwise."""
-        shape = (x.shape[-1],)
+        """Normalises by the batch's statistics in training, by the running ones otherwise.
+
+        Statistics are computed and kept in float32, whatever the type of ``x``.
+        """
+        shape, bounds = (x.shape[-1],), ACTIVATIONS[self.activation]
+        if self._is_folded():
+            shift: Array = self.get_variable("params", "bias")
+            return jnp.clip(x + shift.astype(x.dtype)[None, None, None], *bounds)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
-        bounds = ACTIVATIONS[self.activation]
         if not train:
             statistics = (mean.value, variance.value)
             gain, shift = ops.coefficients(*statistics, scale, bias, self.epsilon)
-            return jnp.clip(ops.affine(x, gain, shift), *bounds)
+            return jnp.clip(ops.affine(x, gain, shift), *bounds).astype(x.dtype)
         y, batch_mean, batch_variance = ops.normalize(x, scale, bias, self.epsilon, bounds)
         if not self.is_initializing():
             rate = 1 - self.momentum
             mean.value += rate * (batch_mean - mean.value)
             variance.value += rate * (batch_variance - variance.value)
         return y
+
+    def _is_folded(self) -> bool:
+        """Whether :func:`~msa_flax.models.fold.fold_batch_norm` has left a shift only."""
+        missing = ("params", "scale"), ("batch_stats", "mean")
+        return not self.is_initializing() and not any(self.has_variable(*v) for v in missing)

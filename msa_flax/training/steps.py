@@ -1,5 +1,6 @@
 """The pure steps: one training step, many training steps in one dispatch, one prediction."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from msa_flax.training.state import TrainState
 Batch = dict[str, Any]  # arrays of NumPy or JAX
 Sums = dict[str, Float[Array, ""]]
 Scale = Callable[[UInt8[Array, "b h w"]], Float[Array, "b h w 3"]]
+
+CPU_PART = 4  # images at a time in prediction on a CPU
 
 
 def compiler_options() -> dict[str, Any]:
@@ -96,10 +99,22 @@ def repeat(
 def make_predict_step(
     model: nn.Module, scale: Scale
 ) -> Callable[[PyTree, UInt8[Array, "b h w"]], Float[Array, " b"]]:
-    """Builds the pure prediction step: (variables, images uint8 [b, h, w]) -> logits [b]."""
+    """Builds the pure prediction step: (variables, images uint8 [b, h, w]) -> logits [b].
+
+    On a CPU the batch is computed a few images at a time, whose activations stay in its cache: in
+    inference mode no image influences another one's logit.
+    """
 
     def predict_step(variables: PyTree, images: UInt8[Array, "b h w"]) -> Float[Array, " b"]:
-        logits: Array = model.apply(variables, scale(images), train=False)  # type: ignore[assignment]
-        return logits
+        def logits(images: Array) -> Array:
+            found: Array = model.apply(variables, scale(images), train=False)  # type: ignore[assignment]
+            return found
+
+        def in_parts(images: Array) -> Array:
+            part = math.gcd(len(images), CPU_PART)
+            parts = images.reshape(-1, part, *images.shape[1:])
+            return lax.map(logits, parts).reshape(-1)
+
+        return lax.platform_dependent(images, cpu=in_parts, default=logits)
 
     return predict_step

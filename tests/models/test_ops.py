@@ -65,11 +65,22 @@ def test_depthwise_conv_equals_the_grouped_convolution(size, stride, kernel_size
     )
 
 
+def test_depthwise_conv_sums_rows_that_are_longer_than_one_expression():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((2, 4, 61, 3)), rng.standard_normal((3, 3, 1, 3))
+    compare(
+        lambda x, k: ops.depthwise_conv(x, k, 1, ((1, 1), (1, 1))),
+        partial(plain_conv, stride=1, padding=((1, 1), (1, 1)), groups=3),
+        x,
+        kernel,
+    )
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
-def test_depthwise_conv_takes_keras_padding_of_mobilenet(size):
+@pytest.mark.parametrize("padding", [((0, 1), (0, 1)), ((1, 1), (1, 1)), ((2, 0), (0, 3))])
+def test_depthwise_conv_takes_any_padding(size, padding):
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((2, *size, 4)), rng.standard_normal((3, 3, 1, 4))
-    padding = ((0, 1), (0, 1))
     compare(
         lambda x, k: ops.depthwise_conv(x, k, 2, padding),
         partial(plain_conv, stride=2, padding=padding, groups=4),
@@ -78,12 +89,53 @@ def test_depthwise_conv_takes_keras_padding_of_mobilenet(size):
     )
 
 
-def test_depthwise_conv_can_be_vmapped():
+VMAPPED = {
+    "depthwise": (lambda x, k: ops.depthwise_conv(x, k, 2, ((0, 1), (0, 1))), (3, 3, 1, 4)),
+    "pointwise": (ops.pointwise_conv, (1, 1, 4, 5)),
+    "thin": (lambda x, k: ops.thin_conv(x, k, 2, ((0, 1), (0, 1))), (3, 3, 4, 5)),
+    "normalize": (
+        lambda x, s: ops.normalize(x, s, jnp.zeros_like(s), 1e-3, (0.0, 6.0))[0],
+        (4,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(VMAPPED))
+def test_values_and_gradients_can_be_vmapped(name):
+    function, shape = VMAPPED[name]
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((3, 2, 6, 6, 4)), jnp.float32)
-    kernel = jnp.asarray(rng.standard_normal((3, 3, 1, 4)), jnp.float32)
-    conv = lambda x: ops.depthwise_conv(x, kernel, 2, ((0, 1), (0, 1)))  # noqa: E731
-    np.testing.assert_allclose(jax.vmap(conv)(x), np.stack([conv(v) for v in x]), rtol=1e-6)
+    xs = jnp.asarray(rng.standard_normal((3, 2, 6, 6, 4)), jnp.float32)
+    parameter = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    def value_and_gradients(x):
+        value, pull = jax.vjp(function, x, parameter)
+        return value, pull(jnp.cos(value))
+
+    batched = jax.jit(jax.vmap(value_and_gradients))(xs)
+    single = jax.tree.map(lambda *leaves: np.stack(leaves), *[value_and_gradients(x) for x in xs])
+    # Two orders of the same float32 sums.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), batched, single
+    )
+
+
+@pytest.mark.parametrize("name", sorted(VMAPPED))
+def test_bfloat16_in_gives_bfloat16_out_and_what_float32_gives_to_its_precision(name):
+    function, shape = VMAPPED[name]
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, 6, 6, 4)), jnp.bfloat16)
+    parameter = jnp.asarray(rng.standard_normal(shape), jnp.bfloat16)
+    if name == "normalize":  # its scale is a parameter, and those are float32
+        parameter = parameter.astype(jnp.float32)
+    value, pull = jax.vjp(jax.jit(function), x, parameter)
+    exact, exact_pull = jax.vjp(function, *(a.astype(jnp.float32) for a in (x, parameter)))
+    assert value.dtype == jnp.bfloat16
+    # Half a unit in the last place of bfloat16 is 2e-3; sums of k * k * c terms add some.
+    assert relative(value, exact) < 1e-2
+    found, expected = pull(jnp.ones_like(value)), exact_pull(jnp.ones_like(exact))
+    for ours, theirs, argument in zip(found, expected, (x, parameter), strict=True):
+        assert ours.dtype == argument.dtype
+        assert relative(ours, theirs) < 2e-2
 
 
 def test_pointwise_conv_equals_the_1x1_convolution():

@@ -93,12 +93,8 @@ def taps(x: Float[Array, "b h w c"], size: int, stride: int) -> Iterator[tuple[i
 
 
 def _shifted_forward(padded: Array, kernel: Array, stride: int) -> Array:
-    return _total(
-        [
-            pixels * kernel[i, j][None, None]
-            for i, j, pixels in taps(padded, kernel.shape[0], stride)
-        ]
-    )
+    found = taps(padded, kernel.shape[0], stride)
+    return _total([pixels * kernel[i, j][None, None] for i, j, pixels in found])
 
 
 def _total(terms: list[Array]) -> Array:
@@ -175,15 +171,18 @@ def _shifted_kernel_gradient(
     both factors in place. Its own reduction over all positions would first write the product, or
     nine shifted copies of x, to memory.
     """
+    wide = jnp.promote_types(padded.dtype, jnp.float32)
 
     def tap(i: int, j: int) -> Array:
         rows = slice(i, i + (height - 1) * stride + 1, stride)
-        terms = [padded[:, rows, x * stride + j] * g[:, :height, x] for x in range(width)]
+        terms = [
+            (padded[:, rows, x * stride + j] * g[:, :height, x]).astype(wide) for x in range(width)
+        ]
         pieces = [_total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
         return _total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
 
     sums = jnp.stack([tap(i, j) for i in range(size) for j in range(size)])
-    return sums.reshape(size, size, 1, -1)
+    return sums.reshape(size, size, 1, -1).astype(padded.dtype)
 
 
 def _separate(x: Array) -> Array:

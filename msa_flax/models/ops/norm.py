@@ -4,8 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
+
+# Statistics, sums and coefficients are float32, also where x is bfloat16.
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize(
@@ -17,15 +19,18 @@ def normalize(
 ) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalises over batch and pixels, scales, shifts and clips to ``bounds`` in one pass.
 
+    Has its own gradient, and so neither forward-mode differentiation nor a gradient of the
+    gradient.
+
     Returns:
         The activations, and the batch's mean and (biased) variance a channel. The last two feed the
         running averages; no gradient flows through them as outputs.
     """
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    variance = jnp.maximum(jnp.mean(jnp.square(x), axes) - jnp.square(mean), 0)
+    axes, wide = tuple(range(x.ndim - 1)), x.astype(scale.dtype)
+    mean = jnp.mean(wide, axes)
+    variance = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
     gain, shift = coefficients(mean, variance, scale, bias, epsilon)
-    return jnp.clip(affine(x, gain, shift), *bounds), mean, variance
+    return jnp.clip(affine(wide, gain, shift), *bounds).astype(x.dtype), mean, variance
 
 
 def coefficients(
@@ -65,18 +70,19 @@ def _normalize_backward(
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array]:
     # The clipped values are recomputed from x instead of stored: memory traffic costs more.
-    x, scale, bias, mean, variance = saved
+    narrow, scale, bias, mean, variance = saved
+    x, upstream = narrow.astype(scale.dtype), gradients[0].astype(scale.dtype)
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     deviation = jnp.sqrt(variance + epsilon)
     gain, shift = coefficients(mean, variance, scale, bias, epsilon)
     y = affine(x, gain, shift)
-    g = jnp.where((y > bounds[0]) & (y < bounds[1]), gradients[0], 0)
+    g = jnp.where((y > bounds[0]) & (y < bounds[1]), upstream, 0)
     d_bias = jnp.sum(g, axes)
     d_scale = (jnp.sum(g * x, axes) - mean * d_bias) / deviation
     slope = -scale * d_scale / (count * (variance + epsilon))
     shift = (mean * scale * d_scale / deviation - scale * d_bias) / (count * deviation)
     dx = g * gain[None, None, None] + affine(x, slope, shift)
-    return dx, d_scale, d_bias
+    return dx.astype(narrow.dtype), d_scale, d_bias
 
 
 normalize.defvjp(_normalize_forward, _normalize_backward)

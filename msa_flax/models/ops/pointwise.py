@@ -4,10 +4,6 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-# Up to this many pixels the kernel gradient is faster with a transposed copy of the input: XLA's
-# CPU back end has a better matrix product for operands that it need not transpose by itself.
-MOST_TRANSPOSED = 16_384
-
 
 @jax.custom_vjp
 def pointwise_conv(
@@ -36,10 +32,7 @@ def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     # Without the barrier XLA writes g again, transposed, out of the BatchNorm's backward pass.
     g = lax.optimization_barrier(g.reshape(-1, g.shape[-1]))
     dx = matmul(g, kernel[0, 0], (1, 1)).reshape(x.shape)
-    if False:
-        d_kernel = matmul(lax.optimization_barrier(pixels.T), g)
-    else:
-        d_kernel = matmul(pixels, g, (0, 0))
+    d_kernel = matmul(pixels, g, (0, 0))
     return dx, d_kernel.reshape(kernel.shape)
 
 

@@ -1,0 +1,52 @@
+"""Batch normalisation folded into the convolutions before it, for inference."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+
+def fold_batch_norm(variables: Mapping[str, Any], *, epsilon: float = 1e-3) -> dict[str, Any]:
+    """Returns variables with which the same model computes the same, without normalising.
+
+    In inference a BatchNorm layer is a gain and a shift a channel. The gain goes into the kernel of
+    the convolution before it, and the layer keeps the shift as its only parameter, ``bias``; that
+    is how :class:`~msa_flax.models.layers.BatchNorm` recognises it. Computed in float64; logits
+    agree to float32 rounding. Such variables cannot be trained.
+
+    Args:
+        variables: ``params`` and ``batch_stats``. A layer named ``<x>_bn`` belongs to the
+            convolution ``<x>`` beside it, which has no bias; other layers stay as they are.
+        epsilon: of the BatchNorm layers (Keras default 1e-3).
+    """
+    params, stats = _fold(variables["params"], variables.get("batch_stats", {}), epsilon)
+    return jax.tree.map(jnp.asarray, {**variables, "params": params, "batch_stats": stats})
+
+
+def _fold(
+    params: Mapping[str, PyTree], stats: Mapping[str, PyTree], epsilon: float
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    folded, kept = dict(params), dict(stats)
+    for name, values in stats.items():
+        convolution = name.removesuffix("_bn")
+        if "mean" not in values:
+            folded[name], kept[name] = _fold(params[name], values, epsilon)
+        elif set(params.get(convolution, ())) == {"kernel"}:
+            kernel, scale, bias, mean, variance = (
+                np.asarray(array, np.float64)
+                for array in (
+                    params[convolution]["kernel"],
+                    params[name]["scale"],
+                    params[name]["bias"],
+                    values["mean"],
+                    values["var"],
+                )
+            )
+            gain = scale / np.sqrt(variance + epsilon)
+            folded[convolution] = {"kernel": (kernel * gain).astype(np.float32)}
+            folded[name] = {"bias": (bias - mean * gain).astype(np.float32)}
+            del kept[name]
+    return folded, kept
