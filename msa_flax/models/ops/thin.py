@@ -1,5 +1,6 @@
 """Convolution of few channels: of an image."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -27,21 +28,28 @@ def thin_conv(
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _shifted_forward(_padded(x, padding), kernel, stride),
+        cpu=partial(_shifted_forward, stride=stride, padding=padding),
         default=partial(native_conv, stride=stride, padding=padding),
     )
 
 
-def _padded(x: Array, padding: Padding) -> Array:
-    return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
+def _taps(
+    x: Array, size: int, stride: int, padding: Padding
+) -> Iterator[tuple[int, int, int, Array]]:
+    """Yields (i, j, c, what kernel tap (i, j) meets in channel c, [b, oh, ow, 1]).
+
+    Each channel is padded by itself: where an image repeats one channel, XLA sees that they are
+    the same and computes with one of them.
+    """
+    planes = [jnp.pad(x[..., c : c + 1], ((0, 0), *padding, (0, 0))) for c in range(x.shape[-1])]
+    for c, plane in enumerate(planes):
+        for i, j, pixels in taps(plane, size, stride):
+            yield i, j, c, pixels
 
 
-def _shifted_forward(x: Array, kernel: Array, stride: int) -> Array:
-    terms = [
-        pixels[..., c : c + 1] * kernel[i, j, c][None, None, None]
-        for i, j, pixels in taps(x, kernel.shape[0], stride)
-        for c in range(x.shape[-1])
-    ]
+def _shifted_forward(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
+    found = _taps(x, kernel.shape[0], stride, padding)
+    terms = [pixels * kernel[i, j, c][None, None, None] for i, j, c, pixels in found]
     return sum(terms[1:], terms[0])
 
 
@@ -58,13 +66,11 @@ def _backward(
     conv = partial(native_conv, stride=stride, padding=padding)
 
     def gathered(x: Array, kernel: Array, g: Array) -> Array:
-        planes = [
-            pixels[..., c]
-            for _, _, pixels in taps(_padded(x, padding), kernel.shape[0], stride)
-            for c in range(x.shape[-1])
-        ]
-        values = jnp.stack(planes).reshape(len(planes), -1)
-        return matmul(values, g.reshape(-1, g.shape[-1])).reshape(kernel.shape)
+        found = _taps(x, kernel.shape[0], stride, padding)
+        values = jnp.stack([pixels[..., 0] for _, _, _, pixels in found])
+        sums = matmul(values.reshape(len(values), -1), g.reshape(-1, g.shape[-1]))
+        channels, size = x.shape[-1], kernel.shape[0]
+        return sums.reshape(channels, size, size, -1).transpose(1, 2, 0, 3)
 
     def native(x: Array, kernel: Array, g: Array) -> Array:
         return jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](g)[0]
