@@ -83,7 +83,7 @@ class Job:
 def run(workdir: Path, config: Config) -> None:
     """Trains to the last epoch, or continues, then evaluates, explains and draws the figures."""
     from msa_flax import api
-    from msa_flax.training import record
+    from msa_flax.training import memory, record
     from msa_flax.training.checkpoint import Checkpoints
 
     began = time.perf_counter()
@@ -109,7 +109,7 @@ def run(workdir: Path, config: Config) -> None:
             finally:
                 monitor.close()
                 info["seconds"]["train"] += monitor.seconds
-                info["peak_memory_gib"] = record.peak_memory_gib()
+                info["peak_memory_gib"] = memory.peak_memory_gib()
                 record.write_json(workdir / "run.json", info)
         _conclude(job)
 
@@ -129,7 +129,6 @@ def _read_data(workdir: Path, config: Config) -> Job:
 
 def _build(job: Job) -> tuple["TrainState", Any, "WeightsReport | None"]:
     """Returns the initial state, the compiled training steps, and what weights were loaded."""
-    import jax
     import jax.numpy as jnp
 
     from msa_flax import api
@@ -147,10 +146,7 @@ def _build(job: Job) -> tuple["TrainState", Any, "WeightsReport | None"]:
     train_step = steps.make_train_step(
         model, optimizer, scale, seed=config.train.seed, freeze_backbone=freeze
     )
-    train_steps = jax.jit(
-        steps.repeat(train_step), donate_argnums=0, compiler_options=steps.compiler_options()
-    )
-    return create_state(variables, optimizer), train_steps, report
+    return create_state(variables, optimizer), steps.compiled_train_steps(train_step), report
 
 
 def _record(job: Job, report: "WeightsReport | None", seconds: float) -> dict[str, Any]:

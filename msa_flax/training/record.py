@@ -4,9 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -86,12 +84,6 @@ def environment() -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def peak_memory_gib() -> float:
-    """Returns the largest resident memory that this process has had so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
 def _get(values: dict[str, Any], path: str) -> Any:

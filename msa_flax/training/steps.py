@@ -11,6 +11,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
+from msa_flax.training.memory import trim_memory
 from msa_flax.training.state import TrainState
 
 Batch = dict[str, Any]  # arrays of NumPy or JAX
@@ -92,6 +93,28 @@ def repeat(
 
         zeros = {key: jnp.zeros((), jnp.float32) for key in ("loss", "correct", "count")}
         return lax.fori_loop(0, count, body, (state, zeros))
+
+    return train_steps
+
+
+def compiled_train_steps(
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]],
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Sums]]:
+    """Returns ``repeat(train_step)``, compiled at the first call for arguments like its own.
+
+    The state given to it is used up (donated). The compiler's memory is given back before the first
+    step is made.
+    """
+    steps = jax.jit(repeat(train_step), donate_argnums=0, compiler_options=compiler_options())
+    compiled: Any = None
+
+    def train_steps(state: TrainState, batches: Batch, count: Any) -> tuple[TrainState, Sums]:
+        nonlocal compiled
+        if compiled is None:
+            compiled = steps.lower(state, batches, count).compile()
+            trim_memory()
+        found: tuple[TrainState, Sums] = compiled(state, batches, count)
+        return found
 
     return train_steps
 

@@ -10,7 +10,12 @@ from msa_flax.config import OptimConfig
 from msa_flax.models import scale_images
 from msa_flax.training.optim import create_optimizer
 from msa_flax.training.state import create_state
-from msa_flax.training.steps import make_predict_step, make_train_step, repeat
+from msa_flax.training.steps import (
+    compiled_train_steps,
+    make_predict_step,
+    make_train_step,
+    repeat,
+)
 
 scale = functools.partial(scale_images, preprocess="paper", backbone="mobilenet_v1")
 
@@ -114,6 +119,25 @@ def test_dropout_depends_on_seed_and_step_only(small_classifier):
     assert one(state, batch)[1]["loss"] != two(state, batch)[1]["loss"]
     later = state.replace(step=state.step + 1)
     assert one(state, batch)[1]["loss"] != one(later, batch)[1]["loss"]
+
+
+def test_the_steps_are_compiled_once_at_their_first_call(setting):
+    model, optimizer, state = setting
+    step, traced = make_train_step(model, optimizer, scale, seed=0), []
+
+    def counted(state, batch):
+        traced.append(1)
+        return step(state, batch)
+
+    batches = batch_of(np.random.default_rng(0), lead=(3,))
+    expected, sums = jax.jit(repeat(step))(state, batches, 2)
+    steps = compiled_train_steps(counted)
+    assert not traced
+    ours, our_sums = steps(jax.tree.map(jnp.copy, state), batches, 2)
+    once = len(traced)
+    close((ours, our_sums), (expected, sums), rtol=1e-6, atol=1e-7)
+    steps(ours, batches, 3)
+    assert len(traced) == once
 
 
 @pytest.mark.parametrize("n", [1, 4, 6, 7])
