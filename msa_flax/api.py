@@ -22,7 +22,7 @@ from msa_flax.weights import WeightsReport
 Variables = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """A trained run, ready to predict.
 

@@ -1,110 +1,132 @@
-"""Times our training step against Keras 2.15's, interleaved, in one go.
+"""Times our training step and our prediction against Keras 2.15's and PyTorch's, interleaved.
 
-    python experiments/benchmarks/versus.py [--rounds 12] [--batch 16] [--size 224] [--steps 8]
+    python experiments/benchmarks/versus.py [--rounds 12] [--size 224] [--batch 16] [--only ...]
 
-Both contestants stay loaded and take turns (A B A B ...), a turn being --steps training steps of
-MobileNetV1 + MSA in float32: forward, backward, Adam, BatchNorm updates. Keras lives in a virtual
-environment that is made in this package's cache from requirements-keras.txt. Machines are shared
-and their speed drifts: read the ratios, which come from neighbouring turns.
+Every contestant stays loaded in a process of its own and takes turns (A B C D A B C D ...), a turn
+being the training steps that our train command makes in one compiled call, or as many batches
+predicted. Peers live in virtual environments that are made in this package's cache from the
+requirements files beside this script. Machines are shared and their speed drifts: read the ratios,
+which come from neighbouring turns. On a GPU: --bf16 --batch 16 64 256 --infer 16 64 256.
 """
 
 import argparse
-import json
-import os
+import contextlib
 import pathlib
-import platform
 import statistics
-import subprocess
-import sys
-import time
-import venv
 
-from msa_flax.weights import cache_dir
+import costs
+import report
+import results
+from contestants import CEILINGS, KINDS, Contestant
+from report import Measured
+from tables import Series
 
-HERE = pathlib.Path(__file__).parent
+from msa_flax.config import TrainConfig
+
+TASKS = ("train", "infer")
+METHOD = """\
+One network everywhere: MobileNetV1 at alpha 1 without top, spatial attention with kernels 3, 5 and
+7, global average pooling, one logit; {parameters:,} parameters and running statistics, as each
+contestant counts them. A training step is forward, backward, Adam and the BatchNorm updates.
+Peers get images as they want them (0..1, three channels, float32, already on the device); ours gets
+grey uint8 images, in NumPy, scales and repeats them in the compiled call, and may profit from
+knowing that the channels are equal. Our train command makes {steps} steps in one compiled call, and
+so a turn is {steps} steps for everyone and our time the mean of a turn; ratios compare turns with
+turns. Where a peer's steps were timed one by one they are shown. Prediction: Keras is a
+`tf.function` of the model, PyTorch is in `inference_mode`, "frozen" is compiled with the weights as
+constants; every call waits for the logits in host memory. Ours has BatchNorm folded into the
+convolutions, once, before the clock starts; so has "frozen". Compile: the first turn less the
+fastest. Peak memory is that of processes that only train (VmHWM), from their start.
+"""
+BF16 = """\
+In bfloat16 are images, activations and the products' inputs; parameters, the sums over a batch,
+Adam and the loss are float32. PyTorch does this by `torch.autocast`, ours by the images' type.
+"""
 
 
-def keras_python(cache: pathlib.Path) -> str:
-    """Returns the interpreter of the Keras environment, made on first use."""
-    folder = cache / "benchmark-keras"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        install = [str(python), "-m", "pip", "install", "-q", "-r"]
-        subprocess.run([*install, str(HERE / "requirements-keras.txt")], check=True)
-        (folder / "complete").touch()
-    return str(python)
+def measure(
+    contestants: list[Contestant], options: argparse.Namespace, task: str, batch: int
+) -> Measured:
+    """Lets everyone do a task in turns."""
+    steps = TrainConfig().steps_per_dispatch
+    # A turn of small batches is longer, so that its first calls' cold caches weigh little.
+    units = steps if task == "train" else 8 * max(1, 4 // batch)
+    request = {"task": task, "batch": batch, "count": units}
+    series = {}
+    for contestant in contestants:
+        if first := contestant.ask(request):
+            series[contestant.kind.key] = Series(units, first_seconds=first["seconds"])
+    for _ in range(options.rounds):
+        for contestant in contestants:
+            if answer := contestant.ask(request):
+                found = series[contestant.kind.key]
+                found.turns.append(statistics.mean(answer["ms"]))
+                found.singles += answer["ms"]
+                found.peak_gib, found.device_gib = answer["peak_gib"], answer["device_gib"]
+    able = {c.kind.key: c for c in contestants if not c.reason}
+    return Measured(
+        task=task,
+        batch=batch,
+        size=options.size,
+        bf16=options.bf16,
+        series={key: series[key] for key in able},
+        start_seconds={key: contestant.start_seconds for key, contestant in able.items()},
+        missing={c.kind.key: c.reason for c in contestants if c.reason},
+    )
 
 
-class Contestant:
-    """A worker process that does one turn whenever it is told to."""
-
-    def __init__(self, python: str, script: str, arguments: list[str]) -> None:
-        began = time.perf_counter()
-        self._process = subprocess.Popen(
-            [python, str(HERE / script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.name = self._answer()["ready"]
-        self.start_seconds = time.perf_counter() - began
-        self.times: list[float] = []
-        self.peak_gib = 0.0
-
-    def turn(self) -> None:
-        """Does one turn and keeps its time."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        self.times.append(answer["ms"])
-        self.peak_gib = answer["peak_gib"]
-
-    def _answer(self) -> dict:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self._process.args} ended without an answer")
-        return json.loads(line)
-
-    def row(self) -> str:
-        """Returns the contestant's row of the table."""
-        low, median, high = statistics.quantiles(self.times, n=4)
-        return (
-            f"| {self.name} | {min(self.times):.0f} | {low:.0f} | {median:.0f} | {high:.0f} | "
-            f"{self.peak_gib:.2f} | {self.start_seconds:.0f} |"
-        )
+def run(options: argparse.Namespace) -> tuple[list[Measured], str, set[int]]:
+    """Runs what is asked for; returns results, versions, and the networks' parameter counts."""
+    arguments = [f"--size={options.size}", *(["--bf16"] if options.bf16 else [])]
+    # Each training batch has processes of its own, so that their peak memory is that batch's.
+    phases = [("train", [batch]) for batch in options.batch] + [("infer", options.infer)]
+    found, versions, parameters = [], {}, set()
+    for task, batches in phases:
+        if task not in options.tasks:
+            continue
+        with contextlib.ExitStack() as stack:
+            contestants = []
+            for kind in KINDS:
+                if task in kind.tasks and kind.key in (*options.only, *CEILINGS):
+                    contestants.append(Contestant(kind, arguments))
+                    stack.callback(contestants[-1].close)
+                    versions |= contestants[-1].versions
+                    parameters |= {contestants[-1].parameters} - {0}
+            for batch in batches:
+                found.append(measure(contestants, options, task, batch))
+                print(found[-1].text(), end="\n\n", flush=True)
+    return found, ", ".join(f"{key} {value}" for key, value in versions.items()), parameters
 
 
 def main() -> None:
-    """Runs the comparison and prints a markdown table."""
+    """Runs the comparison, prints it and writes its section of RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [kind.key for kind in KINDS if kind.key not in CEILINGS]
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224, help="pixels, a multiple of 32")
+    parser.add_argument("--batch", type=int, nargs="+", default=[16], help="of training")
+    parser.add_argument("--infer", type=int, nargs="+", default=[1, 16, 64], help="batches")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--only", nargs="+", default=names, choices=names)
+    parser.add_argument("--bf16", action="store_true", help="autocast; Keras takes no part")
+    parser.add_argument("--results", type=pathlib.Path, default=results.RESULTS)
     options = parser.parse_args()
-    arguments = [str(options.batch), str(options.size), str(options.steps)]
-    ours = Contestant(sys.executable, "worker_ours.py", arguments)
-    keras = Contestant(keras_python(cache_dir()), "worker_keras.py", arguments)
-    for _ in range(options.rounds):
-        ours.turn()
-        keras.turn()
-    date = time.strftime("%Y-%m-%d", time.gmtime())
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    print(f"training step, batch {options.batch}, {options.size} px, float32, ms; {date}")
-    print(f"{machine}; {options.rounds} rounds of {options.steps} steps")
-    print("| | min | q1 | median | q3 | peak GiB | start s |\n|---|---|---|---|---|---|---|")
-    print(ours.row(), keras.row(), sep="\n")
-    pairs = [a / b for a, b in zip(ours.times, keras.times, strict=True)]
-    low, median, high = statistics.quantiles(pairs, n=4)
-    medians = statistics.median(ours.times) / statistics.median(keras.times)
-    minima = min(ours.times) / min(keras.times)
-    print(
-        f"ours / Keras: of medians {medians:.2f}, of minima {minima:.2f}, "
-        f"pair by pair {low:.2f} {median:.2f} {high:.2f} (quartiles)"
-    )
+    if options.size % 32 or options.rounds < 1:
+        parser.error("--size: a multiple of 32; --rounds: 1 or more")
+    found, versions, parameters = run(options)
+    if len(parameters) != 1:
+        raise SystemExit(f"the networks differ: {sorted(parameters)} parameters")
+    steps = TrainConfig().steps_per_dispatch
+    parts = [
+        "## Against Keras and PyTorch" + (", bfloat16" if options.bf16 else ""),
+        f"{results.provenance()} {versions}; {options.rounds} rounds.",
+        METHOD.format(parameters=parameters.pop(), steps=steps),
+        *([BF16] if options.bf16 else [report.bars(found), report.MET]),
+        *(measured.text() for measured in found),
+        f"### What is counted\n\n{costs.COUNTED}",
+    ]
+    text = "\n\n".join(part.strip("\n") for part in parts)
+    results.write_section(options.results, "versus-bf16" if options.bf16 else "versus", text)
 
 
 if __name__ == "__main__":

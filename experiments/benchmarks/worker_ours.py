@@ -1,50 +1,65 @@
-"""This package, timed on request: the training step of paper 1's experiment.
+"""This package, timed on request: the training step of paper 1's experiment, and prediction.
 
-Started by versus.py; reads "go" and answers with milliseconds a step.
+Images arrive as the package keeps them, uint8; scaling is part of what is timed, and so is handing
+them to the compiled call.
 """
 
 import functools
-import json
-import sys
-import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import protocol
 
 from msa_flax import api
 from msa_flax.config import Config, ModelConfig
-from msa_flax.models import create_model
+from msa_flax.models import create_model, fold_batch_norm
 from msa_flax.training import steps
 from msa_flax.training.optim import create_optimizer
-from msa_flax.training.record import peak_memory_gib
 from msa_flax.training.state import create_state
 
 
 def main() -> None:
     """Answers requests until its input ends."""
-    batch, size, count = (int(value) for value in sys.argv[1:])
+    options = protocol.options()
     config = Config(model=ModelConfig(pretrained="none"))
     model = create_model(config.model)
-    optimizer = create_optimizer(config.optim, total_steps=1)
-    state = create_state(api.initialise(model, image_size=size, seed=0), optimizer)
-    step = steps.make_train_step(model, optimizer, api.scaler(config), seed=0)
-    train_steps = jax.jit(
-        steps.repeat(step), donate_argnums=0, compiler_options=steps.compiler_options()
+    initialise = functools.partial(api.initialise, model, image_size=options.size, seed=0)
+    scale = api.scaler(config, dtype=jnp.bfloat16 if options.bf16 else jnp.float32)
+
+    def train(batch: int, count: int) -> protocol.Turn:
+        optimizer = create_optimizer(config.optim, total_steps=1)
+        state = create_state(initialise(), optimizer)
+        step = steps.make_train_step(model, optimizer, scale, seed=0)
+        train_steps = steps.compiled_train_steps(step)
+        grey, label = protocol.grey_images(batch, options.size), protocol.labels(batch)
+        data = {
+            "image": np.stack([grey] * count),
+            "label": np.stack([label] * count),
+            "weight": np.ones((count, batch), np.float32),
+        }
+
+        def work() -> None:
+            nonlocal state
+            state, _ = jax.block_until_ready(train_steps(state, data, count))
+
+        return lambda: protocol.timed(work, units=count)
+
+    def infer(batch: int, count: int) -> protocol.Turn:
+        predict_step = jax.jit(
+            steps.make_predict_step(model, scale), compiler_options=steps.compiler_options()
+        )
+        variables = jax.device_put(fold_batch_norm(initialise()))
+        grey = protocol.grey_images(batch, options.size)
+        return lambda: protocol.timed(lambda: np.asarray(predict_step(variables, grey)), count)
+
+    device = jax.devices()[0]
+    protocol.serve(
+        {"train": train, "infer": infer},
+        versions={"jax": jax.__version__, "device": device.device_kind},
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(initialise))),
+        device_gib=lambda: (device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30,
     )
-    rng = np.random.default_rng(0)
-    data = {
-        "image": rng.integers(0, 256, (count, batch, size, size), dtype=np.uint8),
-        "label": rng.integers(0, 2, (count, batch)).astype(np.float32),
-        "weight": np.ones((count, batch), np.float32),
-    }
-    run = functools.partial(train_steps, batches=data, count=count)
-    state, _ = jax.block_until_ready(run(state))
-    print(json.dumps({"ready": f"msa_flax, jax {jax.__version__}"}), flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        state, _ = jax.block_until_ready(run(state))
-        taken = (time.perf_counter() - began) / count * 1e3
-        print(json.dumps({"ms": taken, "peak_gib": peak_memory_gib()}), flush=True)
 
 
 main()

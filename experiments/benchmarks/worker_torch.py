@@ -1,0 +1,93 @@
+"""PyTorch, timed on request: channels_last, eager or compiled, in its own environment.
+
+--form "frozen" is ``torch.compile`` with the weights as constants, which is how its authors
+recommend predicting on a CPU. With --bf16 the forward pass is autocast.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+
+import protocol
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch_network import Network
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main() -> None:
+    """Answers requests until its input ends."""
+    options = protocol.options("eager", "compile", "frozen")
+    torch.manual_seed(0)
+    torch._inductor.config.freezing = options.form == "frozen"
+    compiled = torch.compile if options.form != "eager" else lambda function: function
+    autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=options.bf16)
+
+    def network() -> Network:
+        return Network().to(DEVICE, memory_format=torch.channels_last)
+
+    def images(batch: int) -> torch.Tensor:
+        ready = torch.from_numpy(protocol.ready_images(batch, options.size))
+        return ready.permute(0, 3, 1, 2).to(DEVICE, memory_format=torch.channels_last)
+
+    def train(batch: int, count: int) -> protocol.Turn:
+        model = network().train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
+        x, y = images(batch), torch.from_numpy(protocol.labels(batch)).to(DEVICE)
+
+        @compiled
+        def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            with autocast:
+                logits = model(x)
+            return binary_cross_entropy_with_logits(logits.float(), y)
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss_of(x, y).backward()
+            optimizer.step()
+
+        return _turn(step, count)
+
+    def infer(batch: int, count: int) -> protocol.Turn:
+        model, x = network().eval(), images(batch)
+
+        @compiled
+        def predict(x: torch.Tensor) -> torch.Tensor:
+            with autocast:
+                return model(x)
+
+        @torch.inference_mode()
+        def work() -> None:
+            predict(x).cpu()
+
+        return lambda: protocol.timed(work, count)
+
+    counted = [t for name, t in Network().state_dict().items() if "num_batches" not in name]
+    protocol.serve(
+        {"train": train, "infer": infer},
+        versions={"PyTorch": torch.__version__},
+        parameters=sum(t.numel() for t in counted),
+        device_gib=_device_gib,
+    )
+
+
+def _turn(step: Callable[[], None], count: int) -> protocol.Turn:
+    if DEVICE == "cpu":
+        return lambda: protocol.timed(step, count)
+
+    def together() -> None:  # waiting for the GPU after every step would add to each
+        for _ in range(count):
+            step()
+        torch.cuda.synchronize()
+
+    return lambda: protocol.timed(together, units=count)
+
+
+def _device_gib() -> float:
+    return torch.cuda.max_memory_allocated() / 2**30 if DEVICE == "cuda" else 0.0
+
+
+with tempfile.TemporaryDirectory() as cache:  # an earlier run's must not shorten the compilation
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+    main()
