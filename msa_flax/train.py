@@ -8,7 +8,6 @@ The same command again continues where the run stopped, and says so where it is 
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 import logging
@@ -24,6 +23,8 @@ from msa_flax import __version__, cli
 from msa_flax.config import Config
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from msa_flax.data.examples import Examples
     from msa_flax.data.splits import Splits
     from msa_flax.training.monitor import TerminalMonitor
@@ -37,6 +38,14 @@ def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     cli.define_workdir(values, "folder of the run; made if it is not there")
     cli.define_config(values)
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0, where several train together",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("processes", None, "how many processes train together", flag_values=values)
+    flags.DEFINE_integer("process", None, "which of them this is, from 0", flag_values=values)
     flags.DEFINE_boolean(
         "print_config", False, "print the configuration as JSON and end", flag_values=values
     )
@@ -49,9 +58,10 @@ def main(args: SimpleNamespace) -> None:
         return
     workdir = cli.workdir(args, trained=False)
     args.config.validate()
-    from msa_flax.training import record
+    from msa_flax.training import devices, record
 
     record.check_workdir(workdir, args.config)
+    devices.join(args.coordinator, args.processes, args.process)
     run(workdir, args.config)
 
 
@@ -81,20 +91,25 @@ class Job:
 
 
 def run(workdir: Path, config: Config) -> None:
-    """Trains to the last epoch, or continues, then evaluates, explains and draws the figures."""
+    """Trains to the last epoch, or continues, then evaluates, explains and draws the figures.
+
+    Where several processes train together, the first one does all but the training by itself.
+    """
     from msa_flax import api
-    from msa_flax.training import memory, record
+    from msa_flax.training import devices, record
     from msa_flax.training.checkpoint import Checkpoints
 
     began = time.perf_counter()
     api.cache_compilations()
+    mesh, first = devices.mesh(config.train.batch_size), devices.is_first()
     job = _read_data(workdir, config)
-    state, train_steps, report = _build(job)
-    with _locked(workdir):
-        info = _record(job, report, time.perf_counter() - began)
-        _describe(job, report, state)
-        _draw_samples(job)
-        checkpoints = Checkpoints(workdir)
+    state, train_steps, report = _build(job, mesh)
+    with record.locked(workdir) if first else _quiet():
+        if first:
+            info = _record(job, report, time.perf_counter() - began)
+            _describe(job, report, state)
+            _draw_samples(job)
+        checkpoints = Checkpoints(workdir, read_only=not first)
         restored = checkpoints.restore_last(state)
         state, progress = restored if restored else (state, {})
         step, total = int(state.step), job.total_steps
@@ -103,15 +118,16 @@ def run(workdir: Path, config: Config) -> None:
         else:
             if restored:
                 log.info("continuing after step %d of %d", step, total)
-            monitor = _monitor(job, step)
+            monitor = _monitor(job, step, first)
+            loop = _loop(job, train_steps, checkpoints, monitor, first)
             try:
-                _loop(job, train_steps, checkpoints, monitor).run(state, progress)
+                loop.run(devices.replicate(mesh, state), progress)
             finally:
                 monitor.close()
-                info["seconds"]["train"] += monitor.seconds
-                info["peak_memory_gib"] = memory.peak_memory_gib()
-                record.write_json(workdir / "run.json", info)
-        _conclude(job)
+                if first:
+                    _record_training(job, info, monitor.seconds)
+        if first:
+            _conclude(job)
 
 
 def _read_data(workdir: Path, config: Config) -> Job:
@@ -127,13 +143,13 @@ def _read_data(workdir: Path, config: Config) -> Job:
     return Job(workdir=workdir, config=config, examples=examples, splits=splits, stamps=stamps)
 
 
-def _build(job: Job) -> tuple["TrainState", Any, "WeightsReport | None"]:
+def _build(job: Job, mesh: "Mesh") -> tuple["TrainState", Any, "WeightsReport | None"]:
     """Returns the initial state, the compiled training steps, and what weights were loaded."""
     import jax.numpy as jnp
 
     from msa_flax import api
     from msa_flax.models import create_model
-    from msa_flax.training import optim, steps
+    from msa_flax.training import devices, optim, steps
     from msa_flax.training.state import create_state
 
     config, freeze = job.config, job.config.train.freeze_backbone
@@ -146,7 +162,12 @@ def _build(job: Job) -> tuple["TrainState", Any, "WeightsReport | None"]:
     train_step = steps.make_train_step(
         model, optimizer, scale, seed=config.train.seed, freeze_backbone=freeze
     )
-    return create_state(variables, optimizer), steps.compiled_train_steps(train_step), report
+    compiled = steps.compiled_train_steps(train_step, devices.replicated(mesh))
+
+    def train_steps(state: "TrainState", batches: Any, count: int) -> Any:
+        return compiled(state, devices.split(mesh, batches), count)
+
+    return create_state(variables, optimizer), train_steps, report
 
 
 def _record(job: Job, report: "WeightsReport | None", seconds: float) -> dict[str, Any]:
@@ -179,11 +200,22 @@ def _record(job: Job, report: "WeightsReport | None", seconds: float) -> dict[st
     return info
 
 
-def _loop(job: Job, train_steps: Any, checkpoints: Any, monitor: "TerminalMonitor") -> Any:
+def _record_training(job: Job, info: dict[str, Any], seconds: float) -> None:
+    from msa_flax.training import memory, record
+
+    info["seconds"]["train"] += seconds
+    info["peak_memory_gib"] = memory.peak_memory_gib()
+    record.write_json(job.workdir / "run.json", info)
+
+
+def _loop(
+    job: Job, train_steps: Any, checkpoints: Any, monitor: "TerminalMonitor", first: bool
+) -> Any:
     from msa_flax import api
     from msa_flax.data import pipeline
     from msa_flax.evaluation.predictions import predict_logits
     from msa_flax.models import create_model
+    from msa_flax.training import devices
     from msa_flax.training.loop import Loop, loss_and_accuracy
 
     config, splits = job.config, job.splits
@@ -192,7 +224,7 @@ def _loop(job: Job, train_steps: Any, checkpoints: Any, monitor: "TerminalMonito
     predict_step = api.compiled_predict_step(create_model(config.model), config)
 
     def validate(variables: Any) -> dict[str, float]:
-        predict = functools.partial(predict_step, variables)
+        predict = functools.partial(predict_step, devices.local(variables))
         logits = predict_logits(predict, validation.images, batch_size=config.eval.batch_size)
         return loss_and_accuracy(validation.label, logits)
 
@@ -217,16 +249,17 @@ def _loop(job: Job, train_steps: Any, checkpoints: Any, monitor: "TerminalMonito
         checkpoints=checkpoints,
         monitor=monitor,
         describe=lambda rows: training.example_id[rows].tolist(),
+        writes=first,
     )
 
 
-def _monitor(job: Job, step: int) -> "TerminalMonitor":
+def _monitor(job: Job, step: int, first: bool) -> "TerminalMonitor":
     from clu import metric_writers
 
     from msa_flax.training.monitor import TerminalMonitor
 
     return TerminalMonitor(
-        metric_writers.SummaryWriter(str(job.workdir)),
+        metric_writers.SummaryWriter(str(job.workdir)) if first else metric_writers.MultiWriter([]),
         start_step=step,
         steps_per_epoch=job.steps_per_epoch,
         epochs=job.config.train.epochs,
@@ -295,17 +328,10 @@ def _draw_samples(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Makes the workdir and keeps a second trainer out of it for as long as this one runs."""
-    from msa_flax.training.record import WorkdirError
-
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise WorkdirError(f"another process is training in {workdir}; wait for it") from error
-        yield
+def _quiet() -> Iterator[None]:
+    """Leaves the telling to the first process."""
+    log.setLevel(logging.WARNING)
+    yield
 
 
 def _log_to_file(workdir: Path) -> None:

@@ -179,11 +179,20 @@ def digest(tree: PyTree) -> str:
 
 
 def _manager(folder: Path, *, keep: int, read_only: bool) -> ocp.CheckpointManager:
+    # Where several processes train together, one writes and each reads, without waiting for others.
+    me = jax.process_index() if jax.process_count() > 1 else None
+    if me is not None and not read_only:
+        folder.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else keep,
-        create=not read_only,
+        create=not read_only and me is None,
         read_only=read_only,
         enable_async_checkpointing=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions()
+        if me is None
+        else ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+        ),
     )
     return ocp.CheckpointManager(folder, options=options)
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from msa_flax.training import devices
 from msa_flax.training.checkpoint import Checkpoints, Progress
 from msa_flax.training.state import TrainState
 from msa_flax.training.steps import Batch
@@ -64,6 +65,7 @@ class Loop:
         checkpoints: the workdir's checkpoints.
         monitor: what shows progress.
         describe: row numbers of a batch -> names, for error messages.
+        writes: whether this process writes files; one of those that train together does.
     """
 
     train_steps: Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Any]]]
@@ -75,6 +77,7 @@ class Loop:
     checkpoints: Checkpoints
     monitor: Monitor
     describe: Callable[[np.ndarray], list[str]] = field(default=lambda rows: [str(r) for r in rows])
+    writes: bool = True
 
     def run(self, state: TrainState, progress: Progress) -> TrainState:
         """Trains from ``state`` to the last epoch and returns the final state.
@@ -88,7 +91,8 @@ class Loop:
         step = int(state.step)
         totals = progress.get("totals", _zero_totals())
         best = progress.get("best", {"loss": math.inf, "step": -1})
-        _keep_rows(self.workdir / "metrics.jsonl", step)
+        if self.writes:
+            _keep_rows(self.workdir / "metrics.jsonl", step)
         with _noted_signals() as received:
             while step < self.epochs * self.steps_per_epoch:
                 epoch, done = divmod(step, self.steps_per_epoch)
@@ -99,14 +103,15 @@ class Loop:
                     self._check_finite(totals, batch, step, count)
                     step += count
                     self.monitor.dispatch(step, totals, time.perf_counter() - began)
-                    if received and step % self.steps_per_epoch:
+                    stopped = devices.agree(received[0] if received else 0)
+                    if stopped and step % self.steps_per_epoch:
                         self._save(state, totals, best)
-                        raise InterruptedRunError(received[0], step)
+                        raise InterruptedRunError(stopped, step)
                 best = self._end_epoch(state, epoch, step, totals, best)
                 totals = _zero_totals()
                 self._save(state, totals, best)
-                if received:
-                    raise InterruptedRunError(received[0], step)
+                if stopped:
+                    raise InterruptedRunError(stopped, step)
         return state
 
     def _end_epoch(
@@ -117,18 +122,22 @@ class Loop:
             {"step": step, "epoch": epoch + 1, "split": split, **values}
             for split, values in scores.items()
         ]
-        with (self.workdir / "metrics.jsonl").open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+        if self.writes:
+            with (self.workdir / "metrics.jsonl").open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+                file.flush()
+                os.fsync(file.fileno())
         self.monitor.epoch(step, rows)
         if scores["validation"]["loss"] < best["loss"]:
             best = {"loss": scores["validation"]["loss"], "step": step}
-            self.checkpoints.save_best(state, {"best": best})
+            if self.writes:
+                self.checkpoints.save_best(devices.local(state), {"best": best})
         return best
 
     def _save(self, state: TrainState, totals: dict[str, float], best: Row) -> None:
-        self.checkpoints.save_last(state, {"totals": totals, "best": best})
+        if self.writes:
+            progress = {"totals": totals, "best": best}
+            self.checkpoints.save_last(devices.local(state), progress)
 
     def _check_finite(self, totals: dict[str, float], batch: Batch, step: int, count: int) -> None:
         if math.isfinite(totals["loss"]):

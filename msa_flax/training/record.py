@@ -1,11 +1,14 @@
 """What a run must say of itself to be believed: ``config.json`` and ``run.json``."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,18 @@ def environment() -> dict[str, Any]:
         "devices": [str(device) for device in jax.devices()],
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes the workdir and keeps a second trainer out of it for as long as this one runs."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise WorkdirError(f"another process is training in {workdir}; wait for it") from error
+        yield
 
 
 def _get(values: dict[str, Any], path: str) -> Any:

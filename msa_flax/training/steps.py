@@ -99,13 +99,23 @@ def repeat(
 
 def compiled_train_steps(
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]],
+    sharding: jax.sharding.Sharding | None = None,
 ) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Sums]]:
     """Returns ``repeat(train_step)``, compiled at the first call for arguments like its own.
 
     The state given to it is used up (donated). The compiler's memory is given back before the first
     step is made.
+
+    Args:
+        train_step: from :func:`make_train_step`.
+        sharding: of the new state and the sums; default is what XLA chooses.
     """
-    steps = jax.jit(repeat(train_step), donate_argnums=0, compiler_options=compiler_options())
+    steps = jax.jit(
+        repeat(train_step),
+        donate_argnums=0,
+        out_shardings=sharding,
+        compiler_options=compiler_options(),
+    )
     compiled: Any = None
 
     def train_steps(state: TrainState, batches: Batch, count: Any) -> tuple[TrainState, Sums]:
