@@ -157,7 +157,7 @@ def _shifted_backward(
 
 
 def _quotients(offset: int, length: int, stride: int) -> tuple[int, int]:
-    """Returns the first of the numbers y // stride for y in offset ... offset + length - 1."""
+    """Returns the first of y // stride for y = offset ... offset + length - 1, and how many."""
     first = offset // stride
     return first, (offset + length - 1) // stride - first + 1
 
@@ -172,12 +172,11 @@ def _shifted_kernel_gradient(
     nine shifted copies of x, to memory.
     """
     wide = jnp.promote_types(padded.dtype, jnp.float32)
+    x, g = padded.astype(wide), g.astype(wide)
 
     def tap(i: int, j: int) -> Array:
         rows = slice(i, i + (height - 1) * stride + 1, stride)
-        terms = [
-            (padded[:, rows, x * stride + j] * g[:, :height, x]).astype(wide) for x in range(width)
-        ]
+        terms = [x[:, rows, w * stride + j] * g[:, :height, w] for w in range(width)]
         pieces = [_total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
         return _total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
 
