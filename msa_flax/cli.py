@@ -109,6 +109,16 @@ def workdir(args: SimpleNamespace, *, trained: bool) -> Path:
     return path
 
 
+def log_to_file(path: Path) -> None:
+    """Logs into a file too, and there what is too long for the terminal (``msa_flax.file``)."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("msa_flax").addHandler(handler)
+    quiet = logging.getLogger("msa_flax.file")
+    quiet.propagate = False
+    quiet.addHandler(handler)
+
+
 def _define(define: Define, argv: Sequence[str], values: flags.FlagValues) -> flags.FlagValues:
     # The configuration flag looks for overrides in sys.argv already when it is defined.
     before, sys.argv = sys.argv, list(argv)

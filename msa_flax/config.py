@@ -57,7 +57,7 @@ class DataConfig:
     group_pattern: str = r"^CSFDV\d+(?P<group>B\d+)"  # CT series or patient
     allow_leakage: bool = False  # True: run even though copies of one slice cross the split (ours)
     on_bad_file: str = "error"  # "error" | "skip": what an undecodable file does (ours)
-    phantom_patients: int = 240  # simulated patients of source "phantom" (ours)
+    phantom_patients: int = 360  # simulated patients of source "phantom" (ours)
     phantom_seed: int = 0  # the phantom's own seed: train.seed leaves its images alone (ours)
 
 

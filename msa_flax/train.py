@@ -4,6 +4,8 @@ Without --config the embedded default runs: a narrow MSA-CSpineNet on a syntheti
 phantom, in a few minutes, with no network and no data of yours. The paper's experiment on images in
 DIR/{train,val}/{fracture,normal}/ is --config=experiments/paper1_msa.py --config.data.root=DIR.
 The same command again continues where the run stopped, and says so where it is finished.
+All devices share a batch. So do several processes, each started with the same command and with
+--coordinator, --processes and --process; process 0 alone writes.
 """
 
 import contextlib
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from msa_flax.data.examples import Examples
     from msa_flax.data.splits import Splits
+    from msa_flax.training.checkpoint import Checkpoints
+    from msa_flax.training.loop import Loop, Monitor
     from msa_flax.training.monitor import TerminalMonitor
     from msa_flax.training.state import TrainState
     from msa_flax.weights import WeightsReport
@@ -39,13 +43,10 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_workdir(values, "folder of the run; made if it is not there")
     cli.define_config(values)
     flags.DEFINE_string(
-        "coordinator",
-        None,
-        "HOST:PORT of process 0, where several train together",
-        flag_values=values,
+        "coordinator", None, "HOST:PORT of process 0, where several train", flag_values=values
     )
-    flags.DEFINE_integer("processes", None, "how many processes train together", flag_values=values)
-    flags.DEFINE_integer("process", None, "which of them this is, from 0", flag_values=values)
+    flags.DEFINE_integer("processes", None, "how many train together", flag_values=values)
+    flags.DEFINE_integer("process", None, "which one this is, from 0", flag_values=values)
     flags.DEFINE_boolean(
         "print_config", False, "print the configuration as JSON and end", flag_values=values
     )
@@ -58,10 +59,14 @@ def main(args: SimpleNamespace) -> None:
         return
     workdir = cli.workdir(args, trained=False)
     args.config.validate()
-    from msa_flax.training import devices, record
+    from msa_flax.training import hosts, record
 
-    record.check_workdir(workdir, args.config)
-    devices.join(args.coordinator, args.processes, args.process)
+    hosts.join(args.coordinator, args.processes, args.process)
+    with hosts.together():
+        if hosts.is_first():
+            record.check_workdir(workdir, args.config)
+        else:
+            log.setLevel(logging.ERROR)
     run(workdir, args.config)
 
 
@@ -96,38 +101,58 @@ def run(workdir: Path, config: Config) -> None:
     Where several processes train together, the first one does all but the training by itself.
     """
     from msa_flax import api
-    from msa_flax.training import devices, record
+    from msa_flax.training import devices, hosts, record
     from msa_flax.training.checkpoint import Checkpoints
 
     began = time.perf_counter()
+    hosts.check_same("the configuration", json.dumps(config.to_dict()))
+    mesh = devices.mesh(config.train.batch_size)
     api.cache_compilations()
-    mesh, first = devices.mesh(config.train.batch_size), devices.is_first()
-    job = _read_data(workdir, config)
-    state, train_steps, report = _build(job, mesh)
-    with record.locked(workdir) if first else _quiet():
-        if first:
-            info = _record(job, report, time.perf_counter() - began)
-            _describe(job, report, state)
-            _draw_samples(job)
-        checkpoints = Checkpoints(workdir, read_only=not first)
-        restored = checkpoints.restore_last(state)
+    with hosts.together():
+        job = _read_data(workdir, config)
+    hosts.check_same("the images", job.examples.fingerprint)
+    with contextlib.ExitStack() as held:
+        with hosts.together():
+            state, train_steps, report = _build(job, mesh)
+            if hosts.is_first():
+                held.enter_context(record.locked(workdir))
+                _record(job, report, time.perf_counter() - began)
+                _describe(job, report, state)
+                _draw_samples(job)
+            checkpoints = Checkpoints(workdir, read_only=not hosts.is_first())
+            restored = checkpoints.restore_last(state) if hosts.is_first() else None
         state, progress = restored if restored else (state, {})
+        state = devices.replicate(mesh, hosts.share(state))
         step, total = int(state.step), job.total_steps
         if step >= total:
             log.info("training is finished: %d of %d steps are done", step, total)
         else:
-            if restored:
+            if step:
                 log.info("continuing after step %d of %d", step, total)
-            monitor = _monitor(job, step, first)
-            loop = _loop(job, train_steps, checkpoints, monitor, first)
-            try:
-                loop.run(devices.replicate(mesh, state), progress)
-            finally:
-                monitor.close()
-                if first:
-                    _record_training(job, info, monitor.seconds)
-        if first:
-            _conclude(job)
+            _train(job, train_steps, checkpoints, state, progress)
+        with hosts.together():
+            if hosts.is_first():
+                _conclude(job)
+
+
+def _train(
+    job: Job, train_steps: Any, checkpoints: "Checkpoints", state: "TrainState", progress: Any
+) -> None:
+    """Runs the loop and records what it took, however it ends."""
+    from msa_flax.training import hosts, memory, record
+    from msa_flax.training.monitor import NoMonitor
+
+    began = time.perf_counter()
+    monitor = _monitor(job, int(state.step)) if hosts.is_first() else NoMonitor()
+    try:
+        _loop(job, train_steps, checkpoints, monitor).run(state, progress)
+    finally:
+        monitor.close()
+        if hosts.is_first():
+            path = job.workdir / "run.json"
+            info = record.read_json(path)
+            info["seconds"]["train"] += time.perf_counter() - began
+            record.write_json(path, info | {"peak_memory_gib": memory.peak_memory_gib()})
 
 
 def _read_data(workdir: Path, config: Config) -> Job:
@@ -170,8 +195,8 @@ def _build(job: Job, mesh: "Mesh") -> tuple["TrainState", Any, "WeightsReport | 
     return create_state(variables, optimizer), train_steps, report
 
 
-def _record(job: Job, report: "WeightsReport | None", seconds: float) -> dict[str, Any]:
-    """Writes config.json, run.json and splits.csv; returns what run.json holds."""
+def _record(job: Job, report: "WeightsReport | None", seconds: float) -> None:
+    """Writes config.json, run.json and splits.csv."""
     from msa_flax.training import record
 
     earlier = record.read_json(job.workdir / "run.json")
@@ -197,25 +222,14 @@ def _record(job: Job, report: "WeightsReport | None", seconds: float) -> dict[st
     record.write_json(job.workdir / "config.json", {"config": job.config.to_dict()})
     record.write_json(job.workdir / "run.json", info)
     job.splits.write(job.workdir / "splits.csv")
-    return info
 
 
-def _record_training(job: Job, info: dict[str, Any], seconds: float) -> None:
-    from msa_flax.training import memory, record
-
-    info["seconds"]["train"] += seconds
-    info["peak_memory_gib"] = memory.peak_memory_gib()
-    record.write_json(job.workdir / "run.json", info)
-
-
-def _loop(
-    job: Job, train_steps: Any, checkpoints: Any, monitor: "TerminalMonitor", first: bool
-) -> Any:
+def _loop(job: Job, train_steps: Any, checkpoints: "Checkpoints", monitor: "Monitor") -> "Loop":
     from msa_flax import api
     from msa_flax.data import pipeline
     from msa_flax.evaluation.predictions import predict_logits
     from msa_flax.models import create_model
-    from msa_flax.training import devices
+    from msa_flax.training import devices, hosts
     from msa_flax.training.loop import Loop, loss_and_accuracy
 
     config, splits = job.config, job.splits
@@ -249,17 +263,17 @@ def _loop(
         checkpoints=checkpoints,
         monitor=monitor,
         describe=lambda rows: training.example_id[rows].tolist(),
-        writes=first,
+        writes=hosts.is_first(),
     )
 
 
-def _monitor(job: Job, step: int, first: bool) -> "TerminalMonitor":
+def _monitor(job: Job, step: int) -> "TerminalMonitor":
     from clu import metric_writers
 
     from msa_flax.training.monitor import TerminalMonitor
 
     return TerminalMonitor(
-        metric_writers.SummaryWriter(str(job.workdir)) if first else metric_writers.MultiWriter([]),
+        metric_writers.SummaryWriter(str(job.workdir)),
         start_step=step,
         steps_per_epoch=job.steps_per_epoch,
         epochs=job.config.train.epochs,
@@ -289,7 +303,7 @@ def _describe(job: Job, report: "WeightsReport | None", state: "TrainState") -> 
 
     from msa_flax.data import splits as splitting
 
-    _log_to_file(job.workdir)
+    cli.log_to_file(job.workdir / "train.log")
     log.info("%s: %s", job.config.name, cli.NOTICE)
     if job.config.data.source == "phantom":
         log.info("data: a synthetic phantom; a result on it says nothing about patients")
@@ -325,23 +339,6 @@ def _draw_samples(job: Job) -> None:
         job.config.data.classes,
         stamps=job.stamps,
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leaves the telling to the first process."""
-    log.setLevel(logging.WARNING)
-    yield
-
-
-def _log_to_file(workdir: Path) -> None:
-    handler = logging.FileHandler(workdir / "train.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
-    # What is too long for the terminal goes to the file alone.
-    quiet = logging.getLogger("msa_flax.file")
-    quiet.propagate = False
-    quiet.addHandler(handler)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ class Checkpoints:
     ) -> None:
         manager = self._managers[which]
         items = {"variables": variables} | ({"optimizer": optimizer} if optimizer else {})
+        items = jax.device_get(items)  # a checkpoint knows nothing of devices and processes
         digests = {name: digest(tree) for name, tree in items.items()}
         if step in manager.all_steps():  # a run killed after saving does the same step again
             manager.delete(step)
@@ -135,16 +136,16 @@ class Checkpoints:
         self, which: str, step: int, item: str, like: PyTree, progress: Progress
     ) -> PyTree:
         folder = self.folder / which / str(step) / item
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        self._check_fit(folder, abstract)
+        self._check_fit(folder, like)
         try:
-            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
+            arrays = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(arrays)})
             tree = self._managers[which].restore(step, args=args)[item]
         except Exception as error:
             raise _DamagedError(f"{folder}: {type(error).__name__}: {error}") from error
         if digest(tree) != progress["digests"][item]:
             raise _DamagedError(f"{folder}: its values are not the ones that were saved")
-        return tree
+        return jax.tree.map(jax.numpy.asarray, tree)
 
     def _check_fit(self, folder: Path, like: PyTree) -> None:
         """Compares names and shapes with the checkpoint's own metadata, before reading arrays."""
@@ -179,19 +180,17 @@ def digest(tree: PyTree) -> str:
 
 
 def _manager(folder: Path, *, keep: int, read_only: bool) -> ocp.CheckpointManager:
-    # Where several processes train together, one writes and each reads, without waiting for others.
-    me = jax.process_index() if jax.process_count() > 1 else None
-    if me is not None and not read_only:
+    if not read_only:
         folder.mkdir(parents=True, exist_ok=True)
+    process = jax.process_index()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=None if read_only else keep,
-        create=not read_only and me is None,
+        create=False,
         read_only=read_only,
         enable_async_checkpointing=False,
-        multiprocessing_options=ocp.options.MultiprocessingOptions()
-        if me is None
-        else ocp.options.MultiprocessingOptions(
-            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+        # Of several processes that train together one has checkpoints; Orbax must not wait for all.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}
         ),
     )
     return ocp.CheckpointManager(folder, options=options)

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from msa_flax.training import devices
+from msa_flax.training import hosts
 from msa_flax.training.checkpoint import Checkpoints, Progress
 from msa_flax.training.state import TrainState
 from msa_flax.training.steps import Batch
@@ -64,8 +64,8 @@ class Loop:
         workdir: where ``metrics.jsonl`` and ``checkpoints/`` are written.
         checkpoints: the workdir's checkpoints.
         monitor: what shows progress.
-        describe: row numbers of a batch -> names, for error messages.
-        writes: whether this process writes files; one of those that train together does.
+        describe: row numbers of a batch (its "index", where it has one) -> names, for messages.
+        writes: whether this process validates and writes; of those that train together, one does.
     """
 
     train_steps: Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Any]]]
@@ -103,15 +103,16 @@ class Loop:
                     self._check_finite(totals, batch, step, count)
                     step += count
                     self.monitor.dispatch(step, totals, time.perf_counter() - began)
-                    stopped = devices.agree(received[0] if received else 0)
-                    if stopped and step % self.steps_per_epoch:
+                    number = hosts.first_signal(received)
+                    if number and step % self.steps_per_epoch:
                         self._save(state, totals, best)
-                        raise InterruptedRunError(stopped, step)
-                best = self._end_epoch(state, epoch, step, totals, best)
+                        raise InterruptedRunError(number, step)
+                if self.writes:
+                    best = self._end_epoch(state, epoch, step, totals, best)
                 totals = _zero_totals()
                 self._save(state, totals, best)
-                if stopped:
-                    raise InterruptedRunError(stopped, step)
+                if number := hosts.first_signal(received):
+                    raise InterruptedRunError(number, step)
         return state
 
     def _end_epoch(
@@ -122,27 +123,25 @@ class Loop:
             {"step": step, "epoch": epoch + 1, "split": split, **values}
             for split, values in scores.items()
         ]
-        if self.writes:
-            with (self.workdir / "metrics.jsonl").open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
+        with (self.workdir / "metrics.jsonl").open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
         self.monitor.epoch(step, rows)
         if scores["validation"]["loss"] < best["loss"]:
             best = {"loss": scores["validation"]["loss"], "step": step}
-            if self.writes:
-                self.checkpoints.save_best(devices.local(state), {"best": best})
+            self.checkpoints.save_best(state, {"best": best})
         return best
 
     def _save(self, state: TrainState, totals: dict[str, float], best: Row) -> None:
         if self.writes:
-            progress = {"totals": totals, "best": best}
-            self.checkpoints.save_last(devices.local(state), progress)
+            self.checkpoints.save_last(state, {"totals": totals, "best": best})
 
     def _check_finite(self, totals: dict[str, float], batch: Batch, step: int, count: int) -> None:
         if math.isfinite(totals["loss"]):
             return
-        names = self.describe(np.unique(np.asarray(batch["index"])[:count]))
+        rows = np.unique(np.asarray(batch["index"])[:count]) if "index" in batch else None
+        names = ["unnamed"] if rows is None else self.describe(rows)
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
         raise NonFiniteLossError(
             f"the loss became non-finite in steps {step + 1} to {step + count} (images: {shown}); "

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from typing import Any, Protocol, runtime_checkable
 
 from msa_flax.training.loop import Row
@@ -21,12 +20,21 @@ class MetricWriter(Protocol):
         """Writes what is buffered."""
 
 
-class TerminalMonitor:
-    """A progress bar on a terminal, plain lines elsewhere; scalars to a metric writer.
+class NoMonitor:
+    """Shows nothing: for a process that follows another one's lead."""
 
-    Attributes:
-        seconds: wall-clock time since the monitor was made.
-    """
+    def dispatch(self, step: int, sums: dict[str, float], seconds: float) -> None:
+        """Does nothing."""
+
+    def epoch(self, step: int, rows: list[Row]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class TerminalMonitor:
+    """A progress bar on a terminal, plain lines elsewhere; scalars to a metric writer."""
 
     def __init__(
         self,
@@ -38,7 +46,7 @@ class TerminalMonitor:
         batch_size: int,
         log_every: int,
     ) -> None:
-        self._writer, self._began, self._last = writer, time.perf_counter(), start_step
+        self._writer, self._last = writer, start_step
         self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
         self._epochs, self._log_every = epochs, log_every
         self._bar: Any = None
@@ -47,11 +55,6 @@ class TerminalMonitor:
 
             total = epochs * steps_per_epoch
             self._bar = tqdm(total=total, initial=start_step, unit="step", dynamic_ncols=True)
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds since the monitor was made."""
-        return time.perf_counter() - self._began
 
     def dispatch(self, step: int, sums: dict[str, float], seconds: float) -> None:
         """Shows the epoch's running loss and the speed of the last dispatch."""

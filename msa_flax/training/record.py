@@ -85,13 +85,18 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Makes the workdir and keeps a second trainer out of it for as long as this one runs."""
+    """Makes the workdir and keeps a second trainer out of it for as long as this one runs.
+
+    Raises:
+        WorkdirError: another one is at work.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / ".lock").open("w") as file:
         try:

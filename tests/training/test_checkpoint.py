@@ -126,3 +126,14 @@ def test_the_digest_depends_on_values_shapes_and_types():
     assert digest(a) != digest({"x": a["x"].reshape(2, 3)})
     assert digest(a) != digest({"x": a["x"].view(np.int32)})
     assert digest(a) != digest({"x": a["x"] + np.float32(1e-7)})
+
+
+def test_a_checkpoint_knows_nothing_of_the_devices_it_was_made_on(tmp_path):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state = jax.device_put(at_step(state_of(0), 7), whole)
+    Checkpoints(tmp_path).save_last(state, {})
+    assert not list(tmp_path.rglob("*sharding*"))
+    restored, _ = Checkpoints(tmp_path).restore_last(state_of(1))
+    same(restored, state)
+    assert {leaf.committed for leaf in jax.tree.leaves(restored)} == {False}

@@ -1,6 +1,8 @@
 """The loop: resuming changes nothing, whatever ended the run."""
 
+import dataclasses
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -135,6 +137,19 @@ def test_a_signal_leaves_a_checkpoint_and_the_run_continues(tmp_path, at, number
     assert monitor.steps[0] > at  # nothing is done twice
 
 
+def test_a_signal_during_validation_ends_the_run_after_it(tmp_path):
+    monitor = Silent()
+
+    def validate(variables):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": 1.0, "accuracy": 0.5}
+
+    loop = dataclasses.replace(make_loop(tmp_path, monitor), validate=validate)
+    with pytest.raises(InterruptedRunError, match=f"at step {STEPS_PER_EPOCH};"):
+        loop.run(fresh_state(), {})
+    assert monitor.steps[-1] == STEPS_PER_EPOCH
+
+
 def test_signal_handlers_are_put_back(tmp_path):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     start_or_continue(tmp_path, epochs=1)
@@ -169,6 +184,19 @@ def test_a_non_finite_loss_stops_with_steps_and_images(tmp_path):
         start_or_continue(tmp_path, steps=poisoned)
     assert "image 0, image 1" in str(caught.value)
     assert Checkpoints(tmp_path).restore_last(fresh_state())[0].step == 5
+
+
+def test_batches_without_an_index_are_trained_on_too(tmp_path):
+    def plain(epoch, start):
+        for batch, count in dispatches(epoch, start):
+            yield {"target": batch["target"]}, count
+
+    def poisoned(state, batch, count):
+        return train_steps(state, batch, count)[0], {"loss": math.nan, "correct": 0, "count": 1}
+
+    loop = dataclasses.replace(make_loop(tmp_path, steps=poisoned), dispatches=plain)
+    with pytest.raises(NonFiniteLossError, match="images: unnamed"):
+        loop.run(fresh_state(), {})
 
 
 def test_loss_and_accuracy_are_those_worked_out_by_hand():
