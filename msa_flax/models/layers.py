@@ -126,8 +126,13 @@ class BatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            statistics = (mean.value, variance.value)
-            gain, shift = ops.coefficients(*statistics, scale, bias, self.epsilon)
+            gain, shift = ops.coefficients(
+                jnp.asarray(mean.value),
+                jnp.asarray(variance.value),
+                jnp.asarray(scale),  # the variables that a caller gives may be NumPy's
+                jnp.asarray(bias),
+                self.epsilon,
+            )
             return jnp.clip(ops.affine(x, gain, shift), *bounds).astype(x.dtype)
         y, batch_mean, batch_variance = ops.normalize(x, scale, bias, self.epsilon, bounds)
         if not self.is_initializing():
