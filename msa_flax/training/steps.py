@@ -11,7 +11,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
-from msa_flax.training.memory import trim_memory
+from msa_flax.training.memory import keep_memory, trim_memory
 from msa_flax.training.state import TrainState
 
 Batch = dict[str, Any]  # arrays of NumPy or JAX
@@ -104,7 +104,7 @@ def compiled_train_steps(
     """Returns ``repeat(train_step)``, compiled at the first call for arguments like its own.
 
     The state given to it is used up (donated). The compiler's memory is given back before the first
-    step is made.
+    step is made, and from then on this process keeps what it frees.
 
     Args:
         train_step: from :func:`make_train_step`.
@@ -123,6 +123,7 @@ def compiled_train_steps(
         if compiled is None:
             compiled = steps.lower(state, batches, count).compile()
             trim_memory()
+            keep_memory()
         found: tuple[TrainState, Sums] = compiled(state, batches, count)
         return found
 
