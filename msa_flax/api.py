@@ -112,20 +112,26 @@ def load_keras(
     Args:
         model: from :func:`create_model`.
         path: ``.h5``, ``.weights.h5`` or ``.keras`` file of the same backbone.
-        backbone: key of ``msa_flax.weights.KERAS_RULES``.
+        backbone: key of ``msa_flax.weights.KERAS_FAMILIES``.
         image_size: pixels; any size the network takes gives the same variables.
         seed: of the initial values.
 
     Raises:
         WeightsError: names every tensor that is missing, unexpected or of another shape.
     """
-    arrays = weights.read(path, layers=weights.KERAS_LAYERS[backbone])
+    if backbone not in weights.KERAS_FAMILIES:
+        raise weights.WeightsError(
+            f"Keras has no {backbone}, and so no weights for it; expected one of "
+            f"{', '.join(sorted(weights.KERAS_FAMILIES))}, or model.pretrained 'none'"
+        )
+    family = weights.KERAS_FAMILIES[backbone]
+    arrays = weights.read(path, layers=family.layers)
     return weights.load(
         initialise(model, image_size=image_size, seed=seed),
         arrays,
-        weights.KERAS_RULES[backbone],
+        family.rules,
         initial=("attention", "classifier"),
-        ignore=("conv_preds",),
+        ignore=family.top,
         source=Path(path).name,
     )
 

@@ -23,9 +23,9 @@ class ConfigError(ValueError):
 class ModelConfig:
     """The network: backbone, optional multi-scale spatial attention, head."""
 
-    backbone: str = "mobilenet_v1"  # a key of msa_flax.models.BACKBONES (paper 1 §3.2.1)
+    backbone: str = "mobilenet_v1"  # a key of msa_flax.models.MODELS (paper 1 §3.2.1)
     alpha: float = 1.0  # width multiplier of MobileNet's channels (Keras default)
-    attention: str = "msa"  # "msa" | "none" (paper 1 §3.2.2; "none" is the ablation)
+    attention: str = "msa"  # "msa" (paper 1 §3.2.2) | "none" | "cbam": the ablation's (ours)
     kernel_sizes: tuple[int, ...] = (3, 5, 7)  # odd, pixels of the feature map (paper 1 §3.2.2)
     refine: str = (
         "none"  # "none" | "map" | "features": 1x1 refinement (paper 1 §3.2.2, no equation)
@@ -46,6 +46,8 @@ class DataConfig:
     preprocess: str = (
         "paper"  # "paper": 0..1 (paper 1 §3.1) | "native": as the backbone was trained
     )
+    equalize: str = "none"  # "none" | "histogram" (paper 2 §IV) | "clahe" (ours)
+    augment: str = "none"  # "none" (paper 1 §3.1) | "paper2": rotation, flip, scaling (its §V.B)
     protocol: str = "published"  # "published" (paper 1 §3.1) | "grouped" | "kfold" (ours)
     holdout_group: str = ""  # the group (CT series) that is the test set of protocol "grouped"
     fold: int = 0  # which fold is the test set of protocol "kfold", 0-based
@@ -68,7 +70,13 @@ class OptimConfig:
     name: str = "adam"  # "adam" (paper 1 §4) | "sgd"
     learning_rate: float = 1e-3  # per step, > 0 (Keras default)
     epsilon: float = 1e-7  # Adam's epsilon-hat (Keras default; optax and PyTorch differ)
-    schedule: str = "constant"  # "constant" (Keras default) | "cosine": to 0 over the whole run
+    # "constant" (Keras default) | "cosine": to 0 over the whole run | "plateau" (paper 2 §V.B)
+    schedule: str = "constant"
+    plateau_factor: float = 0.1  # the rate's on a plateau of the validation loss (Keras default)
+    plateau_patience: int = 2  # epochs without a lower validation loss that are a plateau (ours)
+    class_weights: str = (
+        "none"  # "none" | "balanced": both classes weigh as much in the loss (ours)
+    )
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -77,6 +85,7 @@ class TrainConfig:
 
     epochs: int = 15  # passes over the training split (paper 1 §4)
     batch_size: int = 16  # images a step (paper 1 §4)
+    early_stopping: int = 0  # epochs without a lower validation loss to stop at; 0: never (ours)
     freeze_backbone: bool = False  # True: backbone fixed, its BatchNorm in inference mode (ours)
     compute_dtype: str = "float32"  # "float32" | "bfloat16": parameters stay float32 (ours)
     steps_per_dispatch: int = 16  # steps in one compiled call; same numbers, less overhead (ours)
@@ -218,16 +227,19 @@ def _type_problems(config: Config) -> list[str]:
 
 
 _CHOICES = {
-    "model.attention": ("msa", "none"),
+    "model.attention": ("msa", "cbam", "none"),
     "model.refine": ("none", "map", "features"),
     "model.head": ("logit", "softmax2", "dense256"),
     "data.source": ("folder", "phantom"),
     "data.preprocess": ("paper", "native"),
+    "data.equalize": ("none", "histogram", "clahe"),
+    "data.augment": ("none", "paper2"),
     "data.protocol": ("published", "grouped", "kfold"),
     "data.on_bad_file": ("error", "skip"),
     "optim.name": ("adam", "sgd"),
     "train.compute_dtype": ("bfloat16", "float32"),
-    "optim.schedule": ("constant", "cosine"),
+    "optim.schedule": ("constant", "cosine", "plateau"),
+    "optim.class_weights": ("none", "balanced"),
 }
 
 
@@ -266,6 +278,14 @@ def _range_problems(config: Config) -> list[str]:
         ("data.phantom_seed", data.phantom_seed, 0 <= data.phantom_seed < 2**32, "0 .. 2**32 - 1"),
         ("optim.learning_rate", optim.learning_rate, optim.learning_rate > 0, "above 0"),
         ("optim.epsilon", optim.epsilon, optim.epsilon > 0, "above 0"),
+        (
+            "optim.plateau_factor",
+            optim.plateau_factor,
+            0 < optim.plateau_factor < 1,
+            "a factor in (0, 1)",
+        ),
+        ("optim.plateau_patience", optim.plateau_patience, optim.plateau_patience >= 1, "1+"),
+        ("train.early_stopping", train.early_stopping, train.early_stopping >= 0, "0 or more"),
         ("train.epochs", train.epochs, train.epochs >= 1, "1 or more"),
         ("train.batch_size", train.batch_size, train.batch_size >= 2, "2 or more (BatchNorm)"),
         ("train.steps_per_dispatch", train.steps_per_dispatch, train.steps_per_dispatch >= 1, "1+"),
@@ -292,10 +312,12 @@ def _combination_problems(config: Config) -> list[str]:
         )
     if data.protocol == "grouped" and not data.holdout_group:
         problems.append("data.holdout_group: protocol 'grouped' needs the group to hold out")
-    if model.attention == "none" and model.refine != "none":
-        problems.append("model.refine: there is no attention to refine with attention 'none'")
+    if model.attention != "msa" and model.refine != "none":
+        problems.append(f"model.refine: attention {model.attention!r} has no maps to refine")
     if config.train.freeze_backbone and model.pretrained == "none":
         problems.append("train.freeze_backbone: a frozen backbone needs pretrained weights")
+    if config.train.freeze_backbone and data.augment != "none":
+        problems.append("data.augment: a frozen backbone's features are computed once; use 'none'")
     for field, group in (("family_pattern", "family"), ("group_pattern", "group")):
         pattern = getattr(data, field)
         try:

@@ -48,7 +48,7 @@ def test_load_keras_fills_the_backbone_and_reports_it(keras_file):
     made = config(keras_file)
     model = msa_flax.create_model(made.model)
     variables, report = msa_flax.load_keras(model, keras_file, image_size=64)
-    arrays = weights.read(keras_file, layers=weights.KERAS_LAYERS["mobilenet_v1"])
+    arrays = weights.read(keras_file, layers=weights.KERAS_FAMILIES["mobilenet_v1"].layers)
     np.testing.assert_array_equal(
         variables["params"]["backbone"]["conv1"]["kernel"], arrays["conv1/kernel"]
     )

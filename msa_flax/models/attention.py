@@ -50,3 +50,26 @@ class MultiScaleSpatialAttention(nn.Module):
             out = PointwiseConv(features.shape[-1], name="refine")(out)
             out = out + bias.astype(out.dtype)[None, None, None]
         return out
+
+
+class SpatialAttention(nn.Module):
+    """The spatial half of CBAM (Woo et al. 2018, Eq. 5): what paper 1's block is a variant of.
+
+    One 7 x 7 convolution without bias, as printed there; its authors' code adds a BatchNorm. The
+    map is sown as the intermediate ``attention_7``.
+
+    Attributes:
+        kernel_size: of the convolution.
+    """
+
+    kernel_size: int = 7
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Returns the feature map weighted by its attention map."""
+        average = jnp.mean(features, axis=-1, keepdims=True)
+        maximum = jnp.max(features, axis=-1, keepdims=True)
+        k, descriptor = self.kernel_size, jnp.concatenate([average, maximum], axis=-1)
+        attention = nn.sigmoid(Conv(1, k, use_bias=False, name=f"conv_{k}")(descriptor))
+        self.sow("intermediates", f"attention_{k}", attention[..., 0])
+        return attention * features

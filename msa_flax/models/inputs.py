@@ -5,8 +5,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-# What each backbone was pretrained with, by Keras's names: "tf" is -1..1.
-NATIVE_SCALING = {"mobilenet_v1": "tf"}
+# What each backbone was pretrained with, by Keras's names: "tf" is -1..1, "caffe" subtracts the
+# means below from blue, green and red in 0..255, "none" is 0..255, which such a network scales itself.
+NATIVE_SCALING = {
+    "mobilenet_v1": "tf",
+    "mobilenet_v2": "tf",
+}
+CAFFE_MEANS = (103.939, 116.779, 123.68)  # of ImageNet's blue, green and red
 
 
 def scale_images(
@@ -22,8 +27,12 @@ def scale_images(
         dtype: of the result, and so of everything that the network computes from it.
     """
     x = images.astype(jnp.float32)
-    if preprocess == "paper":
+    scaling = "0..1" if preprocess == "paper" else NATIVE_SCALING[backbone]
+    if scaling == "0..1":
         x = x / 255.0
-    elif NATIVE_SCALING[backbone] == "tf":
+    elif scaling == "tf":
         x = x / 127.5 - 1.0
-    return jnp.broadcast_to(x.astype(dtype)[..., None], (*x.shape, 3))
+    colours = jnp.broadcast_to(x.astype(dtype)[..., None], (*x.shape, 3))
+    if scaling == "caffe":
+        colours = colours - jnp.asarray(CAFFE_MEANS, dtype)[None, None, None]
+    return colours

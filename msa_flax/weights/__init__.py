@@ -3,11 +3,10 @@
 from msa_flax.weights.cache import cache_dir, imagenet_path
 from msa_flax.weights.keras_file import WeightsError, read, tensors_hash
 from msa_flax.weights.load import WeightsReport, export, load
-from msa_flax.weights.rules import KERAS_LAYERS, KERAS_RULES
+from msa_flax.weights.rules import KERAS_FAMILIES
 
 __all__ = [
-    "KERAS_LAYERS",
-    "KERAS_RULES",
+    "KERAS_FAMILIES",
     "WeightsError",
     "WeightsReport",
     "cache_dir",

@@ -49,7 +49,7 @@ def load(
     Args:
         variables: the model's tree; gives paths and shapes, and the values of what is kept.
         arrays: Keras name to array, from :func:`msa_flax.weights.keras_file.read`.
-        rules: the backbone's table in :data:`msa_flax.weights.rules.KERAS_RULES`.
+        rules: the backbone's table in :data:`msa_flax.weights.KERAS_FAMILIES`.
         initial: beginnings of paths inside the collections ("attention", "classifier") that keep
             their value.
         ignore: Keras layers or tensors ("conv_preds", "head/bias") that may stay unused.

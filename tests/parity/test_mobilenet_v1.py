@@ -15,10 +15,10 @@ import pytest
 
 from msa_flax.config import ModelConfig
 from msa_flax.models import ImageNetClassifier, MobileNetV1, create_model, layers, mobilenet_v1, ops
-from msa_flax.weights import KERAS_RULES, load, read
+from msa_flax.weights import KERAS_FAMILIES, load, read
 from msa_flax.weights.rules import Rule
 
-RULES = KERAS_RULES["mobilenet_v1"]
+RULES = KERAS_FAMILIES["mobilenet_v1"].rules
 LAYERS = ["conv1", *(f"conv_{kind}_{i}" for i in range(1, 14) for kind in ("dw", "pw"))]
 OURS = ("attention", "classifier")
 

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from msa_flax.weights import KERAS_FAMILIES
 from msa_flax.weights.cache import KNOWN
 from msa_flax.weights.keras_file import WeightsError, read, tensors_hash
-from msa_flax.weights.rules import KERAS_LAYERS
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_file_without_layer_names_needs_the_table_of_layers(model, truth, tmp_
     strip_names(path, container=container)
     with pytest.raises(WeightsError, match="expected the name of the layer"):
         read(path)
-    assert_same(read(path, layers=KERAS_LAYERS["mobilenet_v1"]), truth)
+    assert_same(read(path, layers=KERAS_FAMILIES["mobilenet_v1"].layers), truth)
 
 
 def test_a_keras_file_without_layer_names_takes_them_from_its_configuration(model, truth, tmp_path):

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
+from msa_flax.weights import KERAS_FAMILIES
 from msa_flax.weights.keras_file import WeightsError, tensors_hash
 from msa_flax.weights.load import WeightsReport, export, load
-from msa_flax.weights.rules import KERAS_RULES
 
-RULES = KERAS_RULES["mobilenet_v1"]
+RULES = KERAS_FAMILIES["mobilenet_v1"].rules
 LAYERS = {"conv1": (3, 3, 3, 8), "conv_dw_1": (3, 3, 1, 8), "conv_pw_1": (1, 1, 8, 16)}
 
 

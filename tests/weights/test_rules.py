@@ -5,15 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from msa_flax.weights.rules import (
-    DENSE_AS_CONV,
-    DEPTHWISE,
-    KERAS_LAYERS,
-    KERAS_RULES,
-    SAME,
-    batch_norm,
-    find,
-)
+from msa_flax.weights import KERAS_FAMILIES
+from msa_flax.weights.rules.table import DENSE_AS_CONV, DEPTHWISE, SAME, batch_norm, find
 
 
 @pytest.mark.parametrize(
@@ -52,7 +45,7 @@ def test_channels_of_a_depthwise_kernel_stay_together():
     ],
 )
 def test_mobilenet_v1_paths_have_their_keras_names(path, keras):
-    found = find(KERAS_RULES["mobilenet_v1"], path)
+    found = find(KERAS_FAMILIES["mobilenet_v1"].rules, path)
     assert found is not None
     assert found[0] == keras
     assert (found[1] is DEPTHWISE) == ("conv_dw_13/" in path)
@@ -70,12 +63,13 @@ def test_mobilenet_v1_paths_have_their_keras_names(path, keras):
     ],
 )
 def test_paths_that_no_keras_file_holds_have_no_rule(path):
-    assert find(KERAS_RULES["mobilenet_v1"], path) is None
+    assert find(KERAS_FAMILIES["mobilenet_v1"].rules, path) is None
 
 
-@pytest.mark.parametrize("backbone", KERAS_RULES)
+@pytest.mark.parametrize("backbone", KERAS_FAMILIES)
 def test_no_path_is_matched_by_two_rules(backbone):
-    layers = [name for _, name in KERAS_LAYERS[backbone]] + ["predictions"]
+    family = KERAS_FAMILIES[backbone]
+    layers = [name for _, name in family.layers] + ["predictions"]
     paths = [
         f"{collection}/{parent}{layer}/{leaf}"
         for collection in ("params", "batch_stats")
@@ -83,7 +77,7 @@ def test_no_path_is_matched_by_two_rules(backbone):
         for layer in layers
         for leaf in ("kernel", "bias", "scale", "mean", "var")
     ]
-    counts = [sum(bool(re.fullmatch(r.pattern, p)) for r in KERAS_RULES[backbone]) for p in paths]
+    counts = [sum(bool(re.fullmatch(r.pattern, p)) for r in family.rules) for p in paths]
     assert set(counts) == {0, 1}
 
 
@@ -94,7 +88,3 @@ def test_batch_norm_rules_cover_all_four_vectors_of_the_layer_named():
         r"\1/moving_mean",
         r"\1/moving_variance",
     ]
-
-
-def test_every_table_of_rules_has_a_table_of_layers():
-    assert KERAS_RULES.keys() == KERAS_LAYERS.keys()

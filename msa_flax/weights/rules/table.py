@@ -1,4 +1,4 @@
-"""Which Keras tensor fills which leaf of our variable tree: one table a backbone.
+"""What a table is made of: rules, changes of layout, and the search for a path's rule.
 
 A rule is a regular expression on our path (``params/backbone/conv1/kernel``), the Keras name it
 stands for, and how the layout changes. Tables hold no shapes: the tree that is filled has them.
@@ -26,13 +26,25 @@ class Rule(NamedTuple):
     layout: Layout
 
 
+Rules = tuple[Rule, ...]
+
+
+class Family(NamedTuple):
+    """The table of one backbone."""
+
+    rules: Rules
+    # (class, name) of the layers with variables in the order of Keras' model.layers, for files that
+    # hold no layer names (keras_file.read's argument ``layers``); the top, absent from models
+    # without one, comes last.
+    layers: tuple[tuple[str, str], ...]
+    top: tuple[str, ...]  # layers of the classification top, which a classifier here replaces
+
+
 SAME = Layout(lambda x: x, lambda x: x)
 # Keras: (h, w, C, multiplier 1). Ours: HWIO with C feature groups, so one input channel each.
 DEPTHWISE = Layout(lambda x: np.swapaxes(x, 2, 3), lambda x: np.swapaxes(x, 2, 3))
 # A 1x1 convolution of a 1x1 map is a dense layer: (1, 1, in, out) and (in, out).
 DENSE_AS_CONV = Layout(lambda x: x[0, 0], lambda x: x[None, None])
-
-Rules = tuple[Rule, ...]
 
 
 def batch_norm(layer: str) -> Rules:
@@ -43,34 +55,6 @@ def batch_norm(layer: str) -> Rules:
         Rule(rf"batch_stats/backbone/({layer})/mean", r"\1/moving_mean", SAME),
         Rule(rf"batch_stats/backbone/({layer})/var", r"\1/moving_variance", SAME),
     )
-
-
-KERAS_RULES: dict[str, Rules] = {
-    "mobilenet_v1": (
-        Rule(r"params/backbone/(conv1|conv_pw_\d+)/kernel", r"\1/kernel", SAME),
-        Rule(r"params/backbone/(conv_dw_\d+)/kernel", r"\1/kernel", DEPTHWISE),
-        *batch_norm(r"conv1_bn|conv_(?:dw|pw)_\d+_bn"),
-        Rule(r"params/predictions/kernel", "conv_preds/kernel", DENSE_AS_CONV),
-        Rule(r"params/predictions/bias", "conv_preds/bias", SAME),
-    ),
-}
-
-
-def _mobilenet_v1_layers() -> tuple[tuple[str, str], ...]:
-    layers = [("Conv2D", "conv1"), ("BatchNormalization", "conv1_bn")]
-    for block in range(1, 14):
-        layers += [
-            ("DepthwiseConv2D", f"conv_dw_{block}"),
-            ("BatchNormalization", f"conv_dw_{block}_bn"),
-            ("Conv2D", f"conv_pw_{block}"),
-            ("BatchNormalization", f"conv_pw_{block}_bn"),
-        ]
-    return (*layers, ("Conv2D", "conv_preds"))
-
-
-# Layers with variables in the order of Keras' model.layers, for files that hold no layer names
-# (keras_file.read's argument ``layers``). The last one is absent from models without a top.
-KERAS_LAYERS: dict[str, tuple[tuple[str, str], ...]] = {"mobilenet_v1": _mobilenet_v1_layers()}
 
 
 def find(rules: Rules, path: str) -> tuple[str, Layout] | None:
