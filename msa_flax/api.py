@@ -125,7 +125,7 @@ def load_keras(
             f"{', '.join(sorted(weights.KERAS_FAMILIES))}, or model.pretrained 'none'"
         )
     family = weights.KERAS_FAMILIES[backbone]
-    arrays = weights.read(path, layers=family.layers)
+    arrays = family.canonical(weights.read(path, layers=family.layers))
     return weights.load(
         initialise(model, image_size=image_size, seed=seed),
         arrays,
@@ -137,9 +137,13 @@ def load_keras(
 
 
 def initialise(model: Classifier, *, image_size: int, seed: int) -> Variables:
-    """Returns a model's initial variables, a function of the seed alone."""
+    """Returns a model's initial variables, a function of the seed alone.
+
+    ``batch_stats`` is there in any case, empty for a network without running averages.
+    """
     images = jnp.zeros((1, image_size, image_size, 3))
-    return jax.jit(functools.partial(model.init, train=False))(jax.random.key(seed), images)
+    init = jax.jit(functools.partial(model.init, train=False))
+    return {"batch_stats": {}, **init(jax.random.key(seed), images)}
 
 
 def initial_variables(model: Classifier, config: Config) -> tuple[Variables, WeightsReport | None]:
@@ -168,8 +172,7 @@ def compiled_predict_step(model: Classifier, config: Config) -> Callable[..., ja
 
     The variables may be a training run's, or those of :func:`msa_flax.models.fold_batch_norm`.
     """
-    predict_step = steps.make_predict_step(model, scaler(config))
-    return jax.jit(predict_step, compiler_options=steps.compiler_options())
+    return steps.compiled_predict_step(steps.make_predict_step(model, scaler(config)))
 
 
 def restore(workdir: str | Path, *, checkpoint_name: str = "best") -> Run:
@@ -203,7 +206,13 @@ def read_config(workdir: Path) -> Config:
     return Config.from_dict(json.loads((workdir / "config.json").read_text())["config"]).validate()
 
 
-def cache_compilations() -> None:
-    """Turns JAX's persistent compilation cache on, in this project's cache folder."""
+def prepare_jax() -> None:
+    """Prepares JAX for a command, before it is used for anything else.
+
+    Turns the persistent compilation cache on, in this project's cache folder, and lets a CPU
+    compute in the thread that asks for it: every command waits for its results anyway, and memory
+    that :func:`msa_flax.training.memory.keep_memory` keeps is kept for that thread.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_compilation_cache_dir", str(weights.cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -5,13 +5,14 @@ and 143 ended by SIGINT or SIGTERM after writing what is needed to go on. Errors
 to mend carry ``exit_code = 2`` in their class. Tracebacks are shown with ``--debug`` only.
 """
 
+import contextlib
 import difflib
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,14 +110,21 @@ def workdir(args: SimpleNamespace, *, trained: bool) -> Path:
     return path
 
 
-def log_to_file(path: Path) -> None:
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
     """Logs into a file too, and there what is too long for the terminal (``msa_flax.file``)."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logging.getLogger("msa_flax").addHandler(handler)
-    quiet = logging.getLogger("msa_flax.file")
-    quiet.propagate = False
-    quiet.addHandler(handler)
+    loggers = [logging.getLogger("msa_flax"), logging.getLogger("msa_flax.file")]
+    loggers[1].propagate = False
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
 
 
 def _define(define: Define, argv: Sequence[str], values: flags.FlagValues) -> flags.FlagValues:

@@ -190,7 +190,7 @@ def changed_fields(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     a, b = flatten(old), flatten(new)
     differ = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
     fewer_epochs = a.get("train.epochs", 0) > b.get("train.epochs", 0)
-    fixed = fewer_epochs or a.get("optim.schedule") != "constant"
+    fixed = fewer_epochs or a.get("optim.schedule") == "cosine"
     return [
         key for key in differ if key not in RESUMABLE_FIELDS or (key == "train.epochs" and fixed)
     ]

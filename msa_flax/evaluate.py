@@ -59,7 +59,7 @@ def main(args: SimpleNamespace) -> None:
         )
     from msa_flax import api
 
-    api.cache_compilations()
+    api.prepare_jax()
     run = api.restore(workdir, checkpoint_name=args.checkpoint)
     if args.data_root:
         split = name

@@ -58,7 +58,7 @@ def main(args: SimpleNamespace) -> None:
         raise cli.UsageError("--out: expected a folder for the results, got nothing")
     from msa_flax import api, evaluate
 
-    api.cache_compilations()
+    api.prepare_jax()
     run = api.restore(workdir, checkpoint_name=args.checkpoint)
     out = Path(args.out) if args.out else None
     if split:
@@ -152,8 +152,8 @@ def _find_images(run: "Run", names: list[str]) -> "Examples":
         {**blank, "example_id": name, "height": picture.shape[0], "width": picture.shape[1]}
         for name, picture in zip(files, pictures, strict=True)
     ]
-    size = run.config.data.image_size
-    resized = [preprocess.preprocess(picture, size=size) for picture in pictures]
+    size, equalize = run.config.data.image_size, run.config.data.equalize
+    resized = [preprocess.preprocess(p, size=size, equalize=equalize) for p in pictures]
     images = np.array(resized, np.uint8).reshape(-1, size, size)
     if not ids:
         return examples.from_rows(rows, images)

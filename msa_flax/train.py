@@ -10,11 +10,9 @@ All devices share a batch. So do several processes, each started with the same c
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,12 +23,9 @@ from msa_flax import __version__, cli
 from msa_flax.config import Config
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
     from msa_flax.data.examples import Examples
-    from msa_flax.data.splits import Splits
+    from msa_flax.job import Job, Parts
     from msa_flax.training.checkpoint import Checkpoints
-    from msa_flax.training.loop import Loop, Monitor
     from msa_flax.training.monitor import TerminalMonitor
     from msa_flax.training.state import TrainState
     from msa_flax.weights import WeightsReport
@@ -59,7 +54,11 @@ def main(args: SimpleNamespace) -> None:
         return
     workdir = cli.workdir(args, trained=False)
     args.config.validate()
+    from msa_flax import api, job
     from msa_flax.training import hosts, record
+
+    api.prepare_jax()
+    job.check(args.config)
 
     hosts.join(args.coordinator, args.processes, args.process)
     with hosts.together():
@@ -70,132 +69,80 @@ def main(args: SimpleNamespace) -> None:
     run(workdir, args.config)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What every stage of a training run needs to know."""
-
-    workdir: Path
-    config: Config
-    examples: "Examples"
-    splits: "Splits"
-    stamps: list[str]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Training steps an epoch."""
-        from msa_flax.data import pipeline
-
-        return pipeline.steps_per_epoch(
-            len(self.splits.indices("train")), self.config.train.batch_size
-        )
-
-    @property
-    def total_steps(self) -> int:
-        """Training steps of the whole run."""
-        return self.config.train.epochs * self.steps_per_epoch
-
-
-def run(workdir: Path, config: Config) -> None:
+def run(workdir: Path, config: Config, examples: "Examples | None" = None) -> None:
     """Trains to the last epoch, or continues, then evaluates, explains and draws the figures.
 
     Where several processes train together, the first one does all but the training by itself.
+
+    Args:
+        workdir: the run's folder.
+        config: the run's configuration, validated.
+        examples: its data, where a caller that makes many runs has loaded them.
     """
-    from msa_flax import api
+    from msa_flax import job as jobs
     from msa_flax.training import devices, hosts, record
     from msa_flax.training.checkpoint import Checkpoints
 
     began = time.perf_counter()
     hosts.check_same("the configuration", json.dumps(config.to_dict()))
     mesh = devices.mesh(config.train.batch_size)
-    api.cache_compilations()
     with hosts.together():
-        job = _read_data(workdir, config)
+        job = jobs.read_data(workdir, config, examples)
     hosts.check_same("the images", job.examples.fingerprint)
     with contextlib.ExitStack() as held:
         with hosts.together():
-            state, train_steps, report = _build(job, mesh)
+            parts = jobs.build(job, mesh)
             if hosts.is_first():
                 held.enter_context(record.locked(workdir))
-                _record(job, report, time.perf_counter() - began)
-                _describe(job, report, state)
+                held.enter_context(cli.logging_to(workdir / "train.log"))
+                _record(job, parts.report, time.perf_counter() - began)
+                _describe(job, parts)
                 _draw_samples(job)
             checkpoints = Checkpoints(workdir, read_only=not hosts.is_first())
-            restored = checkpoints.restore_last(state) if hosts.is_first() else None
-        state, progress = restored if restored else (state, {})
+            restored = checkpoints.restore_last(parts.state) if hosts.is_first() else None
+        state, progress = restored if restored else (parts.state, {})
         state = devices.replicate(mesh, hosts.share(state))
-        step, total = int(state.step), job.total_steps
-        if step >= total:
-            log.info("training is finished: %d of %d steps are done", step, total)
-        else:
-            if step:
-                log.info("continuing after step %d of %d", step, total)
-            _train(job, train_steps, checkpoints, state, progress)
+        _train(job, parts, checkpoints, state, progress)
         with hosts.together():
             if hosts.is_first():
                 _conclude(job)
 
 
 def _train(
-    job: Job, train_steps: Any, checkpoints: "Checkpoints", state: "TrainState", progress: Any
+    job: "Job", parts: "Parts", checkpoints: "Checkpoints", state: "TrainState", progress: Any
 ) -> None:
-    """Runs the loop and records what it took, however it ends."""
+    """Runs the loop from where the run stands, and records what it took, however it ends."""
+    from msa_flax import job as jobs
     from msa_flax.training import hosts, memory, record
     from msa_flax.training.monitor import NoMonitor
 
+    step, total = int(state.step), job.total_steps
+    loop = jobs.make_loop(job, parts, checkpoints)
+    if loop.finished(step, progress):
+        log.info("training is finished: %d of %d steps are done", step, total)
+        return
+    if step:
+        log.info("continuing after step %d of %d", step, total)
     began = time.perf_counter()
-    monitor = _monitor(job, int(state.step)) if hosts.is_first() else NoMonitor()
+    monitor = _monitor(job, step) if hosts.is_first() else NoMonitor()
     try:
-        _loop(job, train_steps, checkpoints, monitor).run(state, progress)
+        state = dataclasses.replace(loop, monitor=monitor).run(state, progress)
     finally:
         monitor.close()
         if hosts.is_first():
             path = job.workdir / "run.json"
             info = record.read_json(path)
             info["seconds"]["train"] += time.perf_counter() - began
+            info["seconds"]["step"] = getattr(monitor, "step_seconds", None)
             record.write_json(path, info | {"peak_memory_gib": memory.peak_memory_gib()})
+    if int(state.step) < total:
+        log.info(
+            "stopped after step %d of %d: no lower validation loss for %d epochs",
+            *(int(state.step), total, job.config.train.early_stopping),
+        )
 
 
-def _read_data(workdir: Path, config: Config) -> Job:
-    """Loads and splits the data, and refuses what would make the result meaningless."""
-    from msa_flax import data
-    from msa_flax.data import splits as splitting
-
-    examples = data.load(config.data)
-    splits = splitting.assign(examples, config.data, seed=config.train.seed)
-    splitting.check_contradictions(examples)
-    splitting.check_leakage(examples, splits, allow=config.data.allow_leakage)
-    stamps = splitting.stamps(examples, splits)
-    return Job(workdir=workdir, config=config, examples=examples, splits=splits, stamps=stamps)
-
-
-def _build(job: Job, mesh: "Mesh") -> tuple["TrainState", Any, "WeightsReport | None"]:
-    """Returns the initial state, the compiled training steps, and what weights were loaded."""
-    import jax.numpy as jnp
-
-    from msa_flax import api
-    from msa_flax.models import create_model
-    from msa_flax.training import devices, optim, steps
-    from msa_flax.training.state import create_state
-
-    config, freeze = job.config, job.config.train.freeze_backbone
-    model = create_model(config.model)
-    variables, report = api.initial_variables(model, config)
-    optimizer = optim.create_optimizer(
-        config.optim, total_steps=job.total_steps, freeze_backbone=freeze
-    )
-    scale = api.scaler(config, dtype=jnp.dtype(config.train.compute_dtype))
-    train_step = steps.make_train_step(
-        model, optimizer, scale, seed=config.train.seed, freeze_backbone=freeze
-    )
-    compiled = steps.compiled_train_steps(train_step, devices.replicated(mesh))
-
-    def train_steps(state: "TrainState", batches: Any, count: int) -> Any:
-        return compiled(state, devices.split(mesh, batches), count)
-
-    return create_state(variables, optimizer), train_steps, report
-
-
-def _record(job: Job, report: "WeightsReport | None", seconds: float) -> None:
+def _record(job: "Job", report: "WeightsReport | None", seconds: float) -> None:
     """Writes config.json, run.json and splits.csv."""
     from msa_flax.training import record
 
@@ -224,50 +171,7 @@ def _record(job: Job, report: "WeightsReport | None", seconds: float) -> None:
     job.splits.write(job.workdir / "splits.csv")
 
 
-def _loop(job: Job, train_steps: Any, checkpoints: "Checkpoints", monitor: "Monitor") -> "Loop":
-    from msa_flax import api
-    from msa_flax.data import pipeline
-    from msa_flax.evaluation.predictions import predict_logits
-    from msa_flax.models import create_model
-    from msa_flax.training import devices, hosts
-    from msa_flax.training.loop import Loop, loss_and_accuracy
-
-    config, splits = job.config, job.splits
-    training = job.examples.take(splits.indices("train"))
-    validation = job.examples.take(splits.indices("validation"))
-    predict_step = api.compiled_predict_step(create_model(config.model), config)
-
-    def validate(variables: Any) -> dict[str, float]:
-        predict = functools.partial(predict_step, devices.local(variables))
-        logits = predict_logits(predict, validation.images, batch_size=config.eval.batch_size)
-        return loss_and_accuracy(validation.label, logits)
-
-    def dispatches(epoch: int, start_step: int) -> Iterator[Any]:
-        return pipeline.train_dispatches(
-            training.images,
-            training.label,
-            batch_size=config.train.batch_size,
-            steps_per_dispatch=config.train.steps_per_dispatch,
-            seed=config.train.seed,
-            epoch=epoch,
-            start_step=start_step,
-        )
-
-    return Loop(
-        train_steps=train_steps,
-        dispatches=dispatches,
-        validate=validate,
-        steps_per_epoch=job.steps_per_epoch,
-        epochs=config.train.epochs,
-        workdir=job.workdir,
-        checkpoints=checkpoints,
-        monitor=monitor,
-        describe=lambda rows: training.example_id[rows].tolist(),
-        writes=hosts.is_first(),
-    )
-
-
-def _monitor(job: Job, step: int) -> "TerminalMonitor":
+def _monitor(job: "Job", step: int) -> "TerminalMonitor":
     from clu import metric_writers
 
     from msa_flax.training.monitor import TerminalMonitor
@@ -282,7 +186,7 @@ def _monitor(job: Job, step: int) -> "TerminalMonitor":
     )
 
 
-def _conclude(job: Job) -> None:
+def _conclude(job: "Job") -> None:
     """Evaluates both held-out splits, explains some test images, draws the figures."""
     from msa_flax import api, evaluate, explain
     from msa_flax.evaluation import figures
@@ -297,13 +201,12 @@ def _conclude(job: Job) -> None:
     log.info("figures, predictions and everything else: %s", job.workdir)
 
 
-def _describe(job: Job, report: "WeightsReport | None", state: "TrainState") -> None:
+def _describe(job: "Job", parts: "Parts") -> None:
     """Logs what is about to be trained on what; paper 1's Table 1 among it."""
     from clu import parameter_overview
 
     from msa_flax.data import splits as splitting
 
-    cli.log_to_file(job.workdir / "train.log")
     log.info("%s: %s", job.config.name, cli.NOTICE)
     if job.config.data.source == "phantom":
         log.info("data: a synthetic phantom; a result on it says nothing about patients")
@@ -315,15 +218,15 @@ def _describe(job: Job, report: "WeightsReport | None", state: "TrainState") -> 
         log.warning("stamp: %s", stamp)
     for name, reason in job.examples.bad_files[:20]:
         log.warning("left out: %s: %s", name, reason)
-    if report:
+    if report := parts.report:
         log.info(
             "weights: %d tensors from %s, sha256 %s", report.tensors, report.source, report.hash
         )
-    overview = parameter_overview.get_parameter_overview(state.params)
+    overview = parameter_overview.get_parameter_overview(parts.state.params)
     logging.getLogger("msa_flax.file").info("%s", overview)
 
 
-def _draw_samples(job: Job) -> None:
+def _draw_samples(job: "Job") -> None:
     import numpy as np
 
     from msa_flax.evaluation import figures

@@ -24,9 +24,9 @@ ARROWS = {
     "evaluation": {"evaluation"},
     "saliency": {"saliency"},
 }
-NOT_IN_KERAS: set[str] = set()
+NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
 COMMANDS = {"train.py", "evaluate.py", "explain.py"}
-OTHERS_AT_THE_TOP = {"__init__.py", "api.py", "cli.py", "config.py"}
+OTHERS_AT_THE_TOP = {"__init__.py", "api.py", "cli.py", "config.py", "job.py"}
 
 
 def imports(path: pathlib.Path) -> set[str]:

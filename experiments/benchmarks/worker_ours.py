@@ -14,7 +14,7 @@ import protocol
 from msa_flax import api
 from msa_flax.config import Config, ModelConfig
 from msa_flax.models import create_model, fold_batch_norm
-from msa_flax.training import steps
+from msa_flax.training import devices, steps
 from msa_flax.training.optim import create_optimizer
 from msa_flax.training.state import create_state
 
@@ -22,6 +22,8 @@ from msa_flax.training.state import create_state
 def main() -> None:
     """Answers requests until its input ends."""
     options = protocol.options()
+    # As msa_flax.api.prepare_jax does, which also turns the cache of compiled programs on.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     config = Config(model=ModelConfig(pretrained="none"))
     model = create_model(config.model)
     initialise = functools.partial(api.initialise, model, image_size=options.size, seed=0)
@@ -31,7 +33,9 @@ def main() -> None:
         optimizer = create_optimizer(config.optim, total_steps=1)
         state = create_state(initialise(), optimizer)
         step = steps.make_train_step(model, optimizer, scale, seed=0)
-        train_steps = steps.compiled_train_steps(step)
+        mesh = devices.mesh(batch)
+        state = devices.replicate(mesh, state)
+        train_steps = steps.compiled_train_steps(step, devices.replicated(mesh))
         grey, label = protocol.grey_images(batch, options.size), protocol.labels(batch)
         data = {
             "image": np.stack([grey] * count),
@@ -41,14 +45,13 @@ def main() -> None:
 
         def work() -> None:
             nonlocal state
-            state, _ = jax.block_until_ready(train_steps(state, data, count))
+            batches = devices.split(mesh, data)
+            state, _ = jax.block_until_ready(train_steps(state, batches, count))
 
         return lambda: protocol.timed(work, units=count)
 
     def infer(batch: int, count: int) -> protocol.Turn:
-        predict_step = jax.jit(
-            steps.make_predict_step(model, scale), compiler_options=steps.compiler_options()
-        )
+        predict_step = steps.compiled_predict_step(steps.make_predict_step(model, scale))
         variables = jax.device_put(fold_batch_norm(initialise()))
         grey = protocol.grey_images(batch, options.size)
         return lambda: protocol.timed(lambda: np.asarray(predict_step(variables, grey)), count)

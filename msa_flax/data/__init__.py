@@ -1,4 +1,4 @@
-"""Images and labels: reading, resizing, splitting, batching.
+"""Images and labels: reading, preprocessing, splitting, augmenting, batching.
 
 TensorFlow is imported only when a prepared data set is read (:func:`load`) or batches are made
 (:mod:`msa_flax.data.pipeline`); importing this package costs NumPy.
@@ -18,7 +18,7 @@ __all__ = ["DataError", "Examples", "load", "load_external"]
 
 
 def load(config: DataConfig) -> Examples:
-    """Returns the data set of a configuration, every image resized, sorted by example id.
+    """Returns the data set of a configuration, every image preprocessed, sorted by example id.
 
     The first call prepares the data set with TFDS below :func:`examples.cache_dir`; later calls
     read that copy for as long as the folder's listing (names, sizes, times) stays the same.
@@ -37,7 +37,8 @@ def load_external(root: str | os.PathLike[str], config: DataConfig) -> Examples:
 
     Args:
         root: the folder; where it has no ``train/`` and ``val/``, ``part`` is "".
-        config: classes, patterns, image size and ``on_bad_file`` are used, nothing else.
+        config: classes, patterns, image size, ``equalize`` and ``on_bad_file`` are used, nothing
+            else.
 
     Raises:
         DataError: as in :func:`load`.

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from msa_flax.data.augment import augment_batch
+
 
 def hide_gpu() -> None:
     """Keeps TensorFlow off the GPU, whose memory it would otherwise take away from JAX."""
@@ -30,6 +32,7 @@ def train_dispatches(
     seed: int,
     epoch: int,
     start_step: int = 0,
+    augment: bool = False,
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Yields the batches of one epoch, K = steps_per_dispatch of them stacked at a time.
 
@@ -38,14 +41,20 @@ def train_dispatches(
     while loss and metrics, weighted, count every example exactly once. The last dispatch is filled
     up with steps of weight 0, to be skipped.
 
+    Augmented images are a pure function of (image, seed, epoch, row), see
+    :func:`msa_flax.data.augment.augment_batch`: they depend neither on the order nor on where an
+    epoch is continued, and the images that fill up the last batch look as they did at first.
+
     Args:
-        images: uint8 [n, s, s]; not copied.
+        images: uint8 [n, s, s], or what else there is one of for an image, such as feature maps
+            float16 [n, fh, fw, c]; not copied.
         labels: [n], 0 or 1.
         batch_size: images a step, b.
         steps_per_dispatch: K >= 1.
         seed: the run's seed, >= 0.
         epoch: >= 0.
         start_step: steps of this epoch that are done already.
+        augment: whether images are rotated, flipped and scaled (``config.data.augment``).
 
     Yields:
         ``{"image": uint8 [K, b, s, s], "label": float32 [K, b], "weight": float32 [K, b],
@@ -57,14 +66,24 @@ def train_dispatches(
     labels = np.asarray(labels, np.float32)
 
     def gather(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return images[chosen], labels[chosen]
+        picked = images[chosen]
+        if augment:
+            picked = augment_batch(picked, chosen, seed=seed, epoch=epoch)
+        return picked, labels[chosen]
 
     def batches(chosen: tf.Tensor, weights: tf.Tensor) -> dict[str, tf.Tensor]:
         # A NumPy function, because a tensor of all the images would be a second copy of them.
-        image, label = tf.numpy_function(gather, [chosen], (tf.uint8, tf.float32), stateful=False)
+        image, label = tf.numpy_function(
+            gather, [chosen], (images.dtype, tf.float32), stateful=False
+        )
         return {"image": image, "label": label, "weight": weights, "index": chosen}
 
+    # There is nothing to tune, and TensorFlow's tuner can keep an iterator that has reached its end
+    # waiting for up to a minute, until it looks whether it is still needed.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     dataset = tf.data.Dataset.from_tensor_slices((index, weight)).map(batches).prefetch(2)
+    dataset = dataset.with_options(options)
     for done, batch in enumerate(dataset.as_numpy_iterator()):
         yield batch, min(steps_per_dispatch, steps - done * steps_per_dispatch)
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -9,11 +10,14 @@ import numpy as np
 from msa_flax.data import headers
 from msa_flax.data.headers import ImageError
 
-__all__ = ["ImageError", "decode", "preprocess", "read_image", "resize_mask"]
+__all__ = ["ImageError", "decode", "equalize_image", "preprocess", "read_image", "resize_mask"]
 
 MIN_SIDE = 32  # pixels; below this the backbone's five halvings leave nothing
 MAX_PIXELS = 2**26  # 64 megapixels, 256 times a CT slice: bounds what decoding may allocate
 MAX_BYTES = 2**28  # 256 MiB: bounds what reading may allocate
+# Of "clahe", and ours: paper 2 names histogram equalisation only. OpenCV's customary values.
+CLIP_LIMIT = 2.0  # the highest a grey value's count may be, in multiples of the mean count
+TILES = (8, 8)  # tiles across and down, each with a histogram of its own
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -62,18 +66,22 @@ def decode(data: bytes, name: str) -> np.ndarray:
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
-def preprocess(image: np.ndarray, *, size: int) -> np.ndarray:
-    """Resizes an image to what the network is given, uint8 [size, size] (paper 1 §3.1).
+def preprocess(image: np.ndarray, *, size: int, equalize: str = "none") -> np.ndarray:
+    """Turns an image into what the network is given, uint8 [size, size], grey.
 
-    ``cv2.resize`` with its default, bilinear interpolation, as in the paper. The range stays
-    0..255: scaling to 0..1 is part of the model's input.
+    First equalised, then resized, the order in which paper 2 §IV names the two: the mapping of grey
+    values is then the slice's own, whatever ``size`` is. Resizing is ``cv2.resize`` with its
+    default, bilinear interpolation (paper 1 §3.1). The range stays 0..255: scaling to 0..1 is part
+    of the model's input. Whoever predicts must equalise as the run was trained: pass
+    ``config.data.equalize``.
 
     Args:
         image: uint8 [h, w], [h, w, 1] or [h, w, 3] (OpenCV's order: blue, green, red).
         size: side of the result in pixels.
+        equalize: see :func:`equalize_image`.
 
     Raises:
-        ImageError: another dtype or shape.
+        ImageError: another dtype or shape, or no such ``equalize``.
     """
     if image.dtype != np.uint8:
         raise ImageError(f"expected uint8 pixels, got {image.dtype}; export an 8-bit window")
@@ -81,7 +89,38 @@ def preprocess(image: np.ndarray, *, size: int) -> np.ndarray:
         raise ImageError(f"expected shape [h, w], [h, w, 1] or [h, w, 3], got {image.shape}")
     if image.ndim == 3:
         image = image[..., 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    image = equalize_image(image, equalize)
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def equalize_image(image: np.ndarray, equalize: str) -> np.ndarray:
+    """Spreads an image's grey values, uint8 [h, w].
+
+    Args:
+        image: uint8 [h, w].
+        equalize: "none": unchanged. "histogram": one mapping for the image, after which every range
+            of grey values is about equally frequent; the lowest value becomes 0, an image of one
+            value stays as it is (paper 2 §IV; ``cv2.equalizeHist``). "clahe": a mapping for each of
+            :data:`TILES`, interpolated between them, its slope bounded by :data:`CLIP_LIMIT` (ours;
+            ``cv2.createCLAHE``). An image of one value may come out as another one.
+
+    Raises:
+        ImageError: no such ``equalize``.
+    """
+    if equalize not in EQUALIZERS:
+        raise ImageError(f"equalize: expected one of {', '.join(EQUALIZERS)}; got {equalize!r}")
+    return EQUALIZERS[equalize](image)
+
+
+def _clahe(image: np.ndarray) -> np.ndarray:
+    return cv2.createCLAHE(clipLimit=CLIP_LIMIT, tileGridSize=TILES).apply(image)
+
+
+EQUALIZERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": lambda image: image,
+    "histogram": cv2.equalizeHist,
+    "clahe": _clahe,
+}
 
 
 def resize_mask(mask: np.ndarray, *, size: int) -> np.ndarray:

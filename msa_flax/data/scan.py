@@ -76,7 +76,7 @@ def scan_folder(
 
 
 def read(scan: Scan, config: DataConfig) -> Examples:
-    """Decodes and resizes the images of a listing.
+    """Decodes and preprocesses the images of a listing.
 
     Raises:
         DataError: see :func:`check_bad_files`.
@@ -90,7 +90,9 @@ def read(scan: Scan, config: DataConfig) -> Examples:
         except preprocess.ImageError as error:
             bad.append((entry.example_id, str(error)))
             continue
-        images[len(rows)] = preprocess.preprocess(image, size=config.image_size)
+        images[len(rows)] = preprocess.preprocess(
+            image, size=config.image_size, equalize=config.equalize
+        )
         fields = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
         rows.append(fields | {"height": image.shape[0], "width": image.shape[1]})
     total = len(scan.entries) + len(scan.bad_files)

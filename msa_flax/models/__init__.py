@@ -11,14 +11,25 @@ import flax.linen as nn
 
 from msa_flax.models.attention import MultiScaleSpatialAttention, SpatialAttention
 from msa_flax.models.classifier import Classifier, Head, ImageNetClassifier
+from msa_flax.models.convnext_tiny import ConvNeXtTiny
+from msa_flax.models.costs import Costs, costs
+from msa_flax.models.efficientnet_b0 import EfficientNetB0
 from msa_flax.models.fold import fold_batch_norm
+from msa_flax.models.googlenet import GoogLeNet
 from msa_flax.models.inputs import NATIVE_SCALING, scale_images
+from msa_flax.models.lenet_alexnet import LeNetAlexNet
 from msa_flax.models.mobilenet_v1 import MobileNetV1
 from msa_flax.models.mobilenet_v2 import MobileNetV2
+from msa_flax.models.resnet50 import ResNet50
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
+    "resnet50": ResNet50,
+    "efficientnet_b0": EfficientNetB0,
+    "convnext_tiny": ConvNeXtTiny,
+    "googlenet": GoogLeNet,
+    "lenet_alexnet": LeNetAlexNet,
 }
 
 WITH_ALPHA = ("mobilenet_v1", "mobilenet_v2")  # the others have one width
@@ -27,10 +38,16 @@ WITH_ALPHA = ("mobilenet_v1", "mobilenet_v2")  # the others have one width
 PARAM_COUNTS = {
     "mobilenet_v1": 3_228_864,
     "mobilenet_v2": 2_257_984,
+    "resnet50": 23_587_712,
+    "efficientnet_b0": 4_049_571,
+    "convnext_tiny": 27_820_128,
+    "googlenet": 5_973_552,
+    "lenet_alexnet": 3_797_936,
 }
 
-# Pixels a side of the smallest image that still gives a feature map of 1 x 1 or more.
-MINIMUM_SIZE = dict.fromkeys(MODELS, 32)
+# Pixels a side of the smallest image: one cell of the total stride, which ConvNeXt needs to leave a
+# map of 1 x 1 (the others pad and would do with less); AlexNet pads no pooling and needs two.
+MINIMUM_SIZE = dict.fromkeys(MODELS, 32) | {"lenet_alexnet": 64}
 
 
 class ModelError(ValueError):
@@ -90,14 +107,21 @@ __all__ = [
     "NATIVE_SCALING",
     "PARAM_COUNTS",
     "Classifier",
+    "ConvNeXtTiny",
+    "Costs",
+    "EfficientNetB0",
+    "GoogLeNet",
     "Head",
     "ImageNetClassifier",
+    "LeNetAlexNet",
     "MobileNetV1",
     "MobileNetV2",
     "ModelError",
     "MultiScaleSpatialAttention",
+    "ResNet50",
     "SpatialAttention",
     "check_size",
+    "costs",
     "create_backbone",
     "create_model",
     "fold_batch_norm",

@@ -5,7 +5,6 @@ The logit is that of the positive class (fracture); the sigmoid lives in the los
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from msa_flax.models.layers import kernel_init
@@ -70,13 +69,9 @@ class Classifier(nn.Module):
         images: Float[Array, "b h w 3"],
         *,
         train: bool = False,
-        freeze_backbone: bool = False,
     ) -> Float[Array, " b"]:
-        """Returns one logit an image; a frozen backbone stays in inference mode, as in Keras."""
-        features = self.features(images, train=train and not freeze_backbone)
-        if freeze_backbone:
-            features = lax.stop_gradient(features)
-        return self.head(features, train=train)
+        """Returns one logit an image."""
+        return self.head(self.features(images, train=train), train=train)
 
 
 class ImageNetClassifier(nn.Module):

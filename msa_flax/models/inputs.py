@@ -6,10 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 # What each backbone was pretrained with, by Keras's names: "tf" is -1..1, "caffe" subtracts the
-# means below from blue, green and red in 0..255, "none" is 0..255, which such a network scales itself.
+# means below from blue, green and red in 0..255, "none" leaves 0..255: it scales inside.
 NATIVE_SCALING = {
     "mobilenet_v1": "tf",
     "mobilenet_v2": "tf",
+    "resnet50": "caffe",
+    "efficientnet_b0": "none",
+    "convnext_tiny": "none",
+    # There are no published weights here; their papers centre the images.
+    "googlenet": "tf",
+    "lenet_alexnet": "tf",
 }
 CAFFE_MEANS = (103.939, 116.779, 123.68)  # of ImageNet's blue, green and red
 

@@ -89,7 +89,7 @@ def before_stride(size: int, kernel_size: int = 3) -> tuple[int, int]:
     return half - (1 - size % 2), half
 
 
-def divisible(channels: float, by: int = 8) -> int:
+def divisible(channels: int | float, by: int = 8) -> int:
     """Returns the multiple of ``by`` nearest to ``channels``, at least 90 % of it."""
     rounded = max(by, int(channels + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * channels else rounded

@@ -53,8 +53,14 @@ def replicate(mesh: Mesh, tree: PyTree) -> PyTree:
 
 
 def split(mesh: Mesh, batches: PyTree) -> PyTree:
-    """Returns stacked batches [K, b, ...], the same in every process, with b split."""
-    return _place(batches, NamedSharding(mesh, PartitionSpec(None, AXIS)))
+    """Returns stacked batches [K, b, ...], the same in every process, with b split.
+
+    They are in place on return: what waits for its arguments is computed in another thread.
+    """
+    placed: PyTree = jax.block_until_ready(
+        _place(batches, NamedSharding(mesh, PartitionSpec(None, AXIS)))
+    )
+    return placed
 
 
 def local(tree: PyTree) -> PyTree:

@@ -110,6 +110,15 @@ def share(tree: PyTree) -> PyTree:
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
+def share_numbers(values: Sequence[int | float]) -> list[float]:
+    """Returns the leading process's numbers, to the last bit; the others' only say how many.
+
+    Two processes that decide by a rounded number and by the number itself may part.
+    """
+    halves = np.asarray(values, np.float64).view(np.int32)  # JAX would cut a float64 to float32
+    return np.asarray(share(halves), np.int32).view(np.float64).tolist()
+
+
 def first_signal(received: Sequence[int]) -> int:
     """Returns the number of a signal that some process has received, the same in all, or 0."""
     return int(_gather([received[0] if received else 0]).max())

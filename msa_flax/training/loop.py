@@ -66,6 +66,8 @@ class Loop:
         monitor: what shows progress.
         describe: row numbers of a batch (its "index", where it has one) -> names, for messages.
         writes: whether this process validates and writes; of those that train together, one does.
+        patience: epochs without a lower validation loss after which training stops; 0: never.
+        after_epoch: (state, validation loss) -> state, called after each validation.
     """
 
     train_steps: Callable[[TrainState, Batch, Any], tuple[TrainState, dict[str, Any]]]
@@ -78,9 +80,13 @@ class Loop:
     monitor: Monitor
     describe: Callable[[np.ndarray], list[str]] = field(default=lambda rows: [str(r) for r in rows])
     writes: bool = True
+    patience: int = 0
+    after_epoch: Callable[[TrainState, float], TrainState] = field(
+        default=lambda state, loss: state
+    )
 
     def run(self, state: TrainState, progress: Progress) -> TrainState:
-        """Trains from ``state`` to the last epoch and returns the final state.
+        """Trains from ``state`` until training is :meth:`finished` and returns the final state.
 
         ``progress`` is what :meth:`Checkpoints.restore_last` returned, or ``{}`` at the start.
 
@@ -90,11 +96,11 @@ class Loop:
         """
         step = int(state.step)
         totals = progress.get("totals", _zero_totals())
-        best = progress.get("best", {"loss": math.inf, "step": -1})
+        best = _shared_best(progress)
         if self.writes:
             _keep_rows(self.workdir / "metrics.jsonl", step)
         with _noted_signals() as received:
-            while step < self.epochs * self.steps_per_epoch:
+            while not self._is_over(step, best):
                 epoch, done = divmod(step, self.steps_per_epoch)
                 for batch, count in self.dispatches(epoch, done):
                     began = time.perf_counter()
@@ -107,17 +113,41 @@ class Loop:
                     if number and step % self.steps_per_epoch:
                         self._save(state, totals, best)
                         raise InterruptedRunError(number, step)
-                if self.writes:
-                    best = self._end_epoch(state, epoch, step, totals, best)
-                totals = _zero_totals()
+                loss = self._end_epoch(state, epoch, step, totals)
+                if loss < best["loss"]:
+                    best = {"loss": loss, "step": step}
+                    if self.writes:
+                        self.checkpoints.save_best(state, {"best": best})
+                state, totals = self.after_epoch(state, loss), _zero_totals()
                 self._save(state, totals, best)
                 if number := hosts.first_signal(received):
                     raise InterruptedRunError(number, step)
         return state
 
+    def finished(self, step: int, progress: Progress) -> bool:
+        """Returns whether training is over: after its last epoch, or stopped early.
+
+        It stops as with ``keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience)``
+        (paper 2 §V.B, which names no numbers), whose ``restore_best_weights`` is the "best"
+        checkpoint. Nothing else is remembered, and so a run that has stopped stays stopped.
+        Of processes that train together all must ask; the first one's ``progress`` counts.
+
+        Args:
+            step: steps done.
+            progress: what :meth:`Checkpoints.restore_last` returned, or ``{}`` at the start.
+        """
+        return self._is_over(step, _shared_best(progress))
+
+    def _is_over(self, step: int, best: Row) -> bool:
+        waited = (step - max(best["step"], 0)) // self.steps_per_epoch
+        return step >= self.epochs * self.steps_per_epoch or 0 < self.patience <= waited
+
     def _end_epoch(
-        self, state: TrainState, epoch: int, step: int, totals: dict[str, float], best: Row
-    ) -> Row:
+        self, state: TrainState, epoch: int, step: int, totals: dict[str, float]
+    ) -> float:
+        """Returns the validation loss, the same in every process, after recording the epoch."""
+        if not self.writes:
+            return hosts.share_numbers([math.nan])[0]
         scores = {"train": _means(totals), "validation": self.validate(state.variables)}
         rows = [
             {"step": step, "epoch": epoch + 1, "split": split, **values}
@@ -128,10 +158,7 @@ class Loop:
             file.flush()
             os.fsync(file.fileno())
         self.monitor.epoch(step, rows)
-        if scores["validation"]["loss"] < best["loss"]:
-            best = {"loss": scores["validation"]["loss"], "step": step}
-            self.checkpoints.save_best(state, {"best": best})
-        return best
+        return hosts.share_numbers([scores["validation"]["loss"]])[0]
 
     def _save(self, state: TrainState, totals: dict[str, float], best: Row) -> None:
         if self.writes:
@@ -171,6 +198,13 @@ def read_rows(path: Path) -> list[Row]:
         except json.JSONDecodeError:
             continue
     return rows
+
+
+def _shared_best(progress: Progress) -> Row:
+    """Returns the first process's lowest validation loss and its step; the others have none."""
+    best = progress.get("best", {"loss": math.inf, "step": -1})
+    loss, step = hosts.share_numbers([best["loss"], best["step"]])
+    return {"loss": loss, "step": int(step)}
 
 
 def _keep_rows(path: Path, step: int) -> None:

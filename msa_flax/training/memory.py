@@ -31,7 +31,8 @@ def keep_memory() -> None:
     XLA asks for its intermediate results' memory anew at each dispatch on a CPU. By default that is
     mapped and unmapped each time, a quarter of a million page faults a GiB, and they are four times
     slower while other processes free much memory too. The peak stays as it is: what is freed is
-    what the next dispatch asks for.
+    what the next dispatch asks for. Memory belongs to the thread that asked for it, so this helps
+    where XLA computes in the thread that calls it.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,6 +1,7 @@
 """Shows a run's progress and hands its numbers to a metric writer."""
 
 import logging
+import statistics
 import sys
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,6 +50,7 @@ class TerminalMonitor:
         self._writer, self._last = writer, start_step
         self._steps_per_epoch, self._batch_size = steps_per_epoch, batch_size
         self._epochs, self._log_every = epochs, log_every
+        self._step_seconds: list[float] = []
         self._bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -59,6 +61,7 @@ class TerminalMonitor:
     def dispatch(self, step: int, sums: dict[str, float], seconds: float) -> None:
         """Shows the epoch's running loss and the speed of the last dispatch."""
         count = step - self._last
+        self._step_seconds.append(seconds / count)
         rate = count * self._batch_size / seconds
         loss, accuracy = sums["loss"] / sums["count"], sums["correct"] / sums["count"]
         if self._bar is not None:
@@ -87,6 +90,11 @@ class TerminalMonitor:
             self._bar.write(f"epoch {rows[0]['epoch']}: {text}", file=sys.stderr)
         else:
             log.info("epoch %d/%d: %s", rows[0]["epoch"], self._epochs, text)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Median seconds a step; None before the second dispatch, since the first compiles."""
+        return statistics.median(self._step_seconds[1:]) if self._step_seconds[1:] else None
 
     def close(self) -> None:
         """Ends the progress bar."""

@@ -11,12 +11,13 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
+from msa_flax.training.losses import ClassWeights, Sums, cross_entropy_sums
 from msa_flax.training.memory import keep_memory, trim_memory
 from msa_flax.training.state import TrainState
 
 Batch = dict[str, Any]  # arrays of NumPy or JAX
-Sums = dict[str, Float[Array, ""]]
-Scale = Callable[[UInt8[Array, "b h w"]], Float[Array, "b h w 3"]]
+Inputs = UInt8[Array, "b h w"] | Float[Array, "b fh fw c"]  # grey images, or feature maps
+Scale = Callable[[Any], Float[Array, "b h w c"]]  # Inputs to what the network takes
 
 CPU_PART = 4  # images at a time in prediction on a CPU
 
@@ -35,14 +36,26 @@ def make_train_step(
     *,
     seed: int,
     freeze_backbone: bool = False,
+    class_weights: ClassWeights = (1.0, 1.0),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
     """Builds the pure training step.
 
     The step takes a batch of ``image`` uint8 [b, h, w], ``label`` 0 or 1 [b] and ``weight`` [b]
     (0 for an image that only fills the batch up), minimises the weighted mean of the binary
-    cross-entropy (paper 1 §4), and returns the next state and sums over the batch: ``loss``,
-    ``correct`` (probability >= 0.5 is called positive) and ``count``.
+    cross-entropy (paper 1 §4), and returns the next state and the sums over the batch of
+    :func:`~msa_flax.training.losses.cross_entropy_sums`.
+
+    Args:
+        model: with ``__call__`` and, for a frozen backbone, ``head``.
+        optimizer: from :func:`~msa_flax.training.optim.create_optimizer`.
+        scale: from the batch's ``image`` to what the model takes.
+        seed: of the dropout.
+        freeze_backbone: the backbone stays as it is, so what it computes is computed once, by the
+            caller: ``image`` then holds its feature maps, float16 or float32 [b, fh, fw, c], and
+            ``scale`` only changes their type. The state has the backbone's variables all the same.
+        class_weights: of the labels 0 and 1 in the loss.
     """
+    method = "head" if freeze_backbone else None
 
     def loss_fn(params: PyTree, state: TrainState, batch: Batch) -> tuple[Array, tuple[Any, Sums]]:
         dropout = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -50,18 +63,13 @@ def make_train_step(
             {"params": params, "batch_stats": state.batch_stats},
             scale(batch["image"]),
             train=True,
-            freeze_backbone=freeze_backbone,
+            method=method,
             rngs={"dropout": dropout},
             mutable=["batch_stats"],
         )
-        losses = optax.sigmoid_binary_cross_entropy(logits, batch["label"])
-        correct = (logits >= 0) == (batch["label"] >= 0.5)
-        weight = batch["weight"]
-        sums = {
-            "loss": jnp.sum(losses * weight),
-            "correct": jnp.sum(correct * weight),
-            "count": jnp.sum(weight),
-        }
+        sums = cross_entropy_sums(
+            logits, batch["label"], batch["weight"], class_weights=class_weights
+        )
         return sums["loss"] / sums["count"], (updated["batch_stats"], sums)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
@@ -131,24 +139,55 @@ def compiled_train_steps(
 
 
 def make_predict_step(
-    model: nn.Module, scale: Scale
-) -> Callable[[PyTree, UInt8[Array, "b h w"]], Float[Array, " b"]]:
+    model: nn.Module, scale: Scale, *, method: str | None = None
+) -> Callable[[PyTree, Inputs], Float[Array, "b ..."]]:
     """Builds the pure prediction step: (variables, images uint8 [b, h, w]) -> logits [b].
 
     On a CPU the batch is computed a few images at a time, whose activations stay in its cache: in
     inference mode no image influences another one's logit.
+
+    Args:
+        model: the network.
+        scale: from the step's input to what the model takes.
+        method: of the model, instead of its call. "features": images to feature maps
+            [b, fh, fw, c]. "head": feature maps to logits, whose activations are small: the batch
+            is computed whole.
     """
 
-    def predict_step(variables: PyTree, images: UInt8[Array, "b h w"]) -> Float[Array, " b"]:
-        def logits(images: Array) -> Array:
-            found: Array = model.apply(variables, scale(images), train=False)  # type: ignore[assignment]
+    def predict_step(variables: PyTree, inputs: Inputs) -> Float[Array, "b ..."]:
+        def outputs(inputs: Array) -> Array:
+            found: Array = model.apply(variables, scale(inputs), train=False, method=method)  # type: ignore[assignment]
             return found
 
-        def in_parts(images: Array) -> Array:
-            part = math.gcd(len(images), CPU_PART)
-            parts = images.reshape(-1, part, *images.shape[1:])
-            return lax.map(logits, parts).reshape(-1)
+        def in_parts(inputs: Array) -> Array:
+            part = math.gcd(len(inputs), CPU_PART)
+            found = lax.map(outputs, inputs.reshape(-1, part, *inputs.shape[1:]))
+            return found.reshape(len(inputs), *found.shape[2:])
 
-        return lax.platform_dependent(images, cpu=in_parts, default=logits)
+        if method == "head":
+            return outputs(inputs)
+        return lax.platform_dependent(inputs, cpu=in_parts, default=outputs)
 
     return predict_step
+
+
+def compiled_predict_step(
+    predict_step: Callable[[PyTree, Inputs], Float[Array, "b ..."]],
+) -> Callable[[PyTree, Any], Float[Array, "b ..."]]:
+    """Returns a step from :func:`make_predict_step`, compiled at the first call for its arguments.
+
+    From the first call on this process keeps the memory that it frees.
+    """
+    compiled = jax.jit(predict_step, compiler_options=compiler_options())
+    kept = False
+
+    def predict(variables: PyTree, inputs: Any) -> Float[Array, "b ..."]:
+        nonlocal kept
+        if not kept:
+            keep_memory()
+            kept = True
+        # In place before the call: what waits for its arguments is computed in another thread.
+        found: Array = compiled(variables, jax.block_until_ready(jax.device_put(inputs)))
+        return found
+
+    return predict

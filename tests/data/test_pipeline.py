@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from msa_flax.data.augment import augment
 from msa_flax.data.pipeline import hide_gpu, steps_per_epoch, tf, train_dispatches
 
 
@@ -104,6 +105,86 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 def test_the_order_does_not_depend_on_how_steps_are_dispatched():
     one, many = (steps(epoch(steps_per_dispatch=k), "index") for k in (1, 4))
     assert np.array_equal(one, many)
+
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (37, 24, 24), dtype=np.uint8)
+
+
+def of_pictures(*, seed=5, epoch=0, start_step=0, steps_per_dispatch=3, **options):
+    return list(
+        train_dispatches(
+            PICTURES,
+            np.arange(37) % 2,
+            batch_size=8,
+            steps_per_dispatch=steps_per_dispatch,
+            seed=seed,
+            epoch=epoch,
+            start_step=start_step,
+            **options,
+        )
+    )
+
+
+def by_row(dispatches):
+    """Returns the image of every row, after checking that a row always looks the same."""
+    index, image = (steps(dispatches, name) for name in ("index", "image"))
+    found = {}
+    for row, picture in zip(index.ravel().tolist(), image.reshape(-1, 24, 24), strict=True):
+        assert np.array_equal(found.setdefault(row, picture), picture)
+    return np.stack([found[row] for row in sorted(found)])
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": False}])
+def test_without_augmentation_images_are_the_data_sets_own_bit_for_bit(options):
+    for batch, _ in of_pictures(**options):
+        assert np.array_equal(batch["image"], PICTURES[batch["index"]])
+
+
+def test_augmentation_changes_images_and_nothing_else():
+    plain, changed = (of_pictures(augment=value) for value in (False, True))
+    for (a, real_a), (b, real_b) in zip(plain, changed, strict=True):
+        assert real_a == real_b
+        for name in ("label", "weight", "index"):
+            assert np.array_equal(a[name], b[name])
+        assert (b["image"].dtype, b["image"].shape) == (a["image"].dtype, a["image"].shape)
+    assert not np.array_equal(by_row(plain), by_row(changed))
+
+
+def test_augmented_images_are_those_made_by_hand_from_seed_epoch_and_row():
+    for batch, _ in of_pictures(augment=True, epoch=2):
+        for place in np.ndindex(batch["index"].shape):
+            row = int(batch["index"][place])
+            by_hand = augment(PICTURES[row], seed=(5, 2, row))
+            assert np.array_equal(batch["image"][place], by_hand)
+
+
+@pytest.mark.parametrize("start", [1, 2, 4])
+def test_an_augmented_epoch_continued_at_any_step_is_the_rest_of_it(start):
+    whole, rest = of_pictures(augment=True), of_pictures(augment=True, start_step=start)
+    assert np.array_equal(steps(rest, "image"), steps(whole, "image")[start:])
+
+
+def test_augmented_images_do_not_depend_on_how_steps_are_dispatched():
+    one, many = (of_pictures(augment=True, steps_per_dispatch=k) for k in (1, 5))
+    assert np.array_equal(steps(one, "image"), steps(many, "image"))
+
+
+def test_the_last_batch_is_filled_up_with_the_same_augmented_images():
+    found = of_pictures(augment=True)
+    image, weight = (steps(found, name) for name in ("image", "weight"))
+    assert weight[-1].tolist() == [1.0] * 5 + [0.0] * 3
+    assert np.array_equal(image[-1, 5:], image[0, :3])
+
+
+def test_epochs_and_seeds_augment_every_image_differently():
+    found = [
+        by_row(of_pictures(augment=True, seed=seed, epoch=number))
+        for seed in (5, 6)
+        for number in (0, 1)
+    ]
+    for i, one in enumerate(found):
+        for other in found[:i]:
+            assert (one != other).any(axis=(1, 2)).all()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")

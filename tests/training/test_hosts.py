@@ -21,7 +21,8 @@ CPU = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 JOIN = """
 import json, os, pathlib, signal, sys
 import jax, jax.numpy as jnp, numpy as np, optax
-from msa_flax.training import devices, hosts, loop, monitor
+from msa_flax.config import OptimConfig
+from msa_flax.training import devices, hosts, loop, monitor, optim
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.state import TrainState, create_state
 
@@ -49,13 +50,20 @@ except (hosts.HostsError, hosts.PeerError) as error:
 with hosts.together():
     shared = hosts.share({"a": np.full(3, 0.1 + process), "n": np.int32(7 + process)})
 said.append([shared["a"].tolist(), int(shared["n"])])
+said.append(hosts.share_numbers([0.1 + process, -process]))
 said.append([hosts.is_first(), hosts.first_signal([15] if process == 1 else [])])
 print(json.dumps(said))
 """
 
-# The loop on a small problem of its own: 5 steps an epoch, 2 a dispatch, batches of 4.
+# The loop on a small problem of its own: 5 steps an epoch, 2 a dispatch, batches of 4. Its
+# validation loss rises from the first epoch on: a third of the rate after the second, the end after
+# the third, as long as every process knows what only the first one has validated and restored.
 TRAIN = """
 workdir, stop_at = pathlib.Path(sys.argv[4]), int(sys.argv[5])
+config = OptimConfig(
+    name="sgd", learning_rate=0.1, schedule="plateau", plateau_factor=0.3, plateau_patience=1
+)
+optimizer = optim.create_optimizer(config, total_steps=30)
 mesh = devices.mesh(4)
 
 
@@ -77,14 +85,15 @@ def steps(state, batches):
         loss, slope = jax.value_and_grad(lambda w: jnp.mean((x @ w - x.sum(-1)) ** 2))(
             state.params["w"]
         )
-        w = state.params["w"] - 0.1 * slope
-        return TrainState(state.step + 1, {"w": w}, state.batch_stats, state.opt_state), loss
+        updates, opt_state = optimizer.update({"w": slope}, state.opt_state)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, state.batch_stats, opt_state), loss
 
     state, losses = jax.lax.scan(step, state, batches["x"])
     return state, {"loss": losses.sum(), "correct": 0.0, "count": float(len(losses))}
 
 
-fresh = create_state({"params": {"w": jnp.zeros(3)}, "batch_stats": {}}, optax.sgd(0.1))
+fresh = create_state({"params": {"w": jnp.zeros(3)}, "batch_stats": {}}, optimizer)
 checkpoints = Checkpoints(workdir, read_only=not hosts.is_first())
 restored = checkpoints.restore_last(fresh) if hosts.is_first() else None
 state, progress = restored or (fresh, {})
@@ -92,17 +101,22 @@ state = devices.replicate(mesh, hosts.share(state))
 print("from", int(state.step))
 try:
     state = loop.Loop(
+        patience=2,
+        after_epoch=lambda state, loss: state.replace(
+            opt_state=optim.after_epoch(state.opt_state, loss, config)
+        ),
         train_steps=lambda state, batches, n: steps(state, devices.split(mesh, batches)),
         dispatches=dispatches,
         validate=lambda v: {"loss": float(devices.local(v)["params"]["w"].sum()), "accuracy": 0.0},
         steps_per_epoch=5,
-        epochs=2,
+        epochs=6,
         workdir=workdir,
         checkpoints=checkpoints,
         monitor=Monitor(),
         writes=hosts.is_first(),
     ).run(state, progress)
-    print(json.dumps(devices.local(state.params)["w"].tolist()))
+    weights, plateau = devices.local((state.params["w"], state.opt_state[-1]))
+    print(json.dumps([*weights.tolist(), int(state.step), float(plateau.factor)]))
 except loop.InterruptedRunError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -165,7 +179,8 @@ def test_what_the_processes_say_to_each_other():
     assert first[2] == ["process 1 ended; its own message says why", 2]
     assert second[2] == ["the disk is full", 2]
     assert first[3] == second[3] == [[np.float32(0.1)] * 3, 7]
-    assert (first[4], second[4]) == ([True, 15], [False, 15])
+    assert first[4] == second[4] == [0.1, 0]  # every bit of a float64
+    assert (first[5], second[5]) == ([True, 15], [False, 15])
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step_and_they_continue(tmp_path):
@@ -173,16 +188,17 @@ def test_a_signal_to_one_process_stops_both_at_one_step_and_they_continue(tmp_pa
     for folder in (alone, lead, follower):
         folder.mkdir()
     ((_, expected),) = run(TRAIN, [alone], [-1], processes=1)
-    stopped = run(TRAIN, [lead, follower], [4, 4], code=128 + signal.SIGTERM)
-    said = "SIGTERM: checkpoint written at step 4; run the same command again to continue"
+    stopped = run(TRAIN, [lead, follower], [9, 9], code=128 + signal.SIGTERM)
+    said = "SIGTERM: checkpoint written at step 9; run the same command again to continue"
     assert stopped == [["from 0", said]] * 2
     ended = run(TRAIN, [lead, follower], [-1, -1])
     for began, weights in ended:
-        assert began == "from 4"
-        # two orders of a sum over four images, over ten steps
+        assert began == "from 9"
+        # two orders of a sum over four images, over fifteen steps
         np.testing.assert_allclose(json.loads(weights), json.loads(expected), rtol=1e-5)
+    np.testing.assert_allclose(json.loads(expected)[-2:], [15, 0.3**2], rtol=1e-6)  # float32
     rows = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (alone, lead)]
-    assert len(rows[0]) == len(rows[1]) == 4
+    assert len(rows[0]) == len(rows[1]) == 6
     for a, b in zip(*rows, strict=True):
         close(json.loads(b), json.loads(a))
     assert list(follower.iterdir()) == []  # the one that follows needs no workdir

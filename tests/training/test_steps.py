@@ -1,5 +1,6 @@
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,6 +141,117 @@ def test_the_steps_are_compiled_once_at_their_first_call(setting):
     assert len(traced) == once
 
 
+def full_step_with_a_fixed_backbone(model, optimizer, *, seed, state, batch):
+    """The gradient step of the whole network from images, written out."""
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    def logits_of(module, images):
+        return module.head(jax.lax.stop_gradient(module.features(images, train=False)), train=True)
+
+    def loss(params):
+        variables, images = {"params": params, "batch_stats": state.batch_stats}, batch["image"]
+        logits = model.apply(variables, scale(images), rngs={"dropout": key}, method=logits_of)
+        losses = jnp.logaddexp(0, logits) - batch["label"] * logits
+        return jnp.sum(losses * batch["weight"]) / jnp.sum(batch["weight"])
+
+    gradients = jax.grad(loss)(state.params)
+    updates, _ = optimizer.update(gradients, state.opt_state, state.params)
+    return optax.apply_updates(state.params, updates), loss(state.params)
+
+
+@pytest.fixture
+def frozen(small_classifier):
+    """A network, and batches of images and of the features that its backbone makes of them."""
+    model = small_classifier(head="dense256", dropout=0.5)
+    config = OptimConfig(name="sgd", learning_rate=0.5)
+    optimizer = create_optimizer(config, total_steps=100, freeze_backbone=True)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    # A zero with a sign and statistics other than the initial ones, to see that they are kept.
+    kernel = variables["params"]["backbone"]["conv"]["kernel"]
+    variables["params"]["backbone"]["conv"]["kernel"] = kernel.at[0, 0, 0].set(-0.0)
+    variables["batch_stats"] = jax.tree.map(lambda x: x + 0.25, variables["batch_stats"])
+    images = batch_of(np.random.default_rng(0), size=6)
+    images["weight"] = images["weight"].at[5].set(0.0)
+    features = model.apply(variables, scale(images["image"]), method="features")
+    assert float(jnp.std(features)) > 0.05
+    return model, optimizer, create_state(variables, optimizer), images, features
+
+
+def test_a_frozen_step_on_features_is_the_full_step_with_a_fixed_backbone(frozen):
+    model, optimizer, state, images, features = frozen
+    expected, loss = full_step_with_a_fixed_backbone(
+        model, optimizer, seed=3, state=state, batch=images
+    )
+    step = make_train_step(model, optimizer, lambda x: x, seed=3, freeze_backbone=True)
+    new, sums = step(state, images | {"image": features})
+    close(new.params, expected, rtol=1e-5, atol=1e-7)  # float32 sums in another order
+    np.testing.assert_allclose(sums["loss"] / sums["count"], loss, rtol=1e-5)
+    assert new.step == 1
+
+
+def test_a_frozen_step_moves_all_but_the_backbone(frozen):
+    model, optimizer, state, images, features = frozen
+    step = make_train_step(model, optimizer, lambda x: x, seed=0, freeze_backbone=True)
+    steps, batch = compiled_train_steps(step), images | {"image": features}
+    before = jax.device_get(state)  # compiled steps use the state up
+    new, _ = steps(state, {key: x[None] for key, x in batch.items()}, 1)
+    same = [
+        np.asarray(a).tobytes() == b.tobytes()
+        for part in (lambda s: s.params["backbone"], lambda s: s.batch_stats)
+        for a, b in zip(*(jax.tree.leaves(part(s)) for s in (new, before)), strict=True)
+    ]
+    assert len(same) == 5
+    assert all(same)
+    for part in ("attention", "classifier"):
+        moved = jax.tree.map(lambda a, b: np.any(a != b), new.params[part], before.params[part])
+        assert any(jax.tree.leaves(moved)), part
+
+
+def test_features_of_16_bits_are_cast_by_the_callers_function(frozen):
+    model, optimizer, state, images, features = frozen
+
+    def cast(x):
+        assert x.dtype == jnp.float16
+        return x.astype(jnp.float32)
+
+    steps = [
+        make_train_step(model, optimizer, f, seed=0, freeze_backbone=True)
+        for f in (lambda x: x, cast)
+    ]
+    expected, _ = steps[0](state, images | {"image": features})
+    new, sums = steps[1](state, images | {"image": features.astype(jnp.float16)})
+    assert sums["loss"].dtype == np.float32
+    close(new.params, expected.params, rtol=1e-2, atol=1e-3)  # 11 bits of the features
+    different = jax.tree.map(lambda a, b: bool(np.any(a != b)), new.params, expected.params)
+    assert any(jax.tree.leaves(different))
+
+
+def test_a_network_without_running_statistics_is_trained():
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            return nn.Dense(1)(images.mean((1, 2)))[:, 0]
+
+    model, optimizer = Plain(), optax.sgd(0.1)
+    state = create_state(
+        model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False), optimizer
+    )
+    new, _ = make_train_step(model, optimizer, scale, seed=0)(
+        state, batch_of(np.random.default_rng(0))
+    )
+    assert jax.tree.leaves(new.batch_stats) == []
+    assert np.any(new.params["Dense_0"]["kernel"] != state.params["Dense_0"]["kernel"])
+
+
+def test_class_weights_reach_the_loss_of_a_step(setting):
+    model, optimizer, state = setting
+    batch = batch_of(np.random.default_rng(0))
+    doubled = make_train_step(model, optimizer, scale, seed=0, class_weights=(2.0, 2.0))
+    plain = make_train_step(model, optimizer, scale, seed=0)
+    (_, sums), (_, expected) = doubled(state, batch), plain(state, batch)
+    assert sums == {**expected, "loss": 2 * expected["loss"]}
+
+
 @pytest.mark.parametrize("n", [1, 4, 6, 7])
 def test_prediction_is_the_model_in_inference_mode(setting, n):
     model, _, state = setting
@@ -155,6 +267,30 @@ def test_on_an_accelerator_the_batch_is_predicted_whole(setting):
     traced = jax.jit(make_predict_step(model, scale)).trace(state.variables, images)
     assert "stablehlo.while" in traced.lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.while" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_features_and_head_are_predicted_apart(setting, n):
+    model, _, state = setting
+    images = batch_of(np.random.default_rng(0), size=n)["image"]
+    features = make_predict_step(model, scale, method="features")(state.variables, images)
+    expected = model.apply(state.variables, scale(images), method="features")
+    # The backbone in parts and compiled; two orders of the same float32 sums.
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    head = make_predict_step(model, lambda x: x.astype(jnp.float32), method="head")
+    logits = head(state.variables, features)
+    np.testing.assert_allclose(logits, model.apply(state.variables, scale(images)), rtol=1e-5)
+    narrow = head(state.variables, features.astype(jnp.float16))
+    np.testing.assert_allclose(narrow, logits, atol=1e-2)  # 11 bits of the features
+
+
+def test_a_head_is_predicted_whole_on_every_platform(setting):
+    model, _, state = setting
+    step = make_predict_step(model, lambda x: x, method="head")
+    traced = jax.jit(step).trace(state.variables, jnp.zeros((8, 4, 4, 6)))
+    for platform in ("cpu", "cuda"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "stablehlo.while" not in text
 
 
 def test_bfloat16_trains_float32_parameters_with_a_float32_loss(setting):

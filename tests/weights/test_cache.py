@@ -1,17 +1,24 @@
-"""Published weights are fetched once, known by their tensors, and never half-written."""
+"""Published weights are fetched once, known by what they hold, and never half-written."""
 
+import functools
+import hashlib
 import http.client
 import io
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import h5py
+import jax
+import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
+from keras.src.utils import file_utils
 
-from msa_flax.weights import cache
-from msa_flax.weights.cache import KNOWN, cache_dir, imagenet_path
+from msa_flax.config import ModelConfig
+from msa_flax.models import create_model
+from msa_flax.weights import KERAS_FAMILIES, cache, load, read
+from msa_flax.weights.cache import KNOWN, Published, cache_dir, imagenet_path
 from msa_flax.weights.keras_file import WeightsError, tensors_hash
 
 NAME = "mobilenet_1_0_224_tf_no_top.h5"
@@ -29,12 +36,22 @@ def write(path, tensors):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The cache folder, not made yet; a small file plays the published one, in a file:// server."""
-    remote = f"mobilenet/{NAME}"
-    write(tmp_path / "server" / remote, TENSORS)
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "URL", f"{(tmp_path / 'server').as_uri()}/")
-    monkeypatch.setitem(KNOWN, ("mobilenet_v1", 1.0, False), (remote, tensors_hash(TENSORS)))
+    write(tmp_path / "server" / "mobilenet" / NAME, TENSORS)
+    publish(monkeypatch, "mobilenet_v1", f"mobilenet/{NAME}", tensors=tensors_hash(TENSORS))
     return tmp_path / "cache"
+
+
+def publish(monkeypatch, backbone, remote, **hashes):
+    monkeypatch.setitem(KNOWN, (backbone, 1.0, False), Published(remote, **hashes))
+
+
+def served(folder, backbone):
+    """The place of a backbone's file in the server; its remote name is the real one."""
+    path = folder.parent / "server" / KNOWN[backbone, 1.0, False].remote
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def refuse_to_connect(monkeypatch, error):
@@ -69,7 +86,7 @@ def test_a_file_with_other_tensors_is_refused_and_left_alone(folder, monkeypatch
 
 
 def test_a_download_with_other_tensors_is_not_kept(folder, monkeypatch):
-    monkeypatch.setitem(KNOWN, ("mobilenet_v1", 1.0, False), (f"mobilenet/{NAME}", "0" * 64))
+    publish(monkeypatch, "mobilenet_v1", f"mobilenet/{NAME}", tensors="0" * 64)
     with pytest.raises(WeightsError, match="did not deliver the published tensors"):
         imagenet_path("mobilenet_v1", alpha=1.0)
     assert list(folder.iterdir()) == []
@@ -139,13 +156,122 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path / "own"
 
 
-def test_the_addresses_are_those_of_keras():
-    from keras.src.applications import mobilenet
+# --- known by the bytes of the file, or by nothing ------------------------------------------------
 
-    for (backbone, _, _), (remote, _) in KNOWN.items():
-        assert backbone == "mobilenet_v1"
-        assert (cache.URL + remote).startswith(mobilenet.BASE_WEIGHT_PATH)
-        assert Path(remote).name.startswith("mobilenet_1_0_224_tf")
+
+@pytest.fixture(params=["md5", "sha256"])
+def known_by_bytes(request, folder, monkeypatch):
+    """The bytes that the server has for a backbone of which Keras tells the hash of the file."""
+    path = write(served(folder, "resnet50"), TENSORS)
+    digest = hashlib.new(request.param, path.read_bytes()).hexdigest()
+    publish(monkeypatch, "resnet50", KNOWN["resnet50", 1.0, False].remote, file=digest)
+    return path.read_bytes()
+
+
+def test_a_download_with_the_published_bytes_is_kept_and_used_again(known_by_bytes, monkeypatch):
+    path = imagenet_path("resnet50", alpha=1.0)
+    assert path.read_bytes() == known_by_bytes
+    refuse_to_connect(monkeypatch, AssertionError("asked the network again"))
+    assert imagenet_path("resnet50", alpha=1.0) == path
+
+
+def test_a_download_with_other_bytes_is_not_kept(known_by_bytes, folder):
+    write(served(folder, "resnet50"), {"conv1/kernel": np.zeros(4, np.float32)})
+    with pytest.raises(WeightsError, match="did not deliver the published bytes; nothing was kept"):
+        imagenet_path("resnet50", alpha=1.0)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_with_other_bytes_is_refused_and_left_alone(known_by_bytes, folder, monkeypatch):
+    path = folder / served(folder, "resnet50").name
+    write(path, {"saved/again/kernel": TENSORS["conv1/kernel"]})
+    before = path.read_bytes()
+    refuse_to_connect(monkeypatch, AssertionError("asked the network"))
+    with pytest.raises(WeightsError, match=r"not the bytes of Keras' resnet50_.*; move the file"):
+        imagenet_path("resnet50", alpha=1.0)
+    assert path.read_bytes() == before
+
+
+def test_something_else_in_the_place_of_the_file_is_refused(known_by_bytes, folder):
+    (folder / served(folder, "resnet50").name).mkdir(parents=True)
+    with pytest.raises(WeightsError, match="the file cannot be read"):
+        imagenet_path("resnet50", alpha=1.0)
+
+
+def test_where_keras_tells_no_hash_a_weights_file_is_enough_but_needed(folder):
+    assert KNOWN["mobilenet_v2", 1.0, False][1:] == ("", "")
+    write(served(folder, "mobilenet_v2"), TENSORS)
+    path = imagenet_path("mobilenet_v2", alpha=1.0)
+    assert tensors_hash(read(path)) == tensors_hash(TENSORS)
+    path.write_text("<html>please log in</html>")
+    with pytest.raises(WeightsError, match="expected a Keras weights file"):
+        imagenet_path("mobilenet_v2", alpha=1.0)
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(32, 32, 3)
+    )
+    rng = np.random.default_rng(0)
+    for weight in network.weights:
+        if not weight.path.endswith("kernel"):  # far from the identity that a BatchNorm starts as
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    return network
+
+
+@functools.cache
+def ours():
+    """Returns our variables, filled with zeros, and a compiled function to the features."""
+    model = create_model(ModelConfig(backbone="mobilenet_v2", pretrained="none"))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    return zeros, jax.jit(functools.partial(model.apply, method="features"))
+
+
+@pytest.mark.parametrize("form", [".h5", ".weights.h5", ".keras"])
+def test_a_fetched_file_fills_the_network_in_whatever_form_it_is(folder, tmp_path, network, form):
+    saved = tmp_path / f"saved{form}"
+    (network.save_weights if form == ".weights.h5" else network.save)(saved)
+    saved.rename(served(folder, "mobilenet_v2"))  # a file is known by its content
+    zeros, features = ours()
+    rules = KERAS_FAMILIES["mobilenet_v2"].rules
+    arrays = read(imagenet_path("mobilenet_v2", alpha=1.0))
+    variables, report = load(zeros, arrays, rules, initial=("attention", "classifier"))
+    assert (report.parameters, report.ignored) == (2_257_984, ())
+    images = np.random.default_rng(1).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
+    expected = np.asarray(network(images))
+    assert np.ptp(expected) > 0.1  # awake
+    # float32 sums in another order; tests/parity compares layer by layer
+    np.testing.assert_allclose(features(variables, images), expected, rtol=0, atol=1e-4)
+
+
+# --- what Keras itself asks for -------------------------------------------------------------------
+
+CONSTRUCTORS = {
+    "mobilenet_v1": "MobileNet",
+    "mobilenet_v2": "MobileNetV2",
+    "resnet50": "ResNet50",
+    "efficientnet_b0": "EfficientNetB0",
+    "convnext_tiny": "ConvNeXtTiny",
+}
+
+
+@pytest.mark.parametrize(("backbone", "top"), [(b, t) for b, _, t in KNOWN])
+def test_addresses_and_hashes_are_those_of_keras(monkeypatch, backbone, top):
+    asked = {}
+
+    def get_file(name, origin, file_hash="", **_):
+        asked.update(origin=origin, file_hash=file_hash)
+        raise InterruptedError
+
+    monkeypatch.setattr(file_utils, "get_file", get_file)
+    with pytest.raises(InterruptedError):
+        getattr(keras.applications, CONSTRUCTORS[backbone])(
+            weights="imagenet", include_top=top, input_shape=(224, 224, 3)
+        )
+    published = KNOWN[backbone, 1.0, top]
+    assert asked == {"origin": cache.URL + published.remote, "file_hash": published.file}
 
 
 @pytest.mark.realdata

@@ -55,11 +55,13 @@ def prepare(builder: tfds.core.GeneratorBasedBuilder) -> None:
 def read(
     builder: tfds.core.DatasetBuilder, config: DataConfig, *, parts: Mapping[str, str]
 ) -> Examples:
-    """Reads a prepared copy into memory, every image and mask resized.
+    """Reads a prepared copy into memory, every image preprocessed, every mask resized.
+
+    A copy holds the pixels of the files: one serves every size and every equalisation.
 
     Args:
         builder: a prepared builder with the features of :mod:`.schema`.
-        config: image size and ``on_bad_file`` are used.
+        config: image size, ``equalize`` and ``on_bad_file`` are used.
         parts: TFDS split -> value of ``Examples.part``.
 
     Raises:
@@ -77,7 +79,9 @@ def read(
     rows: list[dict[str, Any]] = []
     try:
         for row, stored in _stored(builder, parts):
-            images[len(rows)] = preprocess.preprocess(stored["image"], size=config.image_size)
+            images[len(rows)] = preprocess.preprocess(
+                stored["image"], size=config.image_size, equalize=config.equalize
+            )
             if masks is not None:
                 masks[len(rows)] = preprocess.resize_mask(stored["mask"], size=config.image_size)
             rows.append(row)

@@ -10,6 +10,7 @@ from msa_flax.models.ops.depthwise import depthwise_conv
 from msa_flax.models.ops.native import Padding, native_conv, same_padding
 from msa_flax.models.ops.norm import affine, coefficients, normalize
 from msa_flax.models.ops.pointwise import pointwise_conv
+from msa_flax.models.ops.pool import max_along
 from msa_flax.models.ops.thin import thin_conv
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "affine",
     "coefficients",
     "depthwise_conv",
+    "max_along",
     "native_conv",
     "normalize",
     "pointwise_conv",

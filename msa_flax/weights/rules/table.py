@@ -5,10 +5,12 @@ stands for, and how the layout changes. Tables hold no shapes: the tree that is 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+from msa_flax.weights.keras_file import WeightsError
 
 
 class Layout(NamedTuple):
@@ -38,6 +40,35 @@ class Family(NamedTuple):
     # without one, comes last.
     layers: tuple[tuple[str, str], ...]
     top: tuple[str, ...]  # layers of the classification top, which a classifier here replaces
+    # (regular expression, name) of tensors that files name differently: \1 is the first group
+    renames: tuple[tuple[str, str], ...] = ()
+
+    def canonical(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns a file's tensors under the names that the rules know.
+
+        Args:
+            arrays: Keras name to array, from :func:`msa_flax.weights.keras_file.read`.
+
+        Raises:
+            WeightsError: two tensors of the file stand for one name.
+        """
+        sources: dict[str, str] = {}
+        for name in arrays:
+            known = self._rename(name)
+            if known in sources:
+                raise WeightsError(
+                    f"expected one tensor that can be {known}, found {sources[known]} and {name}; "
+                    "save the backbone by itself"
+                )
+            sources[known] = name
+        return {known: arrays[name] for known, name in sources.items()}
+
+    def _rename(self, name: str) -> str:
+        for pattern, known in self.renames:
+            match = re.fullmatch(pattern, name)
+            if match:
+                return match.expand(known)
+        return name
 
 
 SAME = Layout(lambda x: x, lambda x: x)

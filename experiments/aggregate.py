@@ -1,0 +1,183 @@
+"""Makes the papers' tables out of finished runs: python experiments/aggregate.py DIR.
+
+DIR is what sweep.py was given as --out or as --results. For every table with a finished run in DIR
+this prints, in markdown, the paper's numbers beside ours: the mean over seeds and, in brackets, the
+smallest and the largest. With --into FILE.md the tables replace what stands between the lines
+``<!-- TABLE -->`` and ``<!-- /TABLE -->`` there. Nothing is typed by hand.
+"""
+
+import argparse
+import json
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sweep import load_table, refuse, tables
+
+from msa_flax.config import Config
+from msa_flax.models import costs, create_model
+from msa_flax.weights.cache import KNOWN
+
+# MobileNetV2's ImageNet tensors with BatchNorm put back into a form that was published without it.
+RE_EXPRESSED = "fa3b084a7fc661f7602d18c01217f1a77f540d8e608de3ccf8d88d4ca6c11bbd"
+SHORT = {"accuracy": "accuracy", "precision": "precision", "auc": "AUC", "f1": "F1"}
+NOTICE = "Research use only, not a medical device."
+
+
+class Finished:
+    """One finished run: its configuration, what it took, and its metrics by split."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = Config.from_dict(json.loads((folder / "config.json").read_text())["config"])
+        self.run = json.loads((folder / "run.json").read_text())
+        self.splits = {
+            path.parent.name: json.loads(path.read_text())
+            for path in sorted(folder.glob("eval/*/metrics.json"))
+        }
+        rows = (folder / "metrics.jsonl").read_text().splitlines()
+        self.epochs = json.loads(rows[-1])["epoch"]
+
+    def metric(self, name: str, split: str = "test") -> float:
+        """Returns a metric's value; NaN where it is undefined."""
+        value = self.splits[split]["metrics"][name]["value"]
+        return math.nan if value is None else value
+
+    @property
+    def weights(self) -> str:
+        """What the run started from."""
+        report = self.run["weights"]
+        if report is None:
+            return "from scratch"
+        published = {item[1] for item in KNOWN.values()}
+        if report["hash"] in published:
+            return "ImageNet"
+        if report["hash"] == RE_EXPRESSED:
+            return "ImageNet, re-expressed BatchNorm"
+        return str(report["source"])
+
+
+def finished(folder: Path, table: ModuleType, row: str) -> list[Finished]:
+    """Returns a row's finished runs in the order of their seeds."""
+    name = getattr(table, "SHARED", {}).get(row, f"{table.__name__}/{row}")
+    found = sorted((folder / name).glob("seed-*"), key=lambda p: int(p.name.removeprefix("seed-")))
+    return [Finished(path) for path in found if (path / "eval/test/metrics.json").exists()]
+
+
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """Returns the mean, and smallest and largest in brackets where there are several values."""
+    if any(math.isnan(value) for value in values):
+        return "undefined"
+    text = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return text
+    return f"{text} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+
+def difference(runs: Sequence[Finished], baseline: Sequence[Finished], metric: str) -> str:
+    """Returns the mean difference to another row, paired by seed, with its 95 % t interval."""
+    from scipy import stats
+
+    other = {run.config.train.seed: run for run in baseline}
+    pairs = [run for run in runs if run.config.train.seed in other]
+    values = [r.metric(metric) - other[r.config.train.seed].metric(metric) for r in pairs]
+    if len(values) < 3:
+        return f"needs 3 seeds, has {len(values)}"
+    mean, error = statistics.mean(values), stats.sem(values)
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
+
+
+def markdown(table: ModuleType, folder: Path) -> str:
+    """Returns a table as markdown, or "" where none of its runs is finished."""
+    by_row = {row: finished(folder, table, row) for row in table.ROWS}
+    if not any(by_row.values()):
+        return ""
+    baselines = getattr(table, "BASELINES", {})
+    head = ["", *(SHORT.get(m, m) for m in table.METRICS)]
+    head += ["AUC - AUC without attention"] if baselines else []
+    head += ["weights", "epochs", "seeds", "parameters", "GFLOP", "s a step", "peak GiB"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row, name in table.ROWS.items():
+        lines.append("| " + " | ".join(_cells(table, row, name, by_row)) + " |")
+    return "\n".join([f"### {table.TITLE}", "", *_notes(by_row), "", *lines])
+
+
+def _cells(table: ModuleType, row: str, name: str, by_row: dict[str, list[Finished]]) -> list[str]:
+    runs, paper = by_row[row], table.PAPER.get(row, {})
+    config: Config = runs[0].config if runs else table.get_config(row)
+    cells = [name]
+    for metric in table.METRICS:
+        ours = spread([run.metric(metric) for run in runs]) if runs else "not run here"
+        cells.append(f"{paper[metric]:g}; ours {ours}" if metric in paper else ours)
+    if baselines := getattr(table, "BASELINES", {}):
+        other = baselines.get(row)
+        cells.append(difference(runs, by_row[other], "auc") if other and runs else "")
+    cost = costs(create_model(config.model), image_size=config.data.image_size)
+    measured = ["", "", "", "", ""]
+    if runs:
+        steps = [run.run["seconds"].get("step") for run in runs]
+        known = [value for value in steps if value]
+        measured = [
+            ", ".join(dict.fromkeys(run.weights for run in runs)),
+            _range([run.epochs for run in runs]),
+            " ".join(str(run.config.train.seed) for run in runs),
+            f"{statistics.median(known):.3f}" if known else "",
+            f"{max(run.run['peak_memory_gib'] for run in runs):.1f}",
+        ]
+    counted = [f"{cost.parameters:,}", f"{cost.flops / 1e9:.2f}"]
+    return [*cells, *measured[:3], *counted, *measured[3:]]
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else f"{min(values)} to {max(values)}"
+
+
+def _notes(by_row: dict[str, list[Finished]]) -> list[str]:
+    runs = [run for found in by_row.values() for run in found]
+    stamps = dict.fromkeys(s for run in runs for s in run.splits["test"]["stamps"])
+    days = sorted({run.run["date"][:10] for run in runs})
+    machines = dict.fromkeys(f"{run.run['machine']}, {run.run['devices'][0]}" for run in runs)
+    seeds = "several seeds: mean [smallest, largest]"
+    return [
+        f"Test split; the paper's number; ours ({seeds}). {days[0]} to {days[-1]}, "
+        f"{'; '.join(machines)}. Stamps: {', '.join(stamps) or 'none'}. {NOTICE}"
+    ]
+
+
+def write_between(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between a table's two marker lines in a file.
+
+    Raises:
+        SystemExit: the markers are not there.
+    """
+    old = path.read_text()
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+    new, count = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.S)
+    if count != 1:
+        refuse(f"{path}: expected the lines <!-- {name} --> and <!-- /{name} -->")
+    path.write_text(new)
+
+
+def main() -> None:
+    """Prints the tables, or writes them into a file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="what sweep.py wrote")
+    parser.add_argument("--into", type=Path, help="a markdown file with marker lines")
+    options = parser.parse_args()
+    texts: dict[str, Any] = {n: markdown(load_table(n), options.folder) for n in tables()}
+    found = {name: text for name, text in texts.items() if text}
+    if not found:
+        refuse(f"expected finished runs below {options.folder}, found none")
+    for name, text in found.items():
+        if options.into:
+            write_between(options.into, name, text)
+        else:
+            print(text, end="\n\n")
+
+
+if __name__ == "__main__":
+    main()

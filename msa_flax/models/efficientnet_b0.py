@@ -1,0 +1,130 @@
+"""EfficientNetB0 as in ``keras.applications.EfficientNetB0`` (Tan and Le 2019, Table 1).
+
+Layer names are Keras's. Where Keras departs from the paper or says more, Keras is followed, since
+its ImageNet weights are:
+
+- Images are 0..255; the network scales them, by 1 / 255 and by the mean and the variance that its
+  first layer holds (0 and 1 until weights are loaded).
+- With ``weights="imagenet"`` Keras divides once more, by the root of ImageNet's deviations, since
+  its file has deviations where variances belong. Here those variances are put right as the file is
+  loaded (:mod:`msa_flax.weights.rules.efficientnet_b0`): one network computes both.
+- Squeeze and excitation narrows to a quarter of the block's input, not of the expanded map, and its
+  convolutions have biases.
+- A kernel's initial variance is 2 / fan out, truncated; Keras counts a depthwise kernel's fan out
+  as that of one channel.
+- BatchNorm momentum is 0.99 and epsilon 1e-3, as anywhere in Keras.
+- Keras pads before a strided convolution by hand; at a known size that is ``same``. (Its models of
+  unknown size pad odd sizes as if they were even; this one does not.)
+
+Without top the network has 4,049,571 parameters, 7 of them in the first layer.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
+
+STEM_CHANNELS = 32
+TOP_CHANNELS = 1280
+SQUEEZE = 0.25  # channels between squeeze and excitation, of the block's input channels
+DROP_RATE = 0.2  # of a residual branch, at the end; from 0 at the first block it grows linearly
+
+# (kernel size, blocks, output channels, expansion, stride of the first block), one row a stage
+STAGES = (
+    (3, 1, 16, 1, 1),
+    (3, 2, 24, 6, 2),
+    (5, 2, 40, 6, 2),
+    (3, 3, 80, 6, 2),
+    (5, 3, 112, 6, 1),
+    (5, 4, 192, 6, 2),
+    (3, 1, 320, 6, 1),
+)
+
+KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+# Keras's fan out of a depthwise kernel is the fan in of the same kernel in lax's layout.
+DEPTHWISE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+Pointwise = functools.partial(PointwiseConv, kernel_init=KERNEL_INIT)
+
+
+class EfficientNetB0(nn.Module):
+    """The backbone: scaling, a stem, sixteen inverted residual blocks, one wide layer; stride 32.
+
+    Training needs the random stream ``dropout``: a residual branch is dropped for a whole image.
+    """
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w 3"], *, train: bool
+    ) -> Float[Array, "b fh fw c"]:
+        """Returns the last feature map of images 0..255; 7 x 7 x 1280 at 224 pixels."""
+        x = Normalization(name="normalization")(images)
+        x = Conv(STEM_CHANNELS, 3, 2, use_bias=False, kernel_init=KERNEL_INIT, name="stem_conv")(x)
+        x = nn.silu(BatchNorm(name="stem_bn")(x, train=train))
+        total, done = sum(blocks for _, blocks, *_ in STAGES), 0
+        for stage, (size, blocks, channels, expansion, first_stride) in enumerate(STAGES, start=1):
+            for letter in "abcd"[:blocks]:
+                name, inputs = f"block{stage}{letter}", x
+                stride = first_stride if letter == "a" else 1
+                x = _expand(x, expansion, name, train=train)
+                x = DepthwiseConv(size, stride, kernel_init=DEPTHWISE_INIT, name=f"{name}_dwconv")(
+                    x
+                )
+                x = nn.silu(BatchNorm(name=f"{name}_bn")(x, train=train))
+                x = x * _excitation(x, int(inputs.shape[-1] * SQUEEZE), name)
+                x = Pointwise(channels, name=f"{name}_project_conv")(x)
+                x = BatchNorm(name=f"{name}_project_bn")(x, train=train)
+                if x.shape == inputs.shape:
+                    x = inputs + _drop(x, DROP_RATE * done / total, name, train=train)
+                done += 1
+        x = Pointwise(TOP_CHANNELS, name="top_conv")(x)
+        return nn.silu(BatchNorm(name="top_bn")(x, train=train))
+
+
+class Normalization(nn.Module):
+    """Keras ``Rescaling(1 / 255)`` and ``Normalization``; not trained.
+
+    Keras's ``count`` is kept too, so that its files are read and written whole; nothing reads it.
+    """
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Returns (images / 255 - mean) / deviation, computed in float32."""
+        shape = (images.shape[-1],)
+        mean = jnp.asarray(self.variable("batch_stats", "mean", jnp.zeros, shape).value)
+        variance = jnp.asarray(self.variable("batch_stats", "var", jnp.ones, shape).value)
+        self.variable("batch_stats", "count", jnp.zeros, ())
+        deviation = jnp.maximum(jnp.sqrt(variance), 1e-7)  # Keras's smallest
+        x = images.astype(jnp.float32) / 255 - mean[None, None, None]
+        return (x / deviation[None, None, None]).astype(images.dtype)
+
+
+# The layers that these make belong to the module that calls them.
+
+
+def _expand(
+    x: Float[Array, "b h w c"], expansion: int, name: str, *, train: bool
+) -> Float[Array, "b h w d"]:
+    if expansion == 1:
+        return x
+    x = Pointwise(expansion * x.shape[-1], name=f"{name}_expand_conv")(x)
+    return nn.silu(BatchNorm(name=f"{name}_expand_bn")(x, train=train))
+
+
+def _excitation(x: Float[Array, "b h w c"], channels: int, name: str) -> Float[Array, "b 1 1 c"]:
+    """Returns a factor 0..1 for each channel of each image, from the channels' means."""
+    gate = jnp.mean(x, axis=(1, 2), keepdims=True)
+    gate = nn.silu(Pointwise(channels, use_bias=True, name=f"{name}_se_reduce")(gate))
+    return nn.sigmoid(Pointwise(x.shape[-1], use_bias=True, name=f"{name}_se_expand")(gate))
+
+
+def _drop(
+    x: Float[Array, "b h w c"], rate: float, name: str, *, train: bool
+) -> Float[Array, "b h w c"]:
+    """Returns x / (1 - rate), or zeros at this rate: an image as a whole; x where not training."""
+    drop = nn.Dropout(rate, broadcast_dims=(1, 2, 3), name=f"{name}_drop")
+    dropped: Array = drop(x, deterministic=not train)
+    return dropped

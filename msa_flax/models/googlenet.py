@@ -1,0 +1,98 @@
+"""GoogLeNet (Szegedy et al. 2014, "Going deeper with convolutions", Table 1 and Figure 3).
+
+What paper 1 compares itself with; Keras has no such network, and there are no weights for it here.
+The table is followed to the letter: kernels of 5 x 5, biases, a ReLU after every convolution, the
+reductions and projections included, no BatchNorm. Where the paper leaves a choice, or is departed
+from:
+
+* Padding is ``same`` everywhere, which gives the sizes of the table. (Caffe's copy of the network
+  pads the 7 x 7 convolution by 3 on each side and rounds pooled sizes up: the same sizes, read half
+  a window further up and to the left.)
+* Local response normalisation is drawn in Figure 3 after the first pooling and before the second,
+  without constants. Taken are those of that Caffe network: 5 channels, k = 1, beta = 0.75, and
+  alpha = 1e-4 for the channels' mean square, so a fifth of it for their sum.
+* The two auxiliary classifiers are left out; they served training only.
+* The top is this project's head, as for all backbones: the average pooling is part of it, and the
+  dropout of 40 % is ``model.dropout = 0.4``.
+* Kernels begin Glorot-uniform and biases zero; the paper does not say.
+
+Without top the network has 5,973,552 parameters.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from msa_flax.models.layers import Conv, PointwiseConv, local_response_norm, max_pool
+
+lrn = functools.partial(local_response_norm, size=5, k=1.0, alpha=1e-4 / 5)
+
+# The columns of Table 1: name, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj; one row an
+# inception module, one group a resolution. A max pooling of 3 x 3 and stride 2 opens each group.
+STAGES = (
+    (
+        ("3a", 64, 96, 128, 16, 32, 32),
+        ("3b", 128, 128, 192, 32, 96, 64),
+    ),
+    (
+        ("4a", 192, 96, 208, 16, 48, 64),
+        ("4b", 160, 112, 224, 24, 64, 64),
+        ("4c", 128, 128, 256, 24, 64, 64),
+        ("4d", 112, 144, 288, 32, 64, 64),
+        ("4e", 256, 160, 320, 32, 128, 128),
+    ),
+    (
+        ("5a", 256, 160, 320, 32, 128, 128),
+        ("5b", 384, 192, 384, 48, 128, 128),
+    ),
+)
+
+
+class GoogLeNet(nn.Module):
+    """The backbone: three convolutions and nine inception modules; total stride 32."""
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w 3"], *, train: bool
+    ) -> Float[Array, "b fh fw c"]:
+        """Returns the output of inception 5b, 7 x 7 x 1024 at 224 pixels; training is no other."""
+        x = nn.relu(Conv(64, 7, 2, name="conv1")(images))
+        x = lrn(max_pool(x, 3, 2))
+        x = nn.relu(PointwiseConv(64, use_bias=True, name="conv2_reduce")(x))
+        x = nn.relu(Conv(192, 3, name="conv2")(x))
+        x = lrn(x)
+        for stage in STAGES:
+            x = max_pool(x, 3, 2)
+            for name, *channels in stage:
+                x = inception(x, f"inception_{name}", channels)
+        return x
+
+
+def inception(
+    x: Float[Array, "b h w c"], name: str, channels: Sequence[int]
+) -> Float[Array, "b h w d"]:
+    """Adds an inception module to the module at work: four branches, concatenated (Figure 2b).
+
+    Args:
+        x: the input.
+        name: what the names of the layers begin with.
+        channels: the six columns of Table 1.
+    """
+    direct, reduce_3x3, conv_3x3, reduce_5x5, conv_5x5, projected = channels
+
+    def point(y: Array, channels: int, part: str) -> Array:
+        return nn.relu(PointwiseConv(channels, use_bias=True, name=f"{name}_{part}")(y))
+
+    def conv(y: Array, channels: int, size: int) -> Array:
+        return nn.relu(Conv(channels, size, name=f"{name}_{size}x{size}")(y))
+
+    branches = [
+        point(x, direct, "1x1"),
+        conv(point(x, reduce_3x3, "3x3_reduce"), conv_3x3, 3),
+        conv(point(x, reduce_5x5, "5x5_reduce"), conv_5x5, 5),
+        point(max_pool(x, 3, 1), projected, "pool_proj"),
+    ]
+    return jnp.concatenate(branches, axis=-1)

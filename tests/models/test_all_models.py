@@ -1,0 +1,231 @@
+"""What holds for every backbone: one interface, stated sizes, gradients, types, refusals.
+
+Most of it is a matter of shapes, found without computing anything.
+"""
+
+import re
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from msa_flax.config import ModelConfig
+from msa_flax.models import (
+    MINIMUM_SIZE,
+    MODELS,
+    NATIVE_SCALING,
+    PARAM_COUNTS,
+    WITH_ALPHA,
+    ModelError,
+    check_size,
+    create_model,
+    scale_images,
+)
+
+# Rows, columns and channels of the last feature map at 224 pixels.
+MAPS = {
+    "mobilenet_v1": (7, 7, 1024),
+    "mobilenet_v2": (7, 7, 1280),
+    "resnet50": (7, 7, 2048),
+    "efficientnet_b0": (7, 7, 1280),
+    "convnext_tiny": (7, 7, 768),
+    "googlenet": (7, 7, 1024),
+    "lenet_alexnet": (6, 6, 376),
+}
+NAMES = sorted(MODELS)
+HEADS = ("logit", "softmax2", "dense256")
+ATTENTION = {"none": 0, "msa": 169, "cbam": 98}  # parameters
+
+# Parameters without a gradient. A BatchNorm subtracts its batch's mean and with it the bias of the
+# convolution before, which Keras's ResNet50 has nevertheless: what is left is rounding.
+NO_GRADIENT = {"resnet50": r"conv\d_.*conv/bias"}
+
+
+def build(name, **fields):
+    return create_model(ModelConfig(backbone=name, pretrained="none", **fields))
+
+
+def images_of(size, dtype=jnp.float32, count=1):
+    return jax.ShapeDtypeStruct((count, size, size, 3), dtype)
+
+
+@cache
+def shapes(name):
+    """Returns the shapes of a classifier's variables."""
+    model = build(name)
+    return jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images_of(224))
+
+
+def features(name, variables, images):
+    return build(name).apply(variables, images, method="features")
+
+
+@cache
+def feature_map(name, size=224, dtype=jnp.float32):
+    """Returns shape and type of a backbone's feature map."""
+    return jax.eval_shape(partial(features, name), shapes(name), images_of(size, dtype))
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_every_backbone_has_a_stated_map():
+    assert set(MAPS) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_as_many_as_stated(name):
+    parts = shapes(name)
+    total = count(parts["params"]["backbone"]) + count(parts.get("batch_stats", {}))
+    assert total == PARAM_COUNTS[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_feature_maps_have_the_stated_size(name):
+    assert feature_map(name).shape == (1, *MAPS[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("head", HEADS)
+def test_every_attention_and_every_head_fit_every_backbone(name, attention, head):
+    model = build(name, attention=attention, head=head)
+    channels = MAPS[name][-1]
+    expected = {
+        "logit": channels + 1,
+        "softmax2": 2 * channels + 2,
+        "dense256": 256 * channels + 256 + 257,
+    }
+    init = partial(model.init_with_output, method="head")
+    logits, variables = jax.eval_shape(init, jax.random.key(0), feature_map(name))
+    assert (logits.shape, logits.dtype) == ((1,), jnp.float32)
+    parts = {part: count(tree) for part, tree in variables["params"].items()}
+    assert parts.pop("attention", 0) == ATTENTION[attention]
+    assert parts == {"classifier": expected[head]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_images_give_bfloat16_features_and_float32_logits(name):
+    found = feature_map(name, MINIMUM_SIZE[name], jnp.bfloat16)
+    assert found.dtype == jnp.bfloat16
+    logits = jax.eval_shape(partial(build(name).apply, method="head"), shapes(name), found)
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(name))} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smallest_image_leaves_a_map_and_a_smaller_one_is_refused(name):
+    least = MINIMUM_SIZE[name]
+    check_size(name, least)
+    assert min(feature_map(name, least).shape) >= 1
+    with pytest.raises(ModelError, match=f"{name} needs {least} pixels or more, got {least - 1}"):
+        check_size(name, least - 1)
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+# Optimising takes longer than all else here.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+AT_FIRST = {"scale": 1.0, "var": 1.0, "gamma": 1.0, "gain": 0.25}  # and 0 for what is no kernel
+
+
+def random_variables(name):
+    """Returns a backbone's variables with random kernels; making Keras's takes long to compile."""
+    rng = np.random.default_rng(0)
+
+    def leaf(path, shape):
+        kind = path[-1].key
+        if kind == "kernel":
+            deviation = np.sqrt(2 / np.prod(shape.shape[:3]))  # keeps what a ReLU halves
+            return rng.normal(0, deviation, shape.shape).astype(np.float32)
+        return np.full(shape.shape, AT_FIRST.get(kind, 0.0), np.float32)
+
+    parts = jax.tree_util.tree_map_with_path(leaf, shapes(name))
+    return {key: parts.get(key, {}).get("backbone", {}) for key in ("params", "batch_stats")}
+
+
+def gradients(name):
+    """Returns the gradient of a loss for every parameter of a backbone in training, by path.
+
+    The images are of the smallest size, and differ: a BatchNorm of equal values passes none on.
+    """
+    model, rng, size = build(name).backbone, np.random.default_rng(1), MINIMUM_SIZE[name]
+    grey = jnp.asarray(rng.integers(0, 256, (4, size, size)), jnp.uint8)
+    images = scale_images(grey, preprocess="native", backbone=name)
+    weights = rng.normal(size=(4, 1, 1, MAPS[name][-1])).astype(np.float32)
+
+    def loss(params, stats):
+        features, _ = model.apply(
+            {"params": params, "batch_stats": stats},
+            images,
+            train=True,
+            rngs={"dropout": jax.random.key(1)},
+            mutable=["batch_stats"],
+        )
+        return jnp.sum(features * weights)
+
+    found = jax.jit(jax.grad(loss), compiler_options=QUICK)(*random_variables(name).values())
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(found))
+    return {"/".join(key.key for key in path): leaf for path, leaf in leaves}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name):
+    found = gradients(name)
+    assert len(found) == len(jax.tree.leaves(shapes(name)["params"]["backbone"]))
+    without = re.compile(NO_GRADIENT.get(name, "nothing"))
+    for path, gradient in found.items():
+        assert np.all(np.isfinite(gradient)), path
+        if not without.fullmatch(path):
+            assert np.any(gradient != 0), path
+    assert any(without.fullmatch(path) for path in found) == (name in NO_GRADIENT)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def refusal(call, *args, **kwargs):
+    """Returns the message of the ModelError that a call raises: one sentence, exit code 2."""
+    with pytest.raises(ModelError) as error:
+        call(*args, **kwargs)
+    assert error.value.exit_code == 2
+    message = str(error.value)
+    assert "\n" not in message
+    assert not message.endswith(".")
+    return message
+
+
+def test_an_unknown_backbone_is_refused_with_the_known_ones():
+    message = refusal(build, "mobilenet_v9")
+    assert "'mobilenet_v9'" in message
+    assert all(name in message for name in MODELS)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - set(WITH_ALPHA)))
+def test_another_width_of_a_backbone_with_one_is_refused_with_those_that_have_more(name):
+    message = refusal(build, name, alpha=0.5)
+    assert message.startswith(f"model.alpha: {name} has one width, got 0.5;")
+    assert all(other in message for other in WITH_ALPHA)
+
+
+@pytest.mark.parametrize("name", WITH_ALPHA)
+def test_a_backbone_with_several_widths_takes_another(name):
+    model = build(name, alpha=0.5)
+    narrow = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images_of(32))
+    assert count(narrow["params"]["backbone"]) < count(shapes(name)["params"]["backbone"]) / 2
+
+
+def test_a_size_too_small_for_one_backbone_is_refused_with_those_it_is_enough_for():
+    message = refusal(check_size, "lenet_alexnet", 40)
+    assert "lenet_alexnet needs 64 pixels or more, got 40" in message
+    assert "googlenet" in message.split(";")[1]
+    assert ";" not in refusal(check_size, "googlenet", 8)  # enough for none
+
+
+def test_every_backbone_has_a_scaling_that_is_known():
+    assert set(NATIVE_SCALING) == set(MODELS)
+    assert set(NATIVE_SCALING.values()) <= {"tf", "caffe", "none"}

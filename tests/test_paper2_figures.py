@@ -1,0 +1,152 @@
+"""experiments/paper2_figures.py on a tiny run, as a user calls it."""
+
+import csv
+import importlib.util
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import optax
+import pytest
+
+from msa_flax import api, data, evaluate
+from msa_flax.config import quickstart
+from msa_flax.data import splits as splitting
+from msa_flax.evaluation.predictions import Predictions
+from msa_flax.models import create_model
+from msa_flax.training import record
+from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.state import create_state
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "experiments" / "paper2_figures.py"
+PICTURES = ("roc", "precision_recall", "confusion", "learning_curves", "robustness")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("paper2_figures", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What training leaves, of a network that was not trained: its logits are made to spread."""
+    workdir = tmp_path_factory.mktemp("runs") / "first" / "seed-0"
+    workdir.mkdir(parents=True)
+    api.prepare_jax()  # the script, in this process and in another, then compiles nothing
+    config = quickstart()
+    config.data.phantom_patients, config.data.image_size, config.model.alpha = 12, 32, 0.125
+    examples = data.load(config.data)
+    splits = splitting.assign(examples, config.data, seed=0)
+    model = create_model(config.model)
+    variables = api.initialise(model, image_size=32, seed=0)
+    logits = np.asarray(api.compiled_predict_step(model, config)(variables, examples.images))
+    (head,) = variables["params"]["classifier"].values()
+    mean, deviation = logits.mean(), logits.std()
+    head["kernel"], head["bias"] = head["kernel"] / deviation, np.full(1, -mean / deviation)
+    Checkpoints(workdir).save_best(create_state(variables, optax.sgd(0.1)), {})
+    record.write_json(workdir / "config.json", {"config": config.to_dict()})
+    record.write_json(workdir / "run.json", {"data_fingerprint": examples.fingerprint})
+    splits.write(workdir / "splits.csv")
+    rows = [
+        {"step": 9 * epoch, "epoch": epoch, "split": split, "loss": 1 / epoch, "accuracy": 0.5}
+        for epoch in (1, 2)
+        for split in ("train", "validation")
+    ]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate.evaluate_split(api.restore(workdir), examples, splits, ["a stamp"], "test")
+    return workdir
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A second run with the same test set."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "second" / "seed-0"))
+
+
+def refused(script, capsys, *arguments):
+    code = script.main([str(argument) for argument in arguments])
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_two_runs_are_compared_and_disturbed(trained, copied, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, str(SCRIPT), str(trained), str(copied), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "not a medical device" in done.stdout
+    assert sorted(path.stem for path in out.glob("*.png")) == sorted(PICTURES)
+    with (out / "robustness.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["run", "corruption", "severity", "n", "accuracy", "auc"]
+    assert len(rows) == 2 * 5 * 6
+    half = len(rows) // 2
+    assert {row["run"] for row in rows[:half]} == {"first/seed-0"}
+    assert {row["run"] for row in rows[half:]} == {"second/seed-0"}
+    for one, other in zip(rows[:half], rows[half:], strict=True):  # the same run twice
+        assert {**one, "run": ""} == {**other, "run": ""}
+    metrics = json.loads((trained / "eval/test/metrics.json").read_text())
+    for row in rows:
+        assert int(row["n"]) == metrics["n"]
+        if row["severity"] == "0":
+            assert float(row["accuracy"]) == metrics["metrics"]["accuracy"]["value"]
+            assert float(row["auc"]) == metrics["metrics"]["auc"]["value"]
+    assert len({row["auc"] for row in rows}) > 1
+
+
+def test_fewer_images_are_evenly_chosen_with_the_classes_in_proportion(script):
+    n = 40
+    label = (np.arange(n) % 4 == 0).astype(int)
+    columns = dict.fromkeys(("split", "fold", "group", "family"), np.full(n, ""))
+    table = Predictions(
+        example_id=np.array([f"{i:02d}" for i in range(n)]),
+        label=label,
+        logit=np.zeros(n),
+        probability=np.full(n, 0.5),
+        **columns,
+    )
+    ids = script.choose(table, 8)
+    assert len(set(ids)) == 8
+    assert label[ids.astype(int)].sum() == 2
+    assert sorted(script.choose(table, None)) == sorted(script.choose(table, 99))
+    assert len(script.choose(table, None)) == n
+
+
+def test_the_number_of_images_is_obeyed(script, trained, tmp_path):
+    assert script.main([str(trained), "--out", str(tmp_path), "--images", "6"]) == 0
+    with (tmp_path / "robustness.csv").open(newline="") as file:
+        assert {row["n"] for row in csv.DictReader(file)} == {"6"}
+
+
+def test_bad_input_is_said_in_one_sentence(script, capsys, trained, copied, tmp_path):
+    out = ("--out", tmp_path / "out")
+    assert "required" in refused(script, capsys)
+    assert "--out" in refused(script, capsys, trained)
+    assert "expected 1 or more, got 0" in refused(script, capsys, trained, *out, "--images", 0)
+    assert "invalid choice" in refused(script, capsys, trained, *out, "--split", "other")
+    assert "without config.json" in refused(script, capsys, tmp_path / "nowhere", *out)
+    assert "more than once" in refused(script, capsys, trained, trained, *out)
+    said = refused(script, capsys, trained, *out, "--split", "train")
+    assert "run python -m msa_flax.evaluate" in said
+    assert not (tmp_path / "out").exists()
+
+    table = copied / "eval/test/predictions.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:-1]))
+    said = refused(script, capsys, trained, copied, *out)
+    assert "the same test images" in said
+    assert f"{len(lines) - 2} of them the same" in said
+    table.write_text("".join([*lines[:-1], lines[-1].replace("phantom/", "other/", 1)]))
+    said = refused(script, capsys, copied, *out)
+    assert "are not in its data" in said
