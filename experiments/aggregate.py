@@ -52,8 +52,8 @@ class Finished:
         report = self.run["weights"]
         if report is None:
             return "from scratch"
-        published = {item[1] for item in KNOWN.values()}
-        if report["hash"] in published:
+        published = {item.tensors for item in KNOWN.values()}
+        if self.config.model.pretrained == "imagenet" or report["hash"] in published:
             return "ImageNet"
         if report["hash"] == RE_EXPRESSED:
             return "ImageNet, re-expressed BatchNorm"

@@ -204,7 +204,8 @@ def test_weights_are_given_by_backbone_and_only_to_rows_that_have_some(scripts):
 def write_run(folder, *, seed, auc, attention="none", weights=None, stamps=()):
     """Writes what a finished run leaves behind, as far as a table needs it."""
     (folder / "eval/test").mkdir(parents=True)
-    config = Config(model=ModelConfig(attention=attention), data=DataConfig(root="images"))
+    model = ModelConfig(attention=attention, pretrained=weights["source"] if weights else "none")
+    config = Config(model=model, data=DataConfig(root="images"))
     config.train.seed = seed
     (folder / "config.json").write_text(json.dumps({"config": config.to_dict()}))
     run = {

@@ -106,6 +106,7 @@ __all__ = [
     "MODELS",
     "NATIVE_SCALING",
     "PARAM_COUNTS",
+    "WITH_ALPHA",
     "Classifier",
     "ConvNeXtTiny",
     "Costs",

@@ -18,8 +18,9 @@ def fold_batch_norm(variables: Mapping[str, Any], *, epsilon: float = 1e-3) -> d
     agree to float32 rounding. Such variables cannot be trained.
 
     Args:
-        variables: ``params`` and ``batch_stats``. A layer named ``<x>_bn`` belongs to the
-            convolution ``<x>`` beside it, which has no bias; other layers stay as they are.
+        variables: ``params`` and ``batch_stats``. A layer named ``<x>_bn``, ``<x>_BN`` or
+            ``bn_<x>`` belongs to the convolution ``<x>`` beside it, which has no bias, as in both
+            MobileNets; other layers stay as they are.
         epsilon: of the BatchNorm layers (Keras default 1e-3).
     """
     params, stats = _fold(variables["params"], variables.get("batch_stats", {}), epsilon)
@@ -31,7 +32,7 @@ def _fold(
 ) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
     folded, kept = dict(params), dict(stats)
     for name, values in stats.items():
-        convolution = name.removesuffix("_bn")
+        convolution = name.removesuffix("_bn").removesuffix("_BN").removeprefix("bn_")
         if "mean" not in values:
             folded[name], kept[name] = _fold(params[name], values, epsilon)
         elif set(params.get(convolution, ())) == {"kernel"}:

@@ -31,7 +31,7 @@ TABLE = {
 }
 
 # Relative to a map's standard deviation. Both sides sum up to 2,000 float32 products, in different
-# orders, in 21 layers one after the other. Measured: below 1e-5; a mutation gives 1e-2 and more.
+# orders, in 21 layers one after the other. Measured: below 1e-5; a mutation gives 1 and more.
 TOLERANCE = 1e-4
 
 # Optimising takes longer than all else here.

@@ -21,7 +21,7 @@ from msa_flax.models import (
 )
 
 # Relative to a map's standard deviation; float32 sums of up to 3,456 products in different orders.
-# Measured: below 1e-5; the mildest mutation gives 1e-2.
+# Measured: below 1e-5; the mildest mutation gives 0.3.
 TOLERANCE = 1e-4
 
 # Optimising takes longer than all else here.
@@ -240,7 +240,7 @@ def test_the_smallest_image_is_the_smallest_that_leaves_a_map():
 
 
 def test_bfloat16_gives_what_float32_gives_to_its_precision(params):
-    x = images(96, 96)
+    x = images(64, 64)
     exact, found = run(params, x), run(params, jnp.asarray(x, jnp.bfloat16))
     for wide, narrow in zip(exact, found, strict=True):
         assert narrow.dtype == jnp.bfloat16

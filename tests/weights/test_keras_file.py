@@ -211,10 +211,10 @@ def test_the_hash_is_the_documented_one():
 @pytest.mark.realdata
 @pytest.mark.parametrize(("top", "tensors"), [(False, 135), (True, 137)])
 def test_the_published_files_have_the_known_hash(realdata, tmp_path, top, tensors):
-    remote, digest = KNOWN["mobilenet_v1", 1.0, top]
-    path = realdata / "weights" / remote.split("/")[-1]
+    published = KNOWN["mobilenet_v1", 1.0, top]
+    path = realdata / "weights" / published.name
     shutil.copy(path, tmp_path / "renamed.bin")
     arrays = read(tmp_path / "renamed.bin")
     assert len(arrays) == tensors
-    assert tensors_hash(arrays) == digest
+    assert tensors_hash(arrays) == published.tensors
     assert sorted(arrays) == list(arrays)

@@ -6,6 +6,7 @@ import io
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -77,14 +78,23 @@ def read(
     images = np.empty(shape, np.uint8)
     masks = np.empty(shape, np.uint8) if "mask" in builder.info.features else None
     rows: list[dict[str, Any]] = []
+    placed: list[Future[None]] = []
+
+    def place(i: int, stored: dict[str, bytes]) -> None:
+        pixels = {name: preprocess.decode(data, "stored.png") for name, data in stored.items()}
+        images[i] = preprocess.preprocess(
+            pixels["image"], size=config.image_size, equalize=config.equalize
+        )
+        if masks is not None:
+            masks[i] = preprocess.resize_mask(pixels["mask"], size=config.image_size)
+
     try:
-        for row, stored in _stored(builder, parts):
-            images[len(rows)] = preprocess.preprocess(
-                stored["image"], size=config.image_size, equalize=config.equalize
-            )
-            if masks is not None:
-                masks[len(rows)] = preprocess.resize_mask(stored["mask"], size=config.image_size)
-            rows.append(row)
+        with ThreadPoolExecutor() as pool:  # OpenCV lets other threads run while it works
+            for row, stored in _stored(builder, parts):
+                placed.append(pool.submit(place, len(rows), stored))
+                rows.append(row)
+        for future in placed:
+            future.result()
     except tf.errors.DataLossError as error:
         raise DataError(f"the prepared copy is damaged; delete {builder.data_path}") from error
     return from_rows(rows, images, masks=masks, bad_files=bad_files)
@@ -92,8 +102,8 @@ def read(
 
 def _stored(
     builder: tfds.core.DatasetBuilder, parts: Mapping[str, str]
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Yields the fields of every stored example, and its pixels: "image" and perhaps "mask"."""
+) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    """Yields the fields of every stored example, and its files: "image" and perhaps "mask"."""
     pixels = [name for name in ("image", "mask") if name in builder.info.features]
     decoders = {name: tfds.decode.SkipDecoding() for name in pixels}
     for split, part in parts.items():
@@ -103,8 +113,7 @@ def _stored(
             for i in range(len(batch["label"])):
                 row = {name: batch[name][i].decode() for name in _TEXT}
                 row |= {name: int(batch[name][i]) for name in _NUMBERS}
-                stored = {name: preprocess.decode(batch[name][i], "stored.png") for name in pixels}
-                yield row | {"part": part}, stored
+                yield row | {"part": part}, {name: batch[name][i] for name in pixels}
 
 
 def _remove_old_copies(builder: tfds.core.DatasetBuilder, prefix: str) -> None:
