@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from msa_flax.models.layers import Conv, PointwiseConv
+from msa_flax.models.ops import max_over_channels
 
 
 class MultiScaleSpatialAttention(nn.Module):
@@ -33,7 +34,7 @@ class MultiScaleSpatialAttention(nn.Module):
     def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Returns F^out, of the shape of ``features``."""
         average = jnp.mean(features, axis=-1, keepdims=True)  # Eq. 1
-        maximum = jnp.max(features, axis=-1, keepdims=True)  # Eq. 2
+        maximum = max_over_channels(features)  # Eq. 2
         descriptor = jnp.concatenate([average, maximum], axis=-1)  # Eq. 3 gives both shapes
 
         out = jnp.zeros_like(features)
@@ -68,7 +69,7 @@ class SpatialAttention(nn.Module):
     def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Returns the feature map weighted by its attention map."""
         average = jnp.mean(features, axis=-1, keepdims=True)
-        maximum = jnp.max(features, axis=-1, keepdims=True)
+        maximum = max_over_channels(features)
         k, descriptor = self.kernel_size, jnp.concatenate([average, maximum], axis=-1)
         attention = nn.sigmoid(Conv(1, k, use_bias=False, name=f"conv_{k}")(descriptor))
         self.sow("intermediates", f"attention_{k}", attention[..., 0])

@@ -10,7 +10,7 @@ from msa_flax.models.ops.depthwise import depthwise_conv
 from msa_flax.models.ops.native import Padding, native_conv, same_padding
 from msa_flax.models.ops.norm import affine, coefficients, normalize
 from msa_flax.models.ops.pointwise import pointwise_conv
-from msa_flax.models.ops.pool import max_along
+from msa_flax.models.ops.pool import max_along, max_over_channels
 from msa_flax.models.ops.thin import thin_conv
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "coefficients",
     "depthwise_conv",
     "max_along",
+    "max_over_channels",
     "native_conv",
     "normalize",
     "pointwise_conv",

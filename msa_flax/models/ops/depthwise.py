@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 from msa_flax.models.ops.native import Padding, native_conv
 
 MOST_TERMS = 28  # products in one expression: with more, compilation takes its time
+MOST_ROWS = 5  # of a kernel that are written out
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -174,13 +176,19 @@ def _shifted_kernel_gradient(
     wide = jnp.promote_types(padded.dtype, jnp.float32)
     x, g = padded.astype(wide), g.astype(wide)
 
-    def tap(i: int, j: int) -> Array:
-        rows = slice(i, i + (height - 1) * stride + 1, stride)
-        terms = [x[:, rows, w * stride + j] * g[:, :height, w] for w in range(width)]
-        pieces = [_total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
-        return _total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
+    def row(i: Any) -> Array:
+        met = lax.dynamic_slice_in_dim(x, i, (height - 1) * stride + 1, axis=1)[:, ::stride]
 
-    sums = jnp.stack([tap(i, j) for i in range(size) for j in range(size)])
+        def tap(j: int) -> Array:
+            terms = [met[:, :, w * stride + j] * g[:, :height, w] for w in range(width)]
+            pieces = [_total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
+            return _total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
+
+        return jnp.stack([tap(j) for j in range(size)])
+
+    # Written out, the rows of a large kernel would take the compiler its time.
+    loop = size > MOST_ROWS
+    sums = lax.map(row, jnp.arange(size)) if loop else jnp.stack([row(i) for i in range(size)])
     return sums.reshape(size, size, 1, -1).astype(padded.dtype)
 
 

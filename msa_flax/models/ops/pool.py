@@ -1,11 +1,11 @@
-"""Maximum pooling along one axis, as a maximum of shifted images."""
+"""Maxima: of windows along one axis, as a maximum of shifted images, and over the channels."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 
 def max_along(x: Array, axis: int, size: int, stride: int, padding: tuple[int, int]) -> Array:
@@ -51,3 +51,23 @@ def _larger_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> 
     """
     (a, b), (da, db) = primals, tangents
     return _larger(a, b), jnp.where(a < b, db, da)
+
+
+@jax.custom_jvp
+def max_over_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
+    """Returns the maximum over the channels of every pixel.
+
+    Channels that share the maximum share its gradient, as in TensorFlow. JAX's own rule divides by
+    how many there are, and where XLA has computed x again with another rounding there is none: the
+    gradient would be NaN. Here it is then lost for that pixel.
+    """
+    return jnp.max(x, axis=-1, keepdims=True)
+
+
+@max_over_channels.defjvp
+def _max_over_channels_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    maximum = max_over_channels(x)
+    shared = (x == maximum).astype(x.dtype)
+    count = jnp.maximum(jnp.sum(shared, axis=-1, keepdims=True), 1)
+    return maximum, jnp.sum(shared / count * dx, axis=-1, keepdims=True)
