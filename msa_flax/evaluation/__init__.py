@@ -1,6 +1,6 @@
 """Evaluation: the table of predictions, and the numbers and figures that are made from it."""
 
-from msa_flax.evaluation import figures
+from msa_flax.evaluation import comparison, figures
 from msa_flax.evaluation.metrics import compute, metrics_json, table, write_json
 from msa_flax.evaluation.predictions import (
     Predictions,
@@ -12,6 +12,7 @@ from msa_flax.evaluation.predictions import (
 __all__ = [
     "Predictions",
     "PredictionsError",
+    "comparison",
     "compute",
     "figures",
     "metrics_json",

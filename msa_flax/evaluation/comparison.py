@@ -17,9 +17,9 @@ from msa_flax.evaluation.figures import (
     GREY,
     VERMILION,
     Path,
-    _draw_confusion,
-    _figure,
-    _wrapped,
+    draw_confusion,
+    drawn,
+    wrapped,
 )
 from msa_flax.evaluation.predictions import Predictions
 
@@ -45,7 +45,7 @@ def roc_curves(
         title: above the figure.
         stamps: written below the figure.
     """
-    with _figure(path, 7.2, 4.6, stamps) as figure:
+    with drawn(path, 7.2, 4.6, stamps) as figure:
         from sklearn.metrics import roc_curve
 
         axes = _unit_square(figure, "1 - specificity", "recall (sensitivity)", title)
@@ -75,7 +75,7 @@ def precision_recall_curves(
         title: above the figure.
         stamps: written below the figure.
     """
-    with _figure(path, 7.2, 4.6, stamps) as figure:
+    with drawn(path, 7.2, 4.6, stamps) as figure:
         axes = _unit_square(figure, "recall (sensitivity)", "precision", title)
         for share in sorted({float(run.label.mean()) for run in runs.values()}):
             label = f"prevalence {share:.3f}"
@@ -130,14 +130,14 @@ def confusion_matrices(
         stamps: written below the figure.
     """
     rows, columns = _grid_shape(len(runs))
-    with _figure(path, 3.3 * columns + 0.3, 3.7 * rows + 0.4, stamps) as figure:
+    with drawn(path, 3.3 * columns + 0.3, 3.7 * rows + 0.4, stamps) as figure:
         figure.suptitle(title)
         for axes, (name, values) in zip(_panels(figure, len(runs)), runs.items(), strict=True):
-            _draw_confusion(axes, values["confusion"], classes)
+            draw_confusion(axes, values["confusion"], classes)
             accuracy = values["metrics"]["accuracy"]["value"]
             shown = "undefined" if accuracy is None else f"{accuracy:.4f}"
             note = f"accuracy {shown} at threshold {values['threshold']:g}"
-            axes.set_title(f"{_wrapped(name, 36)}\n{note}", fontsize=9)
+            axes.set_title(f"{wrapped(name, 36)}\n{note}", fontsize=9)
 
 
 def learning_curves(
@@ -151,7 +151,7 @@ def learning_curves(
         path: the PNG file.
         stamps: written below the figure.
     """
-    with _figure(path, 9.2, 3.6, stamps) as figure:
+    with drawn(path, 9.2, 3.6, stamps) as figure:
         from matplotlib.lines import Line2D
 
         for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
@@ -160,8 +160,7 @@ def learning_curves(
             axes.set(xlabel="epoch", ylabel=quantity, title=quantity.capitalize())
             _whole_ticks(axes)
         runs_shown = [
-            Line2D([], [], color=_colour(i), label=_wrapped(name, 24))
-            for i, name in enumerate(runs)
+            Line2D([], [], color=_colour(i), label=wrapped(name, 24)) for i, name in enumerate(runs)
         ]
         splits_shown = [
             Line2D([], [], color=GREY, linestyle="--", label="training"),
@@ -190,7 +189,7 @@ def robustness_curves(
     """
     names = list(dict.fromkeys(row["corruption"] for rows in runs.values() for row in rows))
     shape = _grid_shape(len(runs))
-    with _figure(path, 3.3 * shape[1] + 1.4, 3.1 * shape[0] + 0.3, stamps) as figure:
+    with drawn(path, 3.3 * shape[1] + 1.4, 3.1 * shape[0] + 0.3, stamps) as figure:
         figure.suptitle(title)
         panels = _panels(figure, len(runs))
         for axes, (run, rows) in zip(panels, runs.items(), strict=True):
@@ -201,7 +200,7 @@ def robustness_curves(
             for i, name in enumerate(names):
                 _draw_fall(axes, [row for row in rows if row["corruption"] == name], name, i)
             axes.set(xlabel="severity", ylabel="accuracy", ylim=(0, 1))
-            axes.set_title(_wrapped(run, 36), fontsize=9)
+            axes.set_title(wrapped(run, 36), fontsize=9)
             _whole_ticks(axes)
         last = panels[min(shape[1], len(panels)) - 1]  # at the right end of the first row
         last.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -256,7 +255,7 @@ def _curve(axes: "Axes", number: int, x: Any, y: Any, label: str, **style: Any) 
 
 def _entry(name: str, score: str) -> str:
     """Returns a run's text in a legend."""
-    return f"{_wrapped(name, 28)}\n{score}"
+    return f"{wrapped(name, 28)}\n{score}"
 
 
 def _unit_square(figure: "Figure", x: str, y: str, title: str) -> "Axes":

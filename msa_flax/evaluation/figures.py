@@ -51,7 +51,7 @@ def learning_curves(
         stamps: written below the figure.
     """
     series = (("train", "training", BLUE, "o"), ("validation", "validation", VERMILION, "s"))
-    with _figure(path, 8.0, 3.6, stamps) as figure:
+    with drawn(path, 8.0, 3.6, stamps) as figure:
         from matplotlib.ticker import MaxNLocator
 
         for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
@@ -89,11 +89,11 @@ def roc_and_confusion(
         title: above the figure.
         classes: names of the labels 0 and 1.
     """
-    with _figure(path, 8.0, 4.2, metrics["stamps"]) as figure:
+    with drawn(path, 8.0, 4.2, metrics["stamps"]) as figure:
         figure.suptitle(title)
         left, right = figure.subplots(1, 2)
         _draw_roc(left, predictions, metrics)
-        _draw_confusion(right, metrics["confusion"], classes)
+        draw_confusion(right, metrics["confusion"], classes)
 
 
 def sample_sheet(
@@ -117,14 +117,14 @@ def sample_sheet(
     """
     members = [np.flatnonzero(np.asarray(labels) == label) for label in range(len(classes))]
     columns = max([1, *map(len, members)])
-    with _figure(path, 1.6 * columns + 0.4, 2.0 * len(classes) + 0.1, stamps) as figure:
+    with drawn(path, 1.6 * columns + 0.4, 2.0 * len(classes) + 0.1, stamps) as figure:
         grid = figure.subplots(len(classes), columns, squeeze=False)
         for row, name, indices in zip(grid, classes, members, strict=True):
             _row_title(row[0], name)
             for i, axes in enumerate(row):
                 _show(axes, images[indices[i]] if i < len(indices) else None)
                 if i < len(indices):
-                    axes.set_xlabel(_wrapped(titles[indices[i]], 26), fontsize=6.5)
+                    axes.set_xlabel(wrapped(titles[indices[i]], 26), fontsize=6.5)
 
 
 def gradcam_panel(
@@ -146,7 +146,7 @@ def gradcam_panel(
     """
     columns = max([1, *(len(cases) for cases in rows.values())])
     width, height = 2.9 * columns + 1.1, 1.95 * len(rows) + 0.4
-    with _figure(path, width, height, stamps) as figure:
+    with drawn(path, width, height, stamps) as figure:
         figure.suptitle(title)
         grid = figure.subplots(len(rows), 2 * columns, squeeze=False)
         for letter, row, (name, cases) in zip("ABCDEFGH", grid, rows.items(), strict=False):
@@ -156,7 +156,7 @@ def gradcam_panel(
             for left, right, case in zip(row[0::2], row[1::2], cases, strict=False):
                 _show(left, case.image)
                 _show(right, case.overlay)
-                left.set_xlabel(_wrapped(case.example_id, 26), fontsize=6.5)
+                left.set_xlabel(wrapped(case.example_id, 26), fontsize=6.5)
                 right.set_xlabel(f"P(fracture) {case.probability:.4f}", fontsize=7.5)
         _colour_bar(figure, grid, maximum)
 
@@ -170,7 +170,7 @@ def _draw_roc(axes: "Axes", predictions: Predictions, metrics: Mapping[str, Any]
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
     axes.grid(color="0.9")
     if auc["value"] is None:
-        text = f"AUC is undefined:\n{_wrapped(auc['reason'], 30)}"
+        text = f"AUC is undefined:\n{wrapped(auc['reason'], 30)}"
         axes.text(0.5, 0.5, text, ha="center", va="center", backgroundcolor="white")
         return
     from sklearn.metrics import roc_curve
@@ -193,7 +193,8 @@ def _draw_roc(axes: "Axes", predictions: Predictions, metrics: Mapping[str, Any]
     axes.legend(loc="lower right")
 
 
-def _draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[str]) -> None:
+def draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[str]) -> None:
+    """Draws a confusion matrix: counts, and shares of the true class."""
     matrix = np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]])
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(totals, 1)
@@ -232,7 +233,7 @@ def _row_title(axes: "Axes", text: str) -> None:
     axes.set_ylabel(text, fontsize=10, fontweight="bold")
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
     """Returns the text in lines of about ``width`` characters; ids break after "/", "-" and "_"."""
     lines = [""]
     for part in re.findall(rf"[^/\-_\s]{{0,{width}}}(?:[/\-_\s]|$)|[^/\-_\s]{{{width}}}", text):
@@ -243,7 +244,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 @contextlib.contextmanager
-def _figure(path: Path, width: float, height: float, stamps: Sequence[str]) -> "Iterator[Figure]":
+def drawn(path: Path, width: float, height: float, stamps: Sequence[str]) -> "Iterator[Figure]":
     """Gives a figure to draw on; on leaving, adds the notes below and writes the PNG."""
     import matplotlib
     from matplotlib.figure import Figure
