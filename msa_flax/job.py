@@ -25,6 +25,7 @@ from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.features import cached_features
 from msa_flax.training.loop import Loop, loss_and_accuracy
 from msa_flax.training.losses import balanced_weights
+from msa_flax.training.memory import trim_memory
 from msa_flax.training.monitor import NoMonitor
 from msa_flax.training.state import TrainState, create_state
 from msa_flax.weights import WeightsReport
@@ -155,6 +156,7 @@ def make_loop(job: Job, parts: Parts, checkpoints: Checkpoints) -> Loop:
     def validate(variables: Any) -> dict[str, float]:
         predict = functools.partial(parts.predict_step, devices.local(variables))
         logits = predict_logits(predict, validation, batch_size=config.eval.batch_size)
+        trim_memory()  # else what stays of it lies in the way of the next training step's memory
         return loss_and_accuracy(truth, logits)
 
     def dispatches(epoch: int, start_step: int) -> Iterator[Any]:

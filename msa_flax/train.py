@@ -129,6 +129,7 @@ def _train(
         state = dataclasses.replace(loop, monitor=monitor).run(state, progress)
     finally:
         monitor.close()
+        memory.trim_memory()  # what training needed, evaluation does not
         if hosts.is_first():
             path = job.workdir / "run.json"
             info = record.read_json(path)
