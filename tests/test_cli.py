@@ -32,7 +32,7 @@ def test_help_is_no_error_and_says_what_it_is_for(name, flag, capsys):
         (["extra", "--workdir=w"], "unexpected argument 'extra'"),
         (["--workdir=w", "--config.model.alpa=1"], "did you mean model.alpha"),
         (["--workdir=w", "--config.model.alpha=wide"], "wide"),
-        (["--workdir=w", "--config.model.attention=cbam"], "expected one of msa, none"),
+        (["--workdir=w", "--config.model.attention=senet"], "expected one of msa, cbam, none"),
         (["--workdir=w", "--config.data.fold=7"], "data.fold"),
         (["--workdir=w", "--config=missing.py"], "missing.py"),
         (["--workdir=w", "--config.data.source=folder"], "data.root"),

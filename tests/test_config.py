@@ -35,7 +35,7 @@ def test_a_misspelt_field_cannot_be_set():
     [
         ("model", "alpha", "wide", "expected float"),
         ("model", "alpha", -1.0, "above 0"),
-        ("model", "attention", "cbam", "expected one of msa, none"),
+        ("model", "attention", "senet", "expected one of msa, cbam, none"),
         ("model", "kernel_sizes", (3, 4), "odd"),
         ("model", "kernel_sizes", (), "odd"),
         ("model", "kernel_sizes", (3, 3), "distinct"),
