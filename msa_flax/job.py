@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ from msa_flax.training.memory import trim_memory
 from msa_flax.training.monitor import NoMonitor
 from msa_flax.training.state import TrainState, create_state
 from msa_flax.weights import WeightsReport
-
-log = logging.getLogger("msa_flax")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +111,10 @@ def build(job: Job, mesh: Mesh) -> Parts:
         config.optim, total_steps=job.total_steps, freeze_backbone=freeze
     )
     dtype = jnp.dtype(config.train.compute_dtype)
-    scale = api.scaler(config, dtype=dtype)
-    predict_step, inputs = api.compiled_predict_step(model, config), job.examples.images
-    if freeze:
+    if not freeze:
+        inputs, scale = job.examples.images, api.scaler(config, dtype=dtype)
+        predict_step = api.compiled_predict_step(model, config)
+    else:
         inputs = _features(job, variables)
         scale = lambda features: features.astype(dtype)  # noqa: E731
         predict_step = steps.compiled_predict_step(
