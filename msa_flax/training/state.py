@@ -39,5 +39,5 @@ def create_state(variables: PyTree, optimizer: optax.GradientTransformation) -> 
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(params),
+        opt_state=jax.jit(optimizer.init)(params),  # one compilation, not one a shape
     )
