@@ -48,7 +48,9 @@ class DataConfig:
     )
     equalize: str = "none"  # "none" | "histogram" (paper 2 §IV) | "clahe" (ours)
     augment: str = "none"  # "none" (paper 1 §3.1) | "paper2": rotation, flip, scaling (its §V.B)
-    protocol: str = "published"  # "published" (paper 1 §3.1) | "grouped" | "kfold" (ours)
+    protocol: str = (
+        "published"  # "published" (paper 1 §3.1) | "family" | "grouped" | "kfold" (ours)
+    )
     holdout_group: str = ""  # the group (CT series) that is the test set of protocol "grouped"
     fold: int = 0  # which fold is the test set of protocol "kfold", 0-based
     folds: int = 5  # number of folds of protocol "kfold" (ours)
@@ -234,7 +236,7 @@ _CHOICES = {
     "data.preprocess": ("paper", "native"),
     "data.equalize": ("none", "histogram", "clahe"),
     "data.augment": ("none", "paper2"),
-    "data.protocol": ("published", "grouped", "kfold"),
+    "data.protocol": ("published", "family", "grouped", "kfold"),
     "data.on_bad_file": ("error", "skip"),
     "optim.name": ("adam", "sgd"),
     "train.compute_dtype": ("bfloat16", "float32"),

@@ -1,4 +1,4 @@
-"""Which image is used for what: three protocols, and what they let cross between the splits."""
+"""Which image is used for what: four protocols."""
 
 import collections
 import csv
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
 
 SPLITS = ("train", "validation", "test")
-COPIES, SERIES = "copies cross the split", "series cross the split"
-UNKNOWN = "groups unknown"
 _COLUMNS = ("example_id", "split", "fold")
 _DRAWS = 16  # random draws of validation units, of which the best balanced one is taken
 _STREAM = 0x5EED  # keeps these draws apart from the training order's, which start with seed too
@@ -27,7 +25,7 @@ class Splits:
 
     example_id: np.ndarray  # str [n], unique
     split: np.ndarray  # str [n], one of SPLITS
-    fold: np.ndarray  # str [n], what is held out: a group, a fold's number, "" ("published")
+    fold: np.ndarray  # str [n], what is held out: a group, a fold's number, "" (published, family)
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions of one split's rows, ascending.
@@ -82,10 +80,14 @@ def assign(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
 
     - "published": the data set's ``val`` is the test split, its ``train`` is split at random,
       image by image and class by class (paper 1 §3.1).
+    - "family": as "published", but families stay whole, in test too: one is test if at least half
+      of its images are in ``val``; validation takes whole families of the others.
     - "grouped": ``config.holdout_group`` is the test split; validation takes whole families.
     - "kfold": fold ``config.fold`` of ``config.folds`` is the test split; groups stay whole.
 
-    The result depends on the seed and the examples, not on their order.
+    Families that share a picture, pixel by pixel, count as one; groups that do stay two, and
+    :func:`msa_flax.data.stamps.check_leakage` refuses a split between them. The result depends on
+    the seed and the examples, not on their order.
 
     Args:
         examples: n examples.
@@ -97,17 +99,19 @@ def assign(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
             class in training.
     """
     order = np.argsort(examples.example_id)
+    family = np.where(examples.family != "", examples.family, examples.example_id)
+    if config.protocol in ("family", "grouped"):  # the others do not look at families
+        family = _joined(family, pixel_hashes(examples.images))
     inputs = _Inputs(
         label=examples.label[order],
         group=examples.group[order],
-        family=np.where(examples.family != "", examples.family, examples.example_id)[order],
+        family=family[order],
         part=examples.part[order],
         rng=np.random.default_rng([seed, _STREAM]),
         seed=seed,
     )
-    protocol = {"published": _published, "grouped": _grouped, "kfold": _kfold}[config.protocol]
     split = np.empty(len(examples), dtype="<U10")
-    split[order], fold = protocol(inputs, config)
+    split[order], fold = _PROTOCOLS[config.protocol](inputs, config)
     folds = np.full(len(examples), fold)
     splits = Splits(example_id=examples.example_id, split=split, fold=folds)
     _check_usable(splits.counts(examples.label), config)
@@ -127,16 +131,21 @@ class _Inputs:
 
 
 def _published(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
-    if unknown := int((inputs.part == "").sum()):
-        raise DataError(
-            f"protocol 'published' needs train/ and val/; {unknown} images are in neither"
-        )
+    _check_parts(inputs, config)
     split = np.where(inputs.part == "val", "test", "train").astype("<U10")
     for label in (0, 1):
         rows = np.flatnonzero((split == "train") & (inputs.label == label))
         chosen = inputs.rng.permutation(rows)[: round(config.validation_fraction * len(rows))]
         split[chosen] = "validation"
     return split, ""
+
+
+def _family(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
+    _check_parts(inputs, config)
+    _, member = np.unique(inputs.family, return_inverse=True)
+    in_val = np.bincount(member, weights=inputs.part == "val")
+    test = (2 * in_val >= np.bincount(member))[member]
+    return _with_validation(inputs, test, inputs.family, config), ""
 
 
 def _grouped(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
@@ -167,6 +176,21 @@ def _kfold(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
     test = np.zeros(len(inputs.label), dtype=bool)
     test[list(folds.split(*columns))[config.fold][1]] = True
     return _with_validation(inputs, test, inputs.group, config), str(config.fold)
+
+
+_PROTOCOLS: dict[str, Callable[[_Inputs, DataConfig], tuple[np.ndarray, str]]] = {
+    "published": _published,
+    "family": _family,
+    "grouped": _grouped,
+    "kfold": _kfold,
+}
+
+
+def _check_parts(inputs: _Inputs, config: DataConfig) -> None:
+    if unknown := int((inputs.part == "").sum()):
+        raise DataError(
+            f"protocol {config.protocol!r} needs train/ and val/; {unknown} images are in neither"
+        )
 
 
 def _with_validation(
@@ -214,76 +238,6 @@ def _check_usable(counts: dict[str, tuple[int, int]], config: DataConfig) -> Non
         )
 
 
-def stamps(examples: Examples, splits: Splits) -> list[str]:
-    """Returns what must be said beside every number that comes from these splits.
-
-    "copies cross the split": a source slice, or identical pixels, are in two splits. "series cross
-    the split": a group is. "groups unknown": so nobody can tell.
-
-    Args:
-        examples: n examples.
-        splits: their splits, in the same order.
-    """
-    _check_same_rows(examples, splits)
-    sources = (examples.family, _pixel_hashes(examples.images))
-    applies = {
-        COPIES: any(_divided(source, splits) for source in sources),
-        SERIES: bool(_divided(examples.group, splits)),
-        UNKNOWN: not examples.groups_known,
-    }
-    return [stamp for stamp, true in applies.items() if true]
-
-
-def check_leakage(examples: Examples, splits: Splits, *, allow: bool) -> None:
-    """Refuses splits between which copies of one slice cross, unless that is allowed.
-
-    Args:
-        examples: n examples.
-        splits: their splits, in the same order.
-        allow: ``config.allow_leakage``.
-
-    Raises:
-        DataError: how many slices and images cross, between which splits, and what to do.
-    """
-    _check_same_rows(examples, splits)
-    sources = (examples.family, _pixel_hashes(examples.images))
-    slices, pictures = (len(_divided(source, splits)) for source in sources)
-    if allow or slices + pictures == 0:
-        return
-    found = []
-    for seen, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
-        rows, others = splits.indices(seen), splits.indices(other)
-        copied = np.zeros(len(rows), dtype=bool)
-        for source in sources:
-            copied |= np.isin(source[rows], source[others]) & (source[rows] != "")
-        if copied.any():
-            part = "all" if copied.all() else f"{copied.sum()} of"
-            name = "training" if other == "train" else other
-            found.append(f"{part} {len(rows)} {seen} images have a copy in {name}")
-    raise DataError(
-        f"copies cross the split: {', '.join(found)} ({slices} source slices and {pictures} "
-        "identical pictures are divided); use protocol 'grouped' or 'kfold', or accept inflated "
-        "numbers with data.allow_leakage=True"
-    )
-
-
-def check_contradictions(examples: Examples) -> None:
-    """Refuses data in which identical pixels carry both labels.
-
-    Raises:
-        DataError: how many pictures and images are concerned, and the first of them.
-    """
-    pixels = _pixel_hashes(examples.images)
-    both = sorted(set(pixels[examples.label == 0]) & set(pixels[examples.label == 1]))
-    if both:
-        images = np.isin(pixels, both)
-        names = examples.example_id[pixels == both[0]][:4].tolist()
-        raise DataError(
-            f"{len(both)} pictures are in both classes ({images.sum()} images), for instance "
-            f"{', '.join(names)}; decide which label is right and remove the others"
-        )
-
-
 def table(examples: Examples, splits: Splits, classes: Sequence[str]) -> str:
     """Returns the number of images per class and split as text, like paper 1's Table 1.
 
@@ -303,23 +257,27 @@ def table(examples: Examples, splits: Splits, classes: Sequence[str]) -> str:
     )
 
 
-def _check_same_rows(examples: Examples, splits: Splits) -> None:
-    if not np.array_equal(examples.example_id, splits.example_id):
-        raise DataError(
-            f"the table of splits ({len(splits.example_id)} rows) and the data set "
-            f"({len(examples)} images) list different examples, or in another order"
-        )
+def pixel_hashes(images: np.ndarray) -> np.ndarray:
+    """Returns a hash of every image, str [n], equal only for equal pixels.
 
-
-def _divided(key: np.ndarray, splits: Splits) -> list[str]:
-    """Returns the known keys that occur in more than one split."""
-    pairs = set(zip(key.tolist(), splits.split.tolist(), strict=True))
-    times = collections.Counter(name for name, _ in pairs if name)
-    return [name for name, number in times.items() if number > 1]
-
-
-def _pixel_hashes(images: np.ndarray) -> np.ndarray:
-    """Returns a hash of every image, str [n], equal only for equal pixels."""
+    Args:
+        images: uint8 [n, s, s].
+    """
     return np.array(
         [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
     )
+
+
+def _joined(family: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Returns, for every image, the first name of the families that equal pictures connect."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names, member = np.unique(family, return_inverse=True)
+    pictures, picture = np.unique(pixels, return_inverse=True)
+    count = len(names) + len(pictures)  # nodes: families, then pictures; an edge is an image
+    edges = (np.ones(len(family)), (member, len(names) + picture))
+    found = connected_components(coo_array(edges, shape=(count, count)), directed=False)[1]
+    _, first, source = np.unique(found[: len(names)], return_index=True, return_inverse=True)
+    joined: np.ndarray = names[first[source]][member]
+    return joined

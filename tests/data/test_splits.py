@@ -1,22 +1,17 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from msa_flax.config import DataConfig
+from msa_flax.config import Config, DataConfig
 from msa_flax.data.examples import DataError, from_rows
-from msa_flax.data.splits import (
-    SPLITS,
-    Splits,
-    assign,
-    check_contradictions,
-    check_leakage,
-    stamps,
-    table,
-)
+from msa_flax.data.splits import SPLITS, assign, table
+from msa_flax.data.stamps import stamps
 
 
-def make(families, *, copies=4, val_families=(), known_groups=True, order=None, pixels=None):
+def make(families, *, copies=4, val_families=(), known_groups=True, order=None):
     """Builds examples from (name, group, label) of each family, ``copies`` images each."""
     rows = []
     for name, group, label in families:
@@ -37,8 +32,6 @@ def make(families, *, copies=4, val_families=(), known_groups=True, order=None, 
     images = np.zeros((len(rows), 2, 2), np.uint8)
     images.reshape(len(rows), 4)[:, :2] = np.arange(2 * len(rows)).reshape(-1, 2) % 251
     images[:, 1, 1] = np.arange(len(rows)) // 100  # no two pictures are the same
-    if pixels is not None:
-        images[:] = np.asarray(pixels, np.uint8)[:, None, None]
     examples = from_rows(rows, images)
     return examples if order is None else examples.take(order)
 
@@ -55,8 +48,10 @@ def standard(**options):
 
 
 PUBLISHED = DataConfig(protocol="published")
+FAMILY = DataConfig(protocol="family")
 GROUPED = DataConfig(protocol="grouped", holdout_group="B")
 KFOLD = DataConfig(protocol="kfold", folds=3)
+PROTOCOLS = [PUBLISHED, FAMILY, GROUPED, KFOLD]
 VAL = [f"A{label}{i}" for label in (0, 1) for i in range(2)]
 
 
@@ -113,7 +108,7 @@ def test_kfold_never_divides_a_group_and_tests_every_example_once(data, seed, fo
 @given(
     st.permutations(range(240)),
     st.integers(0, 2**32 - 1),
-    st.sampled_from([PUBLISHED, GROUPED, KFOLD]),
+    st.sampled_from(PROTOCOLS),
 )
 def test_the_split_of_an_image_does_not_depend_on_the_order(order, seed, config):
     sorted_examples = standard(val_families=VAL)
@@ -125,14 +120,14 @@ def test_the_split_of_an_image_does_not_depend_on_the_order(order, seed, config)
     )
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, GROUPED, KFOLD])
+@pytest.mark.parametrize("config", PROTOCOLS)
 def test_every_example_is_in_exactly_one_split(config):
     splits = assign(standard(val_families=VAL), config, seed=0)
     rows = np.concatenate([splits.indices(split) for split in SPLITS])
     assert np.array_equal(np.sort(rows), np.arange(240))
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, GROUPED, KFOLD])
+@pytest.mark.parametrize("config", PROTOCOLS)
 def test_the_seed_decides_and_decides_alone(config):
     examples = standard(val_families=VAL)
     first, again, other = (assign(examples, config, seed=seed).split for seed in (1, 1, 2))
@@ -157,6 +152,20 @@ def test_published_takes_the_exact_fraction_of_each_class_and_the_whole_of_val()
         "test": (8, 8),
     }
     assert np.array_equal(splits.split == "test", examples.part == "val")
+    assert set(splits.fold) == {""}
+
+
+def test_family_takes_whole_families_and_the_whole_of_val():
+    examples = standard(val_families=VAL)
+    splits = assign(examples, FAMILY, seed=3)
+    # Of 112 images a class that are not test 22.4 are wanted: 5 or 6 whole families of 4.
+    assert splits.counts(examples.label) in [
+        {"train": (112 - n, 112 - m), "validation": (n, m), "test": (8, 8)}
+        for n in (20, 24)
+        for m in (20, 24)
+    ]
+    assert np.array_equal(splits.split == "test", examples.part == "val")
+    assert all(len(found) == 1 for found in parts_of(examples.family, splits))
     assert set(splits.fold) == {""}
 
 
@@ -223,14 +232,26 @@ def test_kfold_needs_known_groups_and_more_of_them_than_folds():
     refused(rare, DataConfig(protocol="kfold", folds=5), "4 images of the rarer class")
 
 
-def test_published_needs_the_parts():
+@pytest.mark.parametrize("config", [PUBLISHED, FAMILY])
+def test_published_and_family_need_the_parts(config):
     examples = standard(val_families=VAL)
     examples.part[:7] = ""
-    refused(examples, PUBLISHED, "needs train/ and val/; 7 images are in neither")
+    refused(examples, config, f"'{config.protocol}' needs train/ and val/; 7 images are in neither")
 
 
-def test_an_empty_split_is_refused_with_the_counts():
-    refused(standard(), PUBLISHED, r"no images in test; .*train 96 \+ 96, validation 24 \+ 24")
+@pytest.mark.parametrize("config", [PUBLISHED, FAMILY])
+def test_an_empty_split_is_refused_with_the_counts(config):
+    refused(standard(), config, r"no images in test; .*train 96 \+ 96, validation 24 \+ 24")
+
+
+@pytest.mark.parametrize("config", PROTOCOLS)
+def test_an_empty_data_set_is_refused(config):
+    refused(standard().take([]), config, r"no images in|no group, none is known|got 0 groups")
+
+
+@pytest.mark.parametrize("config", PROTOCOLS)
+def test_every_protocol_can_be_configured(config):
+    Config(data=dataclasses.replace(config, root="DIR")).validate()
 
 
 def test_a_single_class_in_training_is_refused_but_not_in_test():
@@ -243,71 +264,16 @@ def test_a_single_class_in_training_is_refused_but_not_in_test():
     assert splits.counts(examples.label)["test"] == (0, 4)
 
 
-def test_copies_and_series_are_stamped_and_never_mixed_up():
+def test_each_protocol_lets_cross_what_it_says():
     examples = standard(val_families=VAL)
     copies, series = "copies cross the split", "series cross the split"
     assert stamps(examples, assign(examples, PUBLISHED, seed=0)) == [copies, series]
+    assert stamps(examples, assign(examples, FAMILY, seed=0)) == [series]
     assert stamps(examples, assign(examples, GROUPED, seed=0)) == [series]
     assert stamps(examples, assign(examples, KFOLD, seed=0)) == []
     unknown = standard(known_groups=False, val_families=VAL)
     assert stamps(unknown, assign(unknown, PUBLISHED, seed=0)) == [copies, "groups unknown"]
-
-
-def test_leakage_is_refused_with_counts_and_a_way_out():
-    examples = make(
-        [("a", "A", 0), ("b", "A", 1), ("c", "A", 0), ("d", "A", 1)], val_families=("c", "d")
-    )
-    split = np.where(examples.part == "val", "test", "train").astype("<U10")
-    split[np.char.endswith(examples.example_id, "0.png") & (split == "train")] = "validation"
-    split[np.flatnonzero(split == "test")[0]] = "train"
-    splits = Splits(example_id=examples.example_id, split=split, fold=np.full(16, ""))
-    with pytest.raises(DataError) as caught:
-        check_leakage(examples, splits, allow=False)
-    message = str(caught.value)
-    assert "all 2 validation images have a copy in training" in message
-    assert "3 of 7 test images have a copy in training" in message
-    assert "in validation" not in message
-    assert "3 source slices" in message
-    assert "data.allow_leakage=True" in message
-    check_leakage(examples, splits, allow=True)
-
-
-def test_identical_pictures_are_copies_whatever_their_names_say():
-    examples = standard()
-    splits = assign(examples, GROUPED, seed=0)
-    check_leakage(examples, splits, allow=False)
-    a, b = splits.indices("train")[0], splits.indices("test")[0]
-    examples.images[a] = examples.images[b]
-    with pytest.raises(DataError, match=r"1 of 40 test images .*0 source slices and 1 identical"):
-        check_leakage(examples, splits, allow=False)
-    assert stamps(examples, splits) == ["copies cross the split", "series cross the split"]
-
-
-def test_images_without_a_family_are_not_copies_of_each_other():
-    examples = standard()
-    splits = assign(examples, GROUPED, seed=0)
-    examples.family[examples.label == 0] = ""
-    check_leakage(examples, splits, allow=False)
-    a, b = splits.indices("train")[0], splits.indices("test")[0]
-    examples.images[a] = examples.images[b]
-    with pytest.raises(DataError, match="1 of 40 test images"):
-        check_leakage(examples, splits, allow=False)
-
-
-def test_splits_of_another_data_set_are_refused():
-    examples = standard(val_families=VAL)
-    splits = assign(examples, PUBLISHED, seed=0)
-    for other in (examples.take(range(239)), examples.take(range(239, -1, -1))):
-        with pytest.raises(DataError, match="different examples, or in another order"):
-            stamps(other, splits)
-
-
-def test_one_picture_in_both_classes_is_refused_with_counts():
-    families = [("a", "A", 0), ("b", "A", 1)]
-    check_contradictions(make(families, pixels=[1, 1, 2, 2, 5, 6, 7, 8]))
-    with pytest.raises(DataError, match=r"1 pictures are in both classes \(3 images\)") as caught:
-        check_contradictions(make(families, pixels=[1, 1, 2, 2, 5, 6, 1, 8]))
-    assert "train/1/b-2.png" in str(caught.value)
+    assert stamps(unknown, assign(unknown, FAMILY, seed=0)) == ["groups unknown"]
 
 
 def test_the_same_splits_are_the_same_bytes(tmp_path):
