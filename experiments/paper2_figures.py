@@ -121,7 +121,7 @@ def robustness(name: str, result: Result, ids: np.ndarray) -> list[dict[str, Any
         FiguresError: the run's data do not hold these images.
     """
     run = api.restore(result.workdir)
-    examples, _, _ = evaluate.read_data(run)
+    examples, _, _ = evaluate.read_data(run.workdir, run.config)
     chosen = examples.take(np.flatnonzero(np.isin(examples.example_id, ids)))
     if len(chosen) < len(ids):
         raise FiguresError(

@@ -9,12 +9,14 @@ DIR2/{train,val}/{fracture,normal}/; --external names the result.
 import logging
 import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from msa_flax import cli
+from msa_flax.config import Config
 
 if TYPE_CHECKING:
     from msa_flax.api import Run
@@ -66,12 +68,12 @@ def main(args: SimpleNamespace) -> None:
         results = {split: evaluate_external(run, args.data_root, split)}
     else:
         split = args.split
-        examples, splits, stamps = read_data(run)
+        examples, splits, stamps = read_data(run.workdir, run.config)
         results = {split: evaluate_split(run, examples, splits, stamps, split)}
     report(run, results)
 
 
-def read_data(run: "Run") -> tuple["Examples", "Splits", list[str]]:
+def read_data(workdir: Path, config: Config) -> tuple["Examples", "Splits", list[str]]:
     """Returns the images a run was trained with, its split table and its stamps.
 
     Raises:
@@ -79,17 +81,18 @@ def read_data(run: "Run") -> tuple["Examples", "Splits", list[str]]:
     """
     from msa_flax import data
     from msa_flax.data import splits as splitting
+    from msa_flax.data import stamps as stamping
     from msa_flax.training import record
 
-    examples = data.load(run.config.data)
-    known = record.read_json(run.workdir / "run.json").get("data_fingerprint")
+    examples = data.load(config.data)
+    known = record.read_json(workdir / "run.json").get("data_fingerprint")
     if known != examples.fingerprint:
         raise record.WorkdirError(
-            f"the images in {run.config.data.root or 'the data set'} are not the ones that "
-            f"{run.workdir} was trained with; restore them, or evaluate them with --data_root"
+            f"the images in {config.data.root or 'the data set'} are not the ones that "
+            f"{workdir} was trained with; restore them, or evaluate them with --data_root"
         )
-    splits = splitting.Splits.read(run.workdir / "splits.csv")
-    return examples, splits, splitting.stamps(examples, splits)
+    splits = splitting.Splits.read(workdir / "splits.csv")
+    return examples, splits, stamping.stamps(examples, splits)
 
 
 def evaluate_split(
@@ -162,6 +165,30 @@ def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
             f"{split}: {title}",
         )
     print(f"{run.workdir}: {title}\n{metrics.table(results)}")
+    if beside := _shortcuts(run.workdir, results):
+        print(beside)
+
+
+def _shortcuts(workdir: Path, results: dict[str, dict[str, Any]]) -> str:
+    """Says what shortcuts reach on the same splits, if the run has been audited, or how to know."""
+    from msa_flax.evaluation import shortcuts
+    from msa_flax.training import record
+
+    if not set(results) & {"validation", "test"}:
+        return ""
+    ladder = record.read_json(workdir / "audit" / "audit.json").get("ladder")
+    if not ladder:
+        return f"What shortcuts reach: python -m msa_flax.audit --ladder --workdir {workdir}\n"
+    lines = []
+    for split, values in results.items():
+        if best := shortcuts.best_shortcut(ladder, split):
+            reached = best[split]["accuracy"]
+            gain = values["metrics"]["accuracy"]["value"] - reached
+            lines.append(
+                f"{split}: the best shortcut, {best['rung']}, reaches accuracy {reached:.4f}; "
+                f"the model adds {gain:+.4f}\n"
+            )
+    return "".join(lines)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 IMAGE is an image file, or the example id of an image of the run's own data. With --split test
 instead of images a whole split is explained (--limit so many a class). For each image the folder
---out receives the Grad-CAM overlays for fracture and for normal, the raw maps (.npy) and the
-attention maps; explanations.csv lists them. On the phantom, whose fractures are known, the share of
-the map's mass on the fracture is given.
+--out receives the image, the Grad-CAM overlays for fracture and for normal, the raw maps (.npy)
+and the attention maps; explanations.csv lists them. On the phantom, whose fractures are known, the
+share of the map's mass on the fracture is given.
 """
 
 from pathlib import Path
@@ -62,7 +62,7 @@ def main(args: SimpleNamespace) -> None:
     run = api.restore(workdir, checkpoint_name=args.checkpoint)
     out = Path(args.out) if args.out else None
     if split:
-        examples, splits, stamps = evaluate.read_data(run)
+        examples, splits, stamps = evaluate.read_data(run.workdir, run.config)
         explain_split(run, examples, splits, stamps, split=split, limit=args.limit, out=out)
     else:
         chosen = _find_images(run, names)
@@ -157,7 +157,7 @@ def _find_images(run: "Run", names: list[str]) -> "Examples":
     images = np.array(resized, np.uint8).reshape(-1, size, size)
     if not ids:
         return examples.from_rows(rows, images)
-    known, _, _ = evaluate.read_data(run)
+    known, _, _ = evaluate.read_data(run.workdir, run.config)
     missing = sorted(set(ids) - set(known.example_id.tolist()))
     if missing or files:
         raise DataError(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from msa_flax import api, data, weights
 from msa_flax.config import Config
 from msa_flax.data import splits as splitting
+from msa_flax.data import stamps as stamping
 from msa_flax.data.examples import Examples
 from msa_flax.data.splits import Splits
 from msa_flax.evaluation.predictions import predict_logits
@@ -28,6 +30,8 @@ from msa_flax.training.memory import trim_memory
 from msa_flax.training.monitor import NoMonitor
 from msa_flax.training.state import TrainState, create_state
 from msa_flax.weights import WeightsReport
+
+log = logging.getLogger("msa_flax")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +100,9 @@ def read_data(workdir: Path, config: Config, examples: Examples | None = None) -
     if examples is None:
         examples = data.load(config.data)
     splits = splitting.assign(examples, config.data, seed=config.train.seed)
-    splitting.check_contradictions(examples)
-    splitting.check_leakage(examples, splits, allow=config.data.allow_leakage)
-    stamps = splitting.stamps(examples, splits)
+    stamping.check_contradictions(examples)
+    stamping.check_leakage(examples, splits, allow=config.data.allow_leakage)
+    stamps = stamping.stamps(examples, splits)
     return Job(workdir=workdir, config=config, examples=examples, splits=splits, stamps=stamps)
 
 
@@ -115,7 +119,7 @@ def build(job: Job, mesh: Mesh) -> Parts:
         inputs, scale = job.examples.images, api.scaler(config, dtype=dtype)
         predict_step = api.compiled_predict_step(model, config)
     else:
-        inputs = _features(job, variables)
+        inputs = frozen_features(config, job.examples, variables)
         scale = lambda features: features.astype(dtype)  # noqa: E731
         predict_step = steps.compiled_predict_step(
             steps.make_predict_step(model, lambda x: x.astype(jnp.float32), method="head")
@@ -196,16 +200,24 @@ def _class_weights(job: Job) -> tuple[float, float]:
     return balanced_weights(job.examples.label[job.splits.indices("train")])
 
 
-def _features(job: Job, variables: dict[str, Any]) -> np.ndarray:
-    """Returns the frozen backbone's feature maps of all images, computed once for all runs."""
-    config = job.config
+def frozen_features(config: Config, examples: Examples, variables: dict[str, Any]) -> np.ndarray:
+    """Returns the frozen backbone's feature maps of all images, computed once for all runs.
+
+    Args:
+        config: backbone, ``preprocess`` and evaluation batch size are used.
+        examples: n images.
+        variables: the network's.
+
+    Returns:
+        float16 [n, fh, fw, c], read from disk as needed.
+    """
     backbone = {key: tree["backbone"] for key, tree in variables.items() if "backbone" in tree}
     digest = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(backbone):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}\n".encode())
         digest.update(np.asarray(leaf).tobytes())
     # The pixels' fingerprint knows size and equalisation; what is left is how they are scaled.
-    what = f"{config.model.backbone} {config.data.preprocess} {job.examples.fingerprint}"
+    what = f"{config.model.backbone} {config.data.preprocess} {examples.fingerprint}"
     digest.update(what.encode())
     model, scale = create_model(config.model), api.scaler(config)
     step = steps.make_predict_step(model, scale, method="features")
@@ -213,6 +225,27 @@ def _features(job: Job, variables: dict[str, Any]) -> np.ndarray:
     return cached_features(
         weights.cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy",
         functools.partial(compiled, variables),
-        job.examples.images,
+        examples.images,
         batch_size=config.eval.batch_size,
     )
+
+
+def pooled_features(config: Config, examples: Examples) -> np.ndarray | None:
+    """Returns the mean of each image's feature maps under pretrained weights, float32 [n, c].
+
+    Images are scaled as the weights were trained, whatever the run feeds its network.
+
+    Returns:
+        None where the configuration asks for no pretrained weights, or they cannot be had.
+    """
+    if config.model.pretrained == "none":
+        return None
+    native = dataclasses.replace(config.data, preprocess="native")
+    config = dataclasses.replace(config, data=native)
+    try:
+        variables, _ = api.initial_variables(create_model(config.model), config)
+    except weights.WeightsError as error:
+        log.warning("no features of a pretrained network: %s", error)
+        return None
+    maps = frozen_features(config, examples, variables)
+    return np.stack([np.asarray(one, np.float32).mean(axis=(0, 1)) for one in maps])

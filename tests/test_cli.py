@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from msa_flax import cli, evaluate, explain, train
+from msa_flax import audit, cli, evaluate, explain, train
 
-COMMANDS = {"train": train, "evaluate": evaluate, "explain": explain}
+COMMANDS = {"train": train, "evaluate": evaluate, "explain": explain, "audit": audit}
 
 
 def call(name, *arguments):
@@ -48,7 +48,7 @@ def test_train_refuses_bad_usage(arguments, said, capsys, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["evaluate", "explain"])
+@pytest.mark.parametrize("name", ["evaluate", "explain", "audit"])
 def test_other_commands_need_a_trained_workdir(name, capsys, tmp_path):
     assert call(name, f"--workdir={tmp_path}") == 2
     assert "config.json" in capsys.readouterr().err

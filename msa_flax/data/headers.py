@@ -23,6 +23,8 @@ class Header:
     height: int  # pixels, as stored
     bits: int  # bits a sample
     alpha: bool  # whether pixels can be transparent
+    channels: int  # samples a pixel, as stored; 1 for a palette
+    metadata: int  # bytes of what is neither pixels nor needed to decode them
 
 
 def read(data: bytes, suffix: str) -> Header:
@@ -47,10 +49,11 @@ def read(data: bytes, suffix: str) -> Header:
 
 def _read_png(data: bytes) -> Header:
     """Reads a PNG, whose every chunk has a checksum (PNG specification, sections 5.3 and 11.2)."""
-    names, head = set(), b""
+    names, head, metadata = set(), b"", 0
     for name, content in _png_chunks(data):
         names.add(name)
         head = head or content
+        metadata += 0 if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND") else len(content)
     if b"IHDR" not in names or b"IDAT" not in names or len(head) != 13:
         raise ImageError("damaged: no PNG header or no pixels")
     if b"acTL" in names:
@@ -60,6 +63,8 @@ def _read_png(data: bytes) -> Header:
         height=int.from_bytes(head[4:8]),
         bits=head[8],
         alpha=head[9] in (4, 6) or b"tRNS" in names,
+        channels={0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(head[9], 0),
+        metadata=metadata,
     )
 
 
@@ -81,7 +86,7 @@ def _read_jpeg(data: bytes) -> Header:
     # Some writers pad with zeros; anything else after the end-of-image marker is not a whole file.
     if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ImageError("truncated")
-    at = 2
+    at, metadata = 2, 0
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
@@ -94,6 +99,15 @@ def _read_jpeg(data: bytes) -> Header:
                 int.from_bytes(data[at + 5 : at + 7]),
                 int.from_bytes(data[at + 7 : at + 9]),
             )
-            return Header(width=width, height=height, bits=data[at + 4], alpha=False)
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            return Header(
+                width=width,
+                height=height,
+                bits=data[at + 4],
+                alpha=False,
+                channels=data[at + 9],
+                metadata=metadata,
+            )
+        length = int.from_bytes(data[at + 2 : at + 4])
+        metadata += length if marker == 0xFE or 0xE0 <= marker <= 0xEF else 0  # comment, APPn
+        at += 2 + length
     raise ImageError("damaged: no JPEG frame header")

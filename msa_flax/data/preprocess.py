@@ -10,7 +10,15 @@ import numpy as np
 from msa_flax.data import headers
 from msa_flax.data.headers import ImageError
 
-__all__ = ["ImageError", "decode", "equalize_image", "preprocess", "read_image", "resize_mask"]
+__all__ = [
+    "ImageError",
+    "decode",
+    "equalize_image",
+    "preprocess",
+    "read_bytes",
+    "read_image",
+    "resize_mask",
+]
 
 MIN_SIDE = 32  # pixels; below this the backbone's five halvings leave nothing
 MAX_PIXELS = 2**26  # 64 megapixels, 256 times a CT slice: bounds what decoding may allocate
@@ -27,14 +35,22 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         ImageError: the file cannot be read, or :func:`decode` refuses it.
     """
     path = pathlib.Path(path)
+    return decode(read_bytes(path), path.name)
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """Returns what a file holds.
+
+    Raises:
+        ImageError: it cannot be read, or is larger than 256 MiB.
+    """
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ImageError(f"{size} bytes, more than {MAX_BYTES}")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
-    return decode(data, path.name)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:

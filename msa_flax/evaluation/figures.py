@@ -122,7 +122,7 @@ def sample_sheet(
         for row, name, indices in zip(grid, classes, members, strict=True):
             _row_title(row[0], name)
             for i, axes in enumerate(row):
-                _show(axes, images[indices[i]] if i < len(indices) else None)
+                show(axes, images[indices[i]] if i < len(indices) else None)
                 if i < len(indices):
                     axes.set_xlabel(wrapped(titles[indices[i]], 26), fontsize=6.5)
 
@@ -152,10 +152,10 @@ def gradcam_panel(
         for letter, row, (name, cases) in zip("ABCDEFGH", grid, rows.items(), strict=False):
             _row_title(row[0], f"{letter}   {name}")
             for axes in row[2 * len(cases) :]:
-                _show(axes, None)
+                show(axes, None)
             for left, right, case in zip(row[0::2], row[1::2], cases, strict=False):
-                _show(left, case.image)
-                _show(right, case.overlay)
+                show(left, case.image)
+                show(right, case.overlay)
                 left.set_xlabel(wrapped(case.example_id, 26), fontsize=6.5)
                 right.set_xlabel(f"P(fracture) {case.probability:.4f}", fontsize=7.5)
         _colour_bar(figure, grid, maximum)
@@ -221,7 +221,8 @@ def _colour_bar(figure: "Figure", grid: np.ndarray, maximum: float | None) -> No
     bar.set_label("Grad-CAM, each map to its own maximum" if maximum is None else "Grad-CAM")
 
 
-def _show(axes: "Axes", image: np.ndarray | None) -> None:
+def show(axes: "Axes", image: np.ndarray | None) -> None:
+    """Draws a grey image without axes; None leaves the place empty."""
     axes.set(xticks=(), yticks=())
     if image is None:
         axes.spines[:].set_visible(False)

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from msa_flax.data import headers
 from msa_flax.data import preprocess as pp
 from msa_flax.data.preprocess import (
     ImageError,
     decode,
     preprocess,
+    read_bytes,
     read_image,
     resize_mask,
 )
@@ -187,20 +189,57 @@ def test_a_huge_text_chunk_does_not_change_the_picture():
     assert np.array_equal(decode(plain[:33] + text + plain[33:], "a.png"), picture())
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind", "channels"),
+    [
+        *(("L", "PNG", 1), ("1", "PNG", 1), ("P", "PNG", 1), ("LA", "PNG", 2)),
+        *(("RGB", "PNG", 3), ("RGBA", "PNG", 4), ("L", "JPEG", 1), ("RGB", "JPEG", 3)),
+    ],
+)
+def test_a_header_tells_how_many_samples_a_pixel_is_stored_with(mode, kind, channels):
+    data = encoded(Image.fromarray(RGB).convert(mode), kind)
+    header = headers.read(data, f".{kind.lower()}")
+    assert (header.width, header.height, header.channels) == (64, 48, channels)
+
+
+def test_a_header_counts_what_is_neither_pixels_nor_needed_for_them():
+    def metadata(data):
+        return headers.read(data, ".png" if data.startswith(b"\x89PNG") else ".jpg").metadata
+
+    plain, palette = encoded(picture()), Image.fromarray(picture()).convert("P")
+    assert metadata(plain) == metadata(encoded(palette, transparency=100)) == 0
+    text, time = chunk(b"tEXt", b"Author\0me"), chunk(b"tIME", bytes(7))
+    assert metadata(plain[:33] + text + time + plain[33:]) == 9 + 7
+    assert metadata(plain[:-12] + text + plain[-12:]) == 9  # after the pixels too
+
+    photo, tags = encoded(picture(), "JPEG"), exif(6).tobytes()
+    assert metadata(photo) == 16  # JFIF's segment, which every JPEG has
+    assert metadata(encoded(picture(), "JPEG", comment=b"me")) == 16 + 2 + 2
+    assert metadata(encoded(picture(), "JPEG", exif=exif(6))) == 16 + 2 + len(tags)
+    assert metadata(photo[:2] + b"\xff\xfe\0\5abc" + photo[2:]) == 16 + 5
+
+
 def test_files_are_read_from_disk(tmp_path):
     path = tmp_path / "ä (1).png"
     path.write_bytes(encoded(picture()))
     assert np.array_equal(read_image(path), picture())
+    assert read_bytes(path) == encoded(picture())
 
 
 def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(ImageError, match="cannot be read: No such file"):
-        read_image(tmp_path / "none.png")
     path = tmp_path / "a.png"
     path.write_bytes(encoded(picture()))
     monkeypatch.setattr(pp, "MAX_BYTES", 100)
-    with pytest.raises(ImageError, match="bytes, more than 100"):
-        read_image(path)
+    for read in (read_image, read_bytes):
+        with pytest.raises(ImageError, match="cannot be read: No such file"):
+            read(tmp_path / "none.png")
+        with pytest.raises(ImageError, match="bytes, more than 100"):
+            read(path)
+    path.write_bytes(bytes(100))
+    assert read_bytes(path) == bytes(100)
+    monkeypatch.undo()
+    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+        read_bytes(tmp_path)
 
 
 def test_halving_averages_four_pixels():

@@ -1,0 +1,242 @@
+"""Families: which images are copies of one source, told from pixels alone.
+
+Copies of a slice differ by rotation about the centre, reflection, sharpening, blur, brightness,
+contrast, size or compression. What they share, and what two neighbouring slices of one series do
+not, is the noise of the scanner. So images are compared in the band of that noise, whitened, so
+that blur and sharpening weigh little, on a polar grid, where a rotation is a shift and a reflection
+reverses it: the Fourier transform along the angle correlates two images at all rotations at once.
+
+Comparing every pair like this would take hours. Candidates come from the magnitudes of the same
+transform, which no rotation or reflection changes; their nearest neighbours are found exactly, by
+products of matrices. That is n^2, with so small a constant that at 20,000 images most of the time
+still goes into describing and comparing, which are proportional to n
+(``experiments/benchmarks/families.py`` measures it).
+
+Not found: copies that were also shifted, zoomed or cropped, and what has no noise, such as slices of
+a smooth reconstruction or of strong JPEG compression.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+SIZE = 224  # pixels, the side of the images that are compared
+THRESHOLD = 0.70  # correlation from which two images are copies of one source
+CANDIDATES = 24  # images that each image is compared with
+
+_ANGLES, _RADII = 512, 48  # of the polar grid
+_INNER, _OUTER = 10.0, 104.0  # its smallest and largest radius, pixels
+_BAND = (0.15, 0.40)  # what is compared, cycles a pixel; the Nyquist frequency is 0.5
+_EDGE = 0.015  # softness of the band's ends, cycles a pixel
+_WAVES, _EVERY = 32, 2  # candidates: angular frequencies, every second radius
+_FINER = 2  # correlations are evaluated at this many angles a grid angle
+_FLAT = 0.5  # standard deviation, grey levels, below which an image has nothing to compare
+
+Progress = Callable[[str, int, int], None]  # called with (what is done, images done, images)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Families:
+    """Images grouped by their source, and the comparisons that this was concluded from.
+
+    Attributes:
+        family: the position of the first image of each image's family, int [n].
+        pairs: positions of the two images of every comparison made, int [m, 2]. Where images are
+            equal, the first is compared, and the others with nothing but the first.
+        similarity: their largest correlation over rotation and reflection, float32 [m], -1..1.
+        degrees: by how much the second is rotated clockwise against the first, float32 [m], 0..360.
+        mirrored: whether it was also reflected, top to bottom, before it was rotated, bool [m].
+        threshold: the similarity from which two images were linked.
+    """
+
+    family: np.ndarray
+    pairs: np.ndarray
+    similarity: np.ndarray
+    degrees: np.ndarray
+    mirrored: np.ndarray
+    threshold: float
+
+
+def find_families(
+    images: np.ndarray,
+    *,
+    threshold: float = THRESHOLD,
+    candidates: int = CANDIDATES,
+    progress: Progress | None = None,
+) -> Families:
+    """Groups images by their source: a family is what links connect.
+
+    Two images are linked if their similarity reaches the threshold, or if they are equal. The
+    default threshold was chosen on the public spine fracture data set, where it lies between what
+    different slices reach and what copies need to stay connected; thicker slices or another
+    reconstruction may need another one.
+
+    Args:
+        images: grey, uint8 [n, 224, 224].
+        threshold: the similarity from which two images are linked, 0..1.
+        candidates: images that each image is compared with, the likeliest ones.
+        progress: called after each image, twice an image in all; equal ones are one image.
+
+    Raises:
+        ValueError: images of another shape or type.
+    """
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (SIZE, SIZE):
+        raise ValueError(
+            f"images: expected uint8 [n, {SIZE}, {SIZE}], got {images.dtype} {images.shape}"
+        )
+    distinct, equal = _distinct(images)
+    count = len(distinct)
+    spectra = np.zeros((count, _ANGLES // 2 + 1, _RADII), np.complex64)
+    similarity, degrees, mirrored = [], [], []
+    with ThreadPoolExecutor() as pool:
+        for i, spectrum in enumerate(pool.map(_spectrum, map(images.__getitem__, distinct))):
+            spectra[i] = spectrum
+            if progress:
+                progress("described", i + 1, count)
+        partners = _likeliest(spectra, candidates)
+        compared = pool.map(lambda i: _compare(spectra, i, partners[i]), range(count))
+        for i, (found, angle, reflected) in enumerate(compared):
+            similarity.append(found)
+            degrees.append(angle)
+            mirrored.append(reflected)
+            if progress:
+                progress("compared", i + 1, count)
+    first = np.repeat(np.arange(count), [len(others) for others in partners])
+    second = np.concatenate([*partners, np.zeros(0, np.intp)])
+    pairs = np.concatenate([distinct[np.stack([first, second], axis=1)], equal])
+    likeness = np.concatenate([*similarity, np.ones(len(equal), np.float32)])
+    links = np.concatenate([pairs[likeness >= threshold], equal])
+    return Families(
+        family=connected(links, len(images)),
+        pairs=pairs,
+        similarity=likeness,
+        degrees=np.concatenate([*degrees, np.zeros(len(equal), np.float32)]),
+        mirrored=np.concatenate([*mirrored, np.zeros(len(equal), np.bool_)]),
+        threshold=threshold,
+    )
+
+
+def connected(links: np.ndarray, count: int) -> np.ndarray:
+    """Returns the smallest position that each of ``count`` items is connected with, int [count].
+
+    Args:
+        links: pairs of positions, int [m, 2].
+        count: number of items.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(links), np.bool_)
+    graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(count, count))
+    member = connected_components(graph, directed=False)[1] if count else np.zeros(0, np.intp)
+    _, first = np.unique(member, return_index=True)
+    smallest: np.ndarray = first[member]
+    return smallest
+
+
+def _distinct(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first position of each picture, int [k], and pairs of it and each repeat of it.
+
+    Many equal images would be one another's likeliest candidates, and hide every other copy.
+    """
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(np.ascontiguousarray(image).data).digest() for image in images)
+    pairs = np.array([(seen.setdefault(key, i), i) for i, key in enumerate(digests)], np.intp)
+    first, position = pairs.reshape(-1, 2).T
+    return position[first == position], pairs.reshape(-1, 2)[first != position]
+
+
+class _Grid:
+    """What every image needs and no image changes."""
+
+    def __init__(self) -> None:
+        centre = (SIZE - 1) / 2
+        radii = np.linspace(_INNER, _OUTER, _RADII)
+        angles = 2 * np.pi * np.arange(_ANGLES) / _ANGLES
+        self.x = (centre + np.cos(angles)[:, None] * radii).astype(np.float32)
+        self.y = (centre + np.sin(angles)[:, None] * radii).astype(np.float32)
+        self.area = np.sqrt(radii).astype(np.float32)  # a pixel of the grid stands for r pixels
+        rows, columns = np.mgrid[:SIZE, :SIZE] - centre
+        distance = np.hypot(rows, columns)
+        self.disk = np.clip((_OUTER + 4 - distance) / 6, 0, 1).astype(np.float32)
+        frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None])
+        self.ring = (frequency * SIZE).astype(np.intp)
+        self.in_ring = np.maximum(np.bincount(self.ring.ravel()), 1)
+        rise, fall = (frequency - _BAND[0]) / _EDGE, (_BAND[1] - frequency) / _EDGE
+        self.band = (1 / (1 + np.exp(-rise)) / (1 + np.exp(-fall))).astype(np.float32)
+
+
+_GRID = _Grid()
+
+
+def _spectrum(image: np.ndarray) -> np.ndarray:
+    """Returns the transform along the angle, complex64 [257, 48], of an image of norm 1.
+
+    It is zero for an image that has nothing to compare.
+    """
+    noise = _even(_whitened(image))
+    polar = cv2.remap(noise, _GRID.x, _GRID.y, cv2.INTER_CUBIC) * _GRID.area
+    polar -= polar.mean(axis=0)
+    norm = float(np.linalg.norm(polar))
+    inside = image[_GRID.disk > 0]
+    if norm == 0 or inside.std() < _FLAT:
+        return np.zeros((_ANGLES // 2 + 1, _RADII), np.complex64)
+    spectrum: np.ndarray = np.fft.rfft(polar / norm, axis=0).astype(np.complex64)
+    return spectrum
+
+
+def _whitened(image: np.ndarray) -> np.ndarray:
+    """Returns an image in which all frequencies of the band are equally strong, float32."""
+    pixels = image.astype(np.float32)
+    fine = _even(pixels - cv2.GaussianBlur(pixels, (0, 0), 3)) * _GRID.disk
+    spectrum = np.fft.rfft2(fine)
+    power = np.bincount(_GRID.ring.ravel(), np.abs(spectrum).ravel() ** 2) / _GRID.in_ring
+    spectrum *= _GRID.band / np.sqrt(power[_GRID.ring] + 1e-9)
+    whitened: np.ndarray = np.fft.irfft2(spectrum, image.shape).astype(np.float32)
+    return whitened
+
+
+def _even(image: np.ndarray) -> np.ndarray:
+    """Returns an image whose contrast is the same everywhere: bone weighs as much as fat."""
+    power = cv2.GaussianBlur(image * image, (0, 0), 2)
+    even: np.ndarray = image / np.sqrt(power + 1e-3 * power.mean() + 1e-12)
+    return even
+
+
+def _likeliest(spectra: np.ndarray, candidates: int) -> list[np.ndarray]:
+    """Returns, for each image, the later ones that it or they find most alike; no pair twice."""
+    from sklearn.neighbors import NearestNeighbors
+
+    count = len(spectra)
+    if count < 2:
+        return [np.zeros(0, np.intp)] * count
+    size = np.sqrt(np.abs(spectra[:, :_WAVES, ::_EVERY])).reshape(count, -1)
+    size -= size.mean(axis=1, keepdims=True)
+    size /= np.maximum(np.linalg.norm(size, axis=1, keepdims=True), 1e-12)
+    index = NearestNeighbors(n_neighbors=min(candidates, count - 1), algorithm="brute").fit(size)
+    near = index.kneighbors(return_distance=False)  # of each image, itself left out
+    pairs = np.stack([np.repeat(np.arange(count), near.shape[1]), near.ravel()], axis=1)
+    pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    return np.split(pairs[:, 1], np.searchsorted(pairs[:, 0], np.arange(1, count)))
+
+
+def _compare(
+    spectra: np.ndarray, i: int, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns similarity, degrees and reflection of image i and each of the others."""
+    angles = _FINER * _ANGLES
+    one, many = spectra[i], spectra[others]
+    found = []
+    for reference in (one, one.conj()):  # a reflected image's transform is the conjugate
+        product = np.zeros((len(others), angles // 2 + 1), np.complex64)
+        product[:, : _ANGLES // 2 + 1] = np.einsum("kr,nkr->nk", reference.conj(), many)
+        found.append(_FINER * np.fft.irfft(product, angles, axis=1))
+    correlation = np.stack(found, axis=1).reshape(len(others), 2 * angles)
+    best = correlation.argmax(axis=1)
+    value = correlation[np.arange(len(others)), best].astype(np.float32)
+    mirrored, shift = best // angles, best % angles
+    return value, (shift * (360.0 / angles)).astype(np.float32), mirrored.astype(np.bool_)

@@ -1,0 +1,176 @@
+"""Small sets of images that the tests of an audit share."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from msa_flax.evaluation.auditing import audit
+from msa_flax.evaluation.families import Families
+from msa_flax.evaluation.findings import Images
+
+SOURCES, COPIES = 40, 3  # images 3 i to 3 i + 2 show source i
+N = SOURCES * COPIES
+LADDER = [
+    {
+        "rung": "majority class",
+        "validation": {"accuracy": 0.5, "auc": 0.5, "n": 8},
+        "test": {"accuracy": 0.25, "auc": None, "n": 4},
+    },
+    {
+        "rung": "slice position",
+        "validation": {"accuracy": 0.75, "auc": 0.875, "n": 8},
+        "test": {"accuracy": 0.5, "auc": None, "n": 4},
+    },
+    {"rung": "facts about the files", "reason": "there are no files"},
+    {
+        "rung": "permuted labels",
+        "validation": {"accuracy": 0.9, "auc": 0.9, "n": 8},
+        "test": {"accuracy": 0.9, "auc": 0.9, "n": 4},
+    },
+]
+MODEL = {"validation": {"accuracy": 0.7, "auc": 0.8}, "test": {"accuracy": 0.75, "auc": None}}
+
+# Ten images, their families by pixels beside them; h is where names and pixels differ.
+TABLE = """
+a 0 train      A f1 p1
+b 0 train      A f1
+c 1 train      A f2 p1
+d 1 train      B f2
+e 0 validation B f1
+f 1 validation B f3
+g 0 validation B -
+h 1 test       C f3
+i 0 test       C f4 p2
+j 0 test       C f4 p2
+"""
+
+
+@pytest.fixture(scope="session")
+def table():
+    return _table
+
+
+@pytest.fixture(scope="session")
+def families():
+    return _families
+
+
+@pytest.fixture(scope="session")
+def make():
+    return _make
+
+
+@pytest.fixture(scope="session")
+def rungs():
+    return LADDER
+
+
+@pytest.fixture(scope="session")
+def scores():
+    return MODEL
+
+
+@pytest.fixture
+def ten(table):
+    return table(TABLE)
+
+
+@pytest.fixture
+def found(families):
+    return families(0, 0, 2, 2, 0, 5, 6, 2, 8, 8)
+
+
+def _table(text, *, classes=("normal", "fracture")):
+    """Reads rows of "id label split group family pixels"; a dash is "", no pixels are unique."""
+    rows = [line.split() for line in text.strip().splitlines()]
+    rows = [[*row, *"-" * (6 - len(row))] for row in rows]
+    columns = [
+        np.array(["" if cell == "-" else cell for cell in column])
+        for column in zip(*rows, strict=True)
+    ]
+    example_id, label, split, group, family, pixels = columns
+    return Images(
+        example_id=example_id,
+        label=label.astype(int),
+        classes=classes,
+        split=split,
+        group=group,
+        family=family,
+        pixels=np.where(pixels == "", example_id, pixels),
+    )
+
+
+def _families(*family):
+    """Returns families without the comparisons that they come from."""
+    return Families(
+        family=np.array(family, int),
+        pairs=np.zeros((0, 2), int),
+        similarity=np.zeros(0, np.float32),
+        degrees=np.zeros(0, np.float32),
+        mirrored=np.zeros(0, np.bool_),
+        threshold=0.7,
+    )
+
+
+@dataclasses.dataclass
+class Case:
+    """What an audit is made from; a test changes what it is about."""
+
+    images: Images
+    found: Families
+    facts: dict
+    slice_index: np.ndarray
+    pictures: np.ndarray
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def audit(self, **options):
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        images, found, extra = (values.pop(name) for name in ("images", "found", "options"))
+        return audit(images, found, name="a set", **(values | extra | options))
+
+    def column(self, **columns):
+        self.images = dataclasses.replace(self.images, **columns)
+        return self
+
+
+def _make(*, tied=True):
+    """Forty sources of three copies, in ten groups; the first half of slices is fractured, or any.
+
+    The last ten sources are the validation images, so no copy and no group is in two splits.
+    """
+    source = np.repeat(np.arange(SOURCES), COPIES)
+    rng = np.random.default_rng(0)
+    position = np.arange(SOURCES) * 7 % SOURCES  # spread over the groups
+    label = (position < SOURCES / 2).astype(int)
+    if not tied:
+        position = rng.permutation(position)
+    first = np.arange(0, N, COPIES)
+    return Case(
+        images=Images(
+            example_id=np.array([f"source {i // 3} copy {i % 3}.png" for i in range(N)]),
+            label=label[source],
+            classes=("normal", "fracture"),
+            split=np.where(source < 32, "train", "validation"),
+            group=np.array([f"G{i // 4}" for i in source]),
+            family=np.full(N, ""),
+            pixels=np.array([f"{i}" for i in range(N)]),
+        ),
+        found=Families(
+            family=first[source],
+            # Every copy with its source, and every source with the next one.
+            pairs=np.array([(i - i % 3, i) for i in range(N) if i % 3] + [(0, 3), (3, 6)]),
+            similarity=np.array([0.9] * (2 * SOURCES) + [0.1, 0.2], np.float32),
+            degrees=np.full(2 * SOURCES + 2, 30, np.float32),
+            mirrored=np.arange(2 * SOURCES + 2) % 2 == 1,
+            threshold=0.7,
+        ),
+        facts={
+            "bytes": rng.normal(1000, 100, SOURCES)[source],
+            "height": np.full(N, 224.0),
+            "width": np.full(N, 224.0),
+            "mean": rng.normal(100, 10, N),
+        },
+        slice_index=position[source],
+        pictures=rng.integers(0, 256, (N, 16, 16), dtype=np.uint8),
+    )

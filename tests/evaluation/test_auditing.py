@@ -1,0 +1,224 @@
+import dataclasses
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from msa_flax.evaluation.auditing import audit, ladder_table
+from msa_flax.evaluation.families import find_families
+from msa_flax.evaluation.findings import SEVERITIES, Images
+from msa_flax.evaluation.metrics import NOTICE
+
+SOURCES, COPIES = 40, 3
+N = SOURCES * COPIES
+
+
+def by_key(result):
+    assert len({finding.key for finding in result.findings}) == len(result.findings)
+    return {finding.key: finding for finding in result.findings}
+
+
+def squeezed(text):
+    return re.sub(r"\s", "", text)
+
+
+# What is found.
+
+
+def test_a_set_whose_label_is_tied_to_position_is_told_from_one_where_it_is_not(make):
+    tied, independent = by_key(make().audit()), by_key(make(tied=False).audit())
+    finding = tied["label from slice position"]
+    assert finding.severity == "high"
+    assert finding.counts["family"]["accuracy"] > 0.95
+    assert finding.counts["group"]["accuracy"] > 0.95
+    assert "in other families" in finding.evidence
+    assert "in other groups" in finding.evidence
+    assert "label from slice position" not in independent
+    assert "slice position" in independent["label from other facts"].evidence
+    assert "slice position" not in tied["label from other facts"].evidence
+    # Nothing else differs: not one of the two sets has another shortcut.
+    assert set(tied) - set(independent) == {"label from slice position"}
+    assert set(independent) <= set(tied)
+
+
+def test_the_worst_is_found_first(make):
+    case = make()
+    case.column(pixels=np.where(np.arange(N) < 6, "same", case.images.pixels))
+    order = [finding.severity for finding in case.audit(bad_files=[("x.png", "empty")]).findings]
+    assert order == sorted(order, key=SEVERITIES.index)
+    assert set(order) == set(SEVERITIES)
+
+
+def test_unknown_positions_are_no_fact(make):
+    case = make()
+    case.slice_index[7] = -1
+    result = case.audit()
+    assert "slice position" not in result.label_from
+    assert set(result.label_from) == {"dimensions", "bytes", "mean"}
+
+
+def test_height_and_width_are_one_fact_and_a_finding_where_both_are_known(make):
+    result = make().audit()
+    assert list(result.label_from) == ["slice position", "bytes", "mean", "dimensions"]
+    assert "sizes" in by_key(result)
+    case = make()
+    del case.facts["width"]
+    result = case.audit()
+    assert "sizes" not in by_key(result)
+    assert set(result.label_from) == {"slice position", "bytes", "mean"}
+
+
+@pytest.mark.parametrize("group", ["unknown", "one unknown", "one", "known"])
+def test_new_groups_are_asked_about_where_every_group_is_known(make, group):
+    case = make()
+    if group != "known":
+        name = case.images.group.copy()
+        name[: N if group == "unknown" else 1] = ""
+        case.column(group=np.full(N, "G") if group == "one" else name)
+    for values in case.audit().label_from.values():
+        assert set(values) == ({"family", "group"} if group == "known" else {"family"})
+
+
+def test_a_fact_that_tells_the_split_is_found_and_none_without_splits(make):
+    case = make()
+    assert "split from bytes" not in by_key(case.audit())
+    # Twelve families of forty in validation, so that the interval is above the commonest answer.
+    source = np.repeat(np.arange(SOURCES), COPIES)
+    case.column(split=np.where(source % 2 == 0, "train", "validation"))
+    case.facts["bytes"] = 1000.0 + source % 2
+    finding = by_key(case.audit())["split from bytes"]
+    assert finding.severity == "medium"
+    assert finding.counts["family"]["accuracy"] == 1.0
+    for part in ("", "train"):
+        result = case.column(split=np.full(N, part)).audit()
+        assert result.split_from == {}
+        assert not any(key.startswith("split from") for key in by_key(result))
+
+
+def test_images_of_no_part_are_no_part_of_a_split(make):
+    case = make()
+    source = np.repeat(np.arange(SOURCES), COPIES)
+    part = np.array(["", "test", "train"])[source % 3]
+    case.facts["bytes"] = (source % 3).astype(float)
+    found = case.column(split=part).audit().split_from["bytes"]["family"]
+    # Three answers: were those without a part counted as test images, two would be enough.
+    assert found.accuracy == 1.0
+    assert found.majority == pytest.approx(14 / 40)
+
+
+def test_copies_are_one_trial_whether_names_pixels_or_noise_tell_them(make):
+    def width(case):
+        found = case.audit().label_from["mean"]["family"]
+        return found.high - found.low
+
+    case = make()
+    expected = width(case)
+    alone = dataclasses.replace(case.found, family=np.arange(N))
+    source = np.array([f"f{i}" for i in np.repeat(np.arange(SOURCES), COPIES)])
+    for column in ("family", "pixels"):
+        told = make()
+        told.found = alone
+        assert width(told) < 0.8 * expected
+        assert width(told.column(**{column: source})) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("mean", np.zeros(N), "mean (it is the same for every image)"),
+        ("family", np.full(N, "f"), "mean (there is nothing to leave out)"),
+        ("label", np.zeros(N, int), "mean (there is only one answer)"),
+    ],
+)
+def test_a_fact_that_could_not_be_measured_says_why(make, column, value, reason):
+    case = make().column(group=np.full(N, ""))
+    if column == "mean":
+        case.facts["mean"] = value
+    else:
+        case.column(**{column: value})
+    assert reason in by_key(case.audit())["label from other facts"].evidence
+
+
+def test_a_small_set_is_audited_from_its_pixels_alone():
+    rng = np.random.default_rng(0)
+    noise = [cv2.GaussianBlur(rng.normal(size=(224, 224)), (0, 0), 0.7) for _ in range(12)]
+    images = np.stack([np.clip(128 + 40 * one, 0, 255).astype(np.uint8) for one in noise])
+    images[6:9] = np.rot90(images[:3], axes=(1, 2))
+    parts = Images(
+        example_id=np.array([f"{i}.png" for i in range(12)]),
+        label=np.arange(12) % 2,
+        classes=("normal", "fracture"),
+        split=np.repeat(["train", "val"], 6),
+        group=np.full(12, ""),
+        family=np.full(12, ""),
+        pixels=np.array([str(i) for i in range(12)]),
+    )
+    result = audit(
+        parts,
+        find_families(images),
+        name="noise",
+        facts={},
+        slice_index=np.full(12, -1),
+        pictures=images,
+    )
+    finding = by_key(result)["leakage by pixels"]
+    assert finding.severity == "high"
+    assert finding.counts == {"val in train": 3, "val": 6}
+    assert result.label_from == result.split_from == {}
+
+
+# How it is told.
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_text_and_markdown_hold_every_finding(make, rungs, scores, tied):
+    result = make(tied=tied).audit(
+        bad_files=[("a|b.png", "half|written")], ladder=rungs, model=scores
+    )
+    text, markdown = squeezed(result.text()), squeezed(result.markdown())
+    for finding in result.findings:
+        for part in (finding.title, finding.evidence, finding.advice):
+            assert squeezed(part) in text
+            assert squeezed(part.replace("|", "\\|")) in markdown
+    for said in (text, markdown):
+        assert squeezed(NOTICE) in said
+        assert squeezed("what the model adds to the best shortcut") in said
+    assert "a set: 120 images" in result.text()
+    findings, _, table = result.text().partition("\n\nshortcut ")
+    assert table
+    assert max(map(len, findings.splitlines())) <= 96
+
+
+def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_head(make, rungs, scores):
+    result = make().audit(bad_files=[("a|b.png", "half|written")], ladder=rungs, model=scores)
+    tables = re.findall(r"(?:^\|.*\|$\n?)+", result.markdown(), re.MULTILINE)
+    assert len(tables) == 4  # findings, label, split, ladder
+    for rows in tables:
+        cells = {len(re.findall(r"(?<!\\)\|", row)) for row in rows.strip().splitlines()}
+        assert len(cells) == 1
+
+
+def test_what_is_good_news_is_said_to_be_ok_and_examples_are_named_where_it_is_not(make):
+    case = make()
+    same = np.isin(np.arange(N), [0, 9])  # a fracture and a normal one
+    case.column(pixels=np.where(same, "same", case.images.pixels))
+    lines = case.audit().text().splitlines()
+    assert any(line.startswith("OK      ") for line in lines)
+    assert any(line.startswith("HIGH    ") for line in lines)
+    assert "        for instance source 0 copy 0.png; source 3 copy 0.png" in lines
+
+
+def test_the_ladder_is_a_table_and_says_what_the_model_adds_to_the_best_shortcut(rungs, scores):
+    assert ladder_table(rungs, scores) == [
+        ["shortcut", "validation accuracy", "validation AUC", "test accuracy", "test AUC"],
+        ["majority class", "0.500", "0.500", "0.250", ""],
+        ["slice position", "0.750", "0.875", "0.500", ""],
+        ["facts about the files", "there are no files", "", "", ""],
+        ["permuted labels", "0.900", "0.900", "0.900", "0.900"],
+        ["the model", "0.700", "0.800", "0.750", ""],
+        ["what the model adds to the best shortcut", "-0.050", "", "+0.250", ""],
+    ]
+    assert ladder_table(rungs, {})[-1][0] == "permuted labels"
+    half = ladder_table(rungs, {"test": {"accuracy": 0.5, "auc": 0.5}})
+    assert half[-1][1:] == ["", "", "+0.000", ""]

@@ -1,0 +1,348 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from msa_flax.evaluation import shortcuts
+from msa_flax.evaluation.shortcuts import Rows, best_shortcut, ladder, predictability
+
+RUNGS = [
+    "majority class",
+    "slice position",
+    "facts about the files",
+    "thumbnail, nearest neighbour",
+    "thumbnail, logistic regression",
+    "frozen ImageNet features, linear",
+    "permuted labels",
+]
+
+
+def families(number=40, copies=5):
+    """Families of copies, half of each label: the family and the label of each image."""
+    family = np.repeat(np.arange(number), copies)
+    return family, family % 2
+
+
+# One fact, cross-validated.
+
+
+@pytest.mark.parametrize("number", [8, 40])  # one by one, and in five folds
+def test_a_fact_that_is_the_label_predicts_it(number):
+    family, label = families(number)
+    found = predictability(label.astype(float), label, family, family)
+    assert (found.accuracy, found.high, found.reason) == (1.0, pytest.approx(1.0), "")
+    assert found.majority == 0.5
+    assert found.folds == (8 if number == 8 else 5)
+
+
+def test_one_fact_among_many_and_a_threshold_of_it_are_enough():
+    family, label = families()
+    rng = np.random.default_rng(0)
+    told = label + rng.uniform(-0.4, 0.4, 200)
+    facts = np.stack([np.ones(200), rng.normal(size=200), told], axis=1)
+    assert predictability(facts, label, family, family).accuracy == 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_predicts_no_better_than_the_commonest_class(seed):
+    family = np.arange(1000)
+    rng = np.random.default_rng(seed)
+    label = (rng.random(1000) < 0.3).astype(int)
+    found = predictability(rng.normal(size=1000), label, family, family)
+    assert found.majority == pytest.approx(1 - label.mean())
+    assert found.majority - 0.05 < found.accuracy < found.majority + 0.02
+    assert found.low < found.majority
+
+
+@pytest.mark.parametrize("number", [10, 60])
+def test_a_fact_of_the_family_alone_does_not_score_because_folds_keep_families(number):
+    rng = np.random.default_rng(1)
+    family, _ = families(number, copies=20)
+    label = rng.permutation(number)[family] % 2
+    fact = rng.normal(size=number)[family]  # tells the family, and nothing of its label
+    found = predictability(fact, label, family, family)
+    assert found.accuracy < 0.65  # a tree on 9 or 48 families: chance is 0.5
+    # The mutation: the same tree on folds of images has seen 19 copies of each.
+    units = np.arange(len(family))
+    assert predictability(fact, label, units, family).accuracy > found.accuracy + 0.1
+
+
+def test_a_fact_of_the_group_predicts_in_other_families_and_not_in_other_groups():
+    family = np.repeat(np.arange(80), 4)
+    group = np.array(["ABCDEFGH"[i // 10] for i in family])
+    fact = np.array([ord(name) for name in group.tolist()], dtype=float)
+    label = np.isin(group, ["A", "C", "D", "H"]).astype(int)
+    assert predictability(fact, label, family, family).accuracy > 0.95
+    found = predictability(fact, label, group, family)
+    assert found.folds == 8
+    assert found.accuracy < 0.7
+
+
+@pytest.mark.parametrize(("number", "folds"), [(2, 2), (10, 10), (11, 5), (60, 5)])
+def test_folds_divide_no_unit_and_predict_every_image_once(number, folds, monkeypatch):
+    from sklearn import model_selection
+
+    seen = []
+
+    def spied(tree, facts, target, *, groups, cv):
+        seen.extend(cv.split(facts, target, groups))
+        return original(tree, facts, target, groups=groups, cv=cv)
+
+    original = model_selection.cross_val_predict
+    monkeypatch.setattr(model_selection, "cross_val_predict", spied)
+    rng = np.random.default_rng(number)
+    unit = rng.permutation(np.repeat(np.arange(number), 4))
+    label = np.arange(4 * number) % 2
+    found = predictability(rng.normal(size=4 * number), label, unit, unit)
+    assert found.folds == len(seen) == folds
+    assert sorted(i for _, held in seen for i in held.tolist()) == list(range(4 * number))
+    for fitted, held in seen:
+        assert not set(unit[fitted].tolist()) & set(unit[held].tolist())
+
+
+@pytest.mark.parametrize(
+    ("facts", "target", "unit", "reason"),
+    [
+        ([3, 3, 3, 3], [0, 1, 0, 1], [0, 1, 2, 3], "it is the same for every image"),
+        ([[3, 4]] * 4, [0, 1, 0, 1], [0, 1, 2, 3], "it is the same for every image"),
+        ([1, 2, 3, 4], [1, 1, 1, 1], [0, 1, 2, 3], "there is only one answer"),
+        ([1, 2, 3, 4], [0, 1, 0, 1], [7, 7, 7, 7], "there is nothing to leave out"),
+    ],
+)
+def test_what_cannot_be_measured_has_a_reason_and_no_number(facts, target, unit, reason):
+    found = predictability(
+        np.array(facts, float), np.array(target), np.array(unit), np.array([0, 1, 2, 3])
+    )
+    assert found.reason == reason
+    assert np.isnan([found.accuracy, found.low, found.high]).all()
+    assert found.folds == 0
+    assert found.majority == max(np.bincount(target)) / 4
+
+
+def test_more_than_two_answers_can_be_predicted():
+    family = np.repeat(np.arange(30), 4)
+    found = predictability(family % 3 * 1.0, family % 3, family, family)
+    assert (found.accuracy, found.majority) == (1.0, pytest.approx(1 / 3))
+
+
+def test_the_interval_counts_families_not_images():
+    # Ten families of twenty copies: one family is always wrong, so nine trials of ten are right.
+    family = np.repeat(np.arange(10), 20)
+    label = family % 2
+    fact = label.astype(float)
+    fact[family == 3] = 0.0
+    found = predictability(fact, label, family, family)
+    assert found.accuracy == pytest.approx(0.9)
+    ten = stats.binomtest(9, 10).proportion_ci(0.95, method="wilson")
+    assert (found.low, found.high) == pytest.approx((ten.low, ten.high))
+    # The mutation: with every image a trial it would be four times as narrow.
+    images = predictability(fact, label, family, np.arange(200))
+    assert found.high - found.low > 3 * (images.high - images.low)
+
+
+# The ladder.
+
+
+def rows(label, split, source, *, position=None, facts=None, images=None, features=None):
+    n = len(label)
+    return Rows(
+        label=label,
+        split=split,
+        source=source,
+        slice_index=np.full(n, -1) if position is None else position,
+        facts={} if facts is None else facts,
+        images=np.zeros((n, 8, 8), np.uint8) if images is None else images,
+        features=features,
+    )
+
+
+def by_name(found):
+    assert [rung["rung"] for rung in found] == RUNGS
+    return {rung["rung"]: rung for rung in found}
+
+
+def whole(number=120, copies=4, seed=0):
+    """Sources that no split divides: the label, split and source of each image."""
+    source = np.repeat(np.arange(number), copies)
+    place = np.random.default_rng(seed).permutation(number)
+    split = np.where(
+        place < 0.6 * number, "train", np.where(place < 0.8 * number, "validation", "test")
+    )
+    label = (np.random.default_rng([seed, 1]).permutation(number) < number / 2).astype(int)
+    return label[source], split[source], source
+
+
+def fingerprints(source, *, width=400, seed=0):
+    """What a frozen network could see of a source: the same in all its copies, but for noise."""
+    rng = np.random.default_rng([seed, 2])
+    own = rng.normal(size=(source.max() + 1, width))
+    return (own[source] + 0.1 * rng.normal(size=(len(source), width))).astype(np.float32)
+
+
+@pytest.mark.parametrize("unknown", ["all positions", "one position"])
+def test_what_is_not_known_is_a_rung_with_a_reason(unknown):
+    label, split, source = whole()
+    position = np.arange(len(label))
+    position[5 if unknown == "one position" else slice(None)] = -1
+    found = by_name(ladder(rows(label, split, source, position=position)))
+    assert {name: rung["reason"] for name, rung in found.items() if "reason" in rung} == {
+        "slice position": "slice positions are not known",
+        "facts about the files": "there are no files",
+        "frozen ImageNet features, linear": "there are no ImageNet weights",
+        "permuted labels": "there are no ImageNet weights",
+    }
+    for rung in found.values():
+        assert len(rung) == (2 if "reason" in rung else 3)
+
+
+def test_every_rung_is_scored_on_every_split_but_training():
+    label, split, source = whole()
+    number = np.arange(len(label))
+    known = {"position": number, "facts": {"bytes": 1.0 * number}, "features": fingerprints(source)}
+    for rung in by_name(ladder(rows(label, split, source, **known))).values():
+        assert set(rung) == {"rung", "validation", "test"}
+        for name in ("validation", "test"):
+            assert set(rung[name]) == {"accuracy", "auc", "n"}
+            assert rung[name]["n"] == (split == name).sum() == 96
+            assert all(0 <= rung[name][key] <= 1 for key in ("accuracy", "auc"))
+
+
+def test_the_majority_of_the_training_labels_is_scored():
+    label = np.array([1, 1, 0, 1, 0, 0, 0, 1])
+    split = np.array(["train"] * 3 + ["validation"] * 4 + ["test"])
+    rung = by_name(ladder(rows(label, split, np.arange(8))))["majority class"]
+    assert rung["validation"] == {"accuracy": 0.25, "auc": 0.5, "n": 4}
+    assert rung["test"] == {"accuracy": 1.0, "auc": None, "n": 1}
+
+
+def test_a_split_of_one_class_has_no_auc():
+    label, split, source = whole()
+    label = np.where(split == "test", 1, label)
+    known = {"position": np.arange(len(label)), "features": fingerprints(source)}
+    found = ladder(rows(label, split, source, **known))
+    for rung in found[:-1]:
+        if "reason" not in rung:
+            assert rung["test"]["auc"] is None
+            assert rung["test"]["accuracy"] is not None
+            assert rung["validation"]["auc"] is not None
+    assert found[-1]["test"]["auc"] is not None  # permuted labels are those of all sources
+
+
+def test_a_split_that_is_not_there_is_not_scored():
+    label, split, source = whole()
+    split = np.where(split == "test", "train", split)
+    for rung in ladder(rows(label, split, source)):
+        assert "test" not in rung
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_slice_position_solves_a_set_whose_label_is_tied_to_it_and_no_other(tied):
+    label, split, source = whole(400, 1)
+    rng = np.random.default_rng(0)
+    position = np.where(label == 1, rng.integers(0, 70, 400), rng.integers(70, 150, 400))
+    if not tied:
+        position = rng.permutation(position)
+    rung = by_name(ladder(rows(label, split, source, position=position)))["slice position"]
+    for name in ("validation", "test"):
+        if tied:
+            assert rung[name]["accuracy"] >= 0.98
+            assert rung[name]["auc"] >= 0.98
+        else:  # 80 images: the standard error of chance is 0.056
+            assert rung[name]["accuracy"] < 0.7
+            assert abs(rung[name]["auc"] - 0.5) < 0.2
+
+
+def test_facts_thumbnails_and_features_find_what_is_in_them():
+    label, split, source = whole(200, 1)
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 150, (200, 64, 64), dtype=np.uint8)
+    images[label == 1, 20:40, 20:40] += 100
+    features = fingerprints(source, width=8)
+    features[:, 0] = label
+    facts = {"noise": rng.normal(size=200), "bytes": label + rng.uniform(-0.4, 0.4, 200)}
+    found = by_name(
+        ladder(rows(label, split, source, facts=facts, images=images, features=features))
+    )
+    for name in RUNGS[2:6]:
+        assert found[name]["test"]["accuracy"] >= 0.95, name
+        assert found[name]["test"]["auc"] >= 0.95, name
+    assert found["majority class"]["test"]["accuracy"] < 0.7
+
+
+def test_no_rung_is_fitted_on_what_it_is_scored_on():
+    # Nothing tells these labels. Whoever saw the scored images would know them by heart.
+    label, split, source = whole(300, 1)
+    rng = np.random.default_rng(4)
+    known = {
+        "position": rng.permutation(300),
+        "facts": {"bytes": rng.normal(size=300)},
+        "images": rng.integers(0, 256, (300, 64, 64), dtype=np.uint8),
+        "features": fingerprints(source),
+    }
+    for rung in ladder(rows(label, split, source, **known)):
+        for name in ("validation", "test"):
+            # 60 images: the standard error of chance is 0.065.
+            assert abs(rung[name]["accuracy"] - 0.5) < 0.25, rung
+
+
+def test_the_same_seed_gives_the_same_ladder_and_another_one_other_permutations():
+    label, split, source = whole(60, 2)
+    fact = {"bytes": np.random.default_rng(0).normal(size=120)}
+    some = rows(label, split, source, facts=fact, features=fingerprints(source, width=20))
+    first, again, other = (ladder(some, seed=seed) for seed in (3, 3, 4))
+    assert first == again
+    assert first[-1] != other[-1]
+
+
+def permuted(split, source, seed=0):
+    label = source % 2
+    return ladder(rows(label, split, source, features=fingerprints(source, seed=seed)))[-1]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_permuted_labels_stay_at_chance_where_sources_are_whole(seed):
+    _, split, source = whole(400, 2, seed)
+    rung = permuted(split, source, seed)
+    for name in ("validation", "test"):
+        # 80 sources, three draws: the standard error of chance is about 0.032.
+        assert abs(rung[name]["accuracy"] - 0.5) < 0.12
+        assert abs(rung[name]["auc"] - 0.5) < 0.15
+
+
+def test_permuted_labels_are_learnt_where_every_validation_image_has_a_copy_in_training():
+    source = np.repeat(np.arange(100), 4)
+    split = np.tile(np.array(["train", "train", "train", "validation"]), 100)
+    leaking = permuted(split, source)
+    assert leaking["validation"]["accuracy"] > 0.9
+    assert leaking["validation"]["auc"] > 0.9
+
+
+def test_permuted_labels_are_one_a_source_or_copies_would_not_be_seen():
+    # The mutation: permuted image by image, the same leaking split looks like chance.
+    source = np.repeat(np.arange(100), 4)
+    split = np.tile(np.array(["train", "train", "train", "validation"]), 100)
+    features = fingerprints(source)
+    some = rows(source % 2, split, np.arange(400), features=features)
+    assert abs(ladder(some)[-1]["validation"]["accuracy"] - 0.5) < 0.2
+
+
+def test_the_best_shortcut_is_the_most_accurate_one_and_never_permuted_labels():
+    found = [
+        {"rung": "majority class", "test": {"accuracy": 0.5}, "validation": {"accuracy": 0.7}},
+        {"rung": "slice position", "test": {"accuracy": 0.8}, "validation": {"accuracy": 0.6}},
+        {"rung": "facts about the files", "reason": "there are no files"},
+        {"rung": "permuted labels", "test": {"accuracy": 0.9}, "validation": {"accuracy": 0.9}},
+    ]
+    assert best_shortcut(found, "test") is found[1]
+    assert best_shortcut(found, "validation") is found[0]
+    assert best_shortcut(found, "train") is None
+    assert best_shortcut(found[2:], "test") is None
+    assert best_shortcut([], "test") is None
+
+
+def test_thumbnails_are_means_of_blocks_between_zero_and_one():
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224), dtype=np.uint8)
+    found = shortcuts.thumbnails(images)
+    assert found.shape == (3, 1024)
+    assert found.dtype == np.float32
+    means = images.reshape(3, 32, 7, 32, 7).mean(axis=(2, 4)).reshape(3, -1) / 255
+    assert np.abs(found - means).max() <= 0.5 / 255 + 1e-6  # they are rounded to grey values
