@@ -3,16 +3,11 @@ r"""What a number means under each split: as published, families whole, each ser
     python experiments/protocols.py --root DIR --out runs [--models msa mobilenet_v2] \
         [--protocols published family grouped] [--groups B10 B11 B12 B13] [--epochs 3]
 
-trains every model under every protocol, each group held out in turn, audits every split with the
-shortcut ladder, and prints one table: what the model reaches, what the best shortcut reaches that
-never looks at the anatomy, and what is left. What is finished is left alone. --results DIR keeps
-the small files, from which the table is made again when --root is left out; --into FILE.md puts it
-between the lines <!-- protocols --> and <!-- /protocols -->.
-
-    python -m msa_flax.train --workdir W --config=experiments/protocols.py:msa,grouped,B12 \
-        --config.data.root=DIR
-
-trains one of them.
+audits every split, with the shortcut ladder, trains every model on it, each group held out in turn,
+and prints one table: what a model reaches, what the best shortcut reaches that never looks at the
+anatomy, and what is left. What is finished is left alone. --models without a name audits only.
+--results DIR keeps the small files, from which the table is made again when --root is left out;
+--into FILE.md puts it between the lines <!-- protocols --> and <!-- /protocols -->.
 """
 
 import argparse
@@ -27,39 +22,13 @@ from typing import Any
 import aggregate
 import numpy as np
 import sweep
+from protocol import EPOCHS, GROUPS, MODELS, PROTOCOLS, get_config
 
-from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
+from msa_flax.config import Config
 
-MODELS = {
-    "msa": ("MSA-CSpineNet", ModelConfig()),
-    "mobilenet_v2": ("MobileNetV2", ModelConfig(backbone="mobilenet_v2", attention="none")),
-}
-PROTOCOLS = {
-    "published": "as published",
-    "family": "families whole",
-    "grouped": "held out",
-}
-GROUPS = ("B10", "B11", "B12", "B13")
-EPOCHS = 3  # enough for the published test split, which is solved after the first one
+CONFIG = Path(__file__).with_name("protocol.py")
+AUDIT = "audit"  # beside the models' folders
 SCORES = ("accuracy", "recall", "specificity", "auc")
-
-
-def get_config(arg: str = "msa,published") -> Config:
-    """Returns the experiment "MODEL,PROTOCOL", or "MODEL,grouped,GROUP"."""
-    model, protocol, group = ([*arg.split(","), "", ""])[:3]
-    if model not in MODELS or protocol not in PROTOCOLS or (protocol == "grouped") != bool(group):
-        raise ValueError(
-            f"expected MODEL,PROTOCOL out of {', '.join(MODELS)} and {', '.join(PROTOCOLS)}, the "
-            f"last with a group (msa,grouped,B12); got {arg!r}"
-        )
-    return Config(
-        name=f"protocols:{arg}",
-        model=MODELS[model][1],
-        data=DataConfig(
-            protocol=protocol, holdout_group=group, allow_leakage=protocol == "published"
-        ),
-        train=TrainConfig(epochs=EPOCHS),
-    )
 
 
 def folds(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
@@ -75,22 +44,24 @@ def place(protocol: str, group: str) -> Path:
 
 
 def train(options: argparse.Namespace) -> dict[str, str]:
-    """Trains and audits everything asked for; returns what failed, and why."""
+    """Audits every split and trains every model on it; returns what failed, and why."""
     loaded: dict[str, Any] = {}
     failed = {}
     for protocol, group in folds(options):
-        for model in options.models:
+        for model in (AUDIT, *options.models):
             where = Path(model) / place(protocol, group)
             print(f"== protocols/{where}", flush=True)
+            folder = options.out / "protocols" / where
+            target = options.results / "protocols" / where
             try:
-                config = _configuration(model, protocol, group, options)
-                workdir = options.out / "protocols" / where
-                sweep.train_one(workdir, config, loaded)
-                _audit(workdir)
-                if options.results:
-                    target = options.results / "protocols" / where
-                    sweep.keep(workdir, target)
-                    shutil.copyfile(workdir / "audit/audit.json", target / "audit.json")
+                if model == AUDIT:
+                    _audit(next(iter(MODELS)), protocol, group, folder, options)
+                    target.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(folder / "audit.json", target / "audit.json")
+                else:
+                    config = _configuration(model, protocol, group, options)
+                    sweep.train_one(folder, config, loaded)
+                    sweep.keep(folder, target)
             except Exception as error:  # one split must not keep the others from being trained
                 failed[str(where)] = " ".join(str(error).split()) or type(error).__name__
     for model in options.models:
@@ -99,29 +70,47 @@ def train(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _configuration(model: str, protocol: str, group: str, options: argparse.Namespace) -> Config:
-    config = get_config(",".join(filter(None, (model, protocol, group))))
+    config = get_config(_argument(model, protocol, group))
     config.data.root, config.train.seed = options.root, options.seed
     config.train.epochs = options.epochs
-    weights = dict(item.split("=", 1) for item in options.pretrained)
-    config.model.pretrained = weights.get(config.model.backbone, config.model.pretrained)
+    config.model.pretrained = _weights(config, options)
     return config.validate()
 
 
-def _audit(workdir: Path) -> None:
-    if (workdir / "audit/audit.json").exists():
+def _argument(model: str, protocol: str, group: str) -> str:
+    return ",".join(filter(None, (model, protocol, group)))
+
+
+def _weights(config: Config, options: argparse.Namespace) -> str:
+    known = dict(item.split("=", 1) for item in options.pretrained)
+    return known.get(config.model.backbone, config.model.pretrained)
+
+
+def _audit(
+    model: str, protocol: str, group: str, folder: Path, options: argparse.Namespace
+) -> None:
+    """Audits a split, with the shortcut ladder, unless that is done."""
+    if (folder / "audit.json").exists():
         return
-    command = [sys.executable, "-m", "msa_flax.audit", f"--workdir={workdir}", "--ladder"]
+    config = _configuration(model, protocol, group, options)
+    command = [
+        *(sys.executable, "-m", "msa_flax.audit", "--ladder", f"--out={folder}"),
+        f"--config={CONFIG}:{_argument(model, protocol, group)}",
+        f"--config.data.root={options.root}",
+        f"--config.train.seed={options.seed}",
+        f"--config.model.pretrained={config.model.pretrained}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"audit: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
 
 
-def _pool(folder: Path, results: Path | None, model: str) -> None:
+def _pool(folder: Path, results: Path, model: str) -> None:
     """Computes the metrics of all folds' test images together."""
     from msa_flax.evaluation import Predictions, compute, write_json
 
     paths = sorted(folder.glob("fold-*/eval/test/predictions.csv"))
-    if not results or len(paths) < 2:
+    if len(paths) < 2:
         return
     found = [Predictions.read(path) for path in paths]
     label = np.concatenate([one.label for one in found])
@@ -131,61 +120,66 @@ def _pool(folder: Path, results: Path | None, model: str) -> None:
 
 
 def table(results: Path) -> str:
-    """Returns the table of all results, "" if there are none."""
-    from msa_flax.evaluation import shortcuts
-
-    head = [
-        *("split", "model", "test images", *SCORES, "validation accuracy", "best shortcut, test"),
-        *("model - shortcut", "permuted labels, validation", "test", "epochs", "weights"),
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    runs = []
+    """Returns the table of all splits that have been audited, "" if there are none."""
+    head = ["split", "model", "test images", *SCORES, "validation accuracy", "best shortcut, test"]
+    head += ["model - shortcut", "permuted labels, validation", "test", "epochs", "weights"]
+    lines, runs = [_line(*head), "|" + "---|" * len(head)], []
     for protocol, title in PROTOCOLS.items():
-        found = sorted((results / "protocols").glob(f"*/{protocol}/**/audit.json"))
-        for path in sorted(found, key=lambda p: (p.parent.name, list(MODELS).index(_model(p)))):
-            run = aggregate.Finished(path.parent)
-            runs.append(run)
-            test, held = run.splits["test"], run.splits["validation"]
+        for path in sorted((results / "protocols" / AUDIT / protocol).rglob("audit.json")):
             ladder = json.loads(path.read_text())["ladder"]
-            best = shortcuts.best_shortcut(ladder, "test")
-            permuted = next((r for r in ladder if r["rung"] == "permuted labels"), {})
-            accuracy = test["metrics"]["accuracy"]["value"]
-            group = run.config.data.holdout_group
-            lines.append(
-                _line(
-                    f"{group} {title}" if group else title,
-                    MODELS[_model(path)][0],
-                    _images(test),
-                    *(_number(test["metrics"][name]["value"]) for name in SCORES),
-                    _number(held["metrics"]["accuracy"]["value"]),
-                    f"{best['rung']}: {best['test']['accuracy']:.3f}" if best else "",
-                    f"{accuracy - best['test']['accuracy']:+.3f}" if best else "",
-                    *(_number(permuted.get(s, {}).get("accuracy")) for s in ("validation", "test")),
-                    str(run.epochs),
-                    run.weights,
-                )
-            )
+            where = path.parent.relative_to(results / "protocols" / AUDIT)
+            group = where.name.removeprefix("fold-") if protocol == "grouped" else ""
+            found = {
+                model: aggregate.Finished(results / "protocols" / model / where)
+                for model in MODELS
+                if (results / "protocols" / model / where / "run.json").exists()
+            }
+            runs += found.values()
+            for model, run in found.items() or [("", None)]:
+                name = f"{group} {title}" if group else title
+                lines.append(_line(name, *_cells(model, run, ladder)))
         for path in sorted((results / "protocols").glob(f"*/{protocol}/pooled.json")):
             values = json.loads(path.read_text())
             scores = [_number(values["metrics"][name]["value"]) for name in SCORES]
-            name = MODELS[path.parent.parent.name][0]
-            all_of_them = f"all {values['groups']} held out, pooled"
-            lines.append(_line(all_of_them, name, _images(values), *scores, *[""] * 7))
-    return "\n".join([_note(runs), "", *lines]) if runs else ""
+            name = f"all {values['groups']} held out, pooled"
+            model = MODELS[path.parent.parent.name][0]
+            lines.append(_line(name, model, _images(values), *scores, *[""] * 7))
+    return "\n".join([_note(runs), "", *lines]) if len(lines) > 2 else ""
 
 
-def _model(path: Path) -> str:
-    return next(name for name in MODELS if name in path.parts)
+def _cells(model: str, run: aggregate.Finished | None, ladder: list[dict[str, Any]]) -> list[str]:
+    """Returns a row's cells but the first, the model's "not run here" if there is no run."""
+    from msa_flax.evaluation import shortcuts
+
+    best = shortcuts.best_shortcut(ladder, "test")
+    reached = best["test"]["accuracy"] if best else None
+    permuted = next((rung for rung in ladder if rung["rung"] == "permuted labels"), {})
+    shown = [f"{best['rung']}: {reached:.3f}" if best else ""]
+    shuffled = [_number(permuted.get(s, {}).get("accuracy")) for s in ("validation", "test")]
+    if run is None:
+        return ["not run here", *[""] * 6, *shown, "", *shuffled, "", ""]
+    test, held = run.splits["test"], run.splits["validation"]["metrics"]["accuracy"]["value"]
+    scores = [test["metrics"][name]["value"] for name in SCORES]
+    gain = "" if reached is None else f"{scores[0] - reached:+.3f}"
+    return [
+        *(MODELS[model][0], _images(test), *map(_number, scores), _number(held)),
+        *(*shown, gain, *shuffled, str(run.epochs), run.weights),
+    ]
 
 
 def _note(runs: list[aggregate.Finished]) -> str:
+    what = (
+        "Shortcuts are fitted on the same training split; the best one is that of the highest test "
+        f"accuracy. {aggregate.NOTICE}"
+    )
+    if not runs:
+        return what
     days = sorted({run.run["date"][:10] for run in runs})
     machines = dict.fromkeys(run.run["machine"] for run in runs)
     seeds = sorted({str(run.config.train.seed) for run in runs})
     return (
-        f"Seed {', '.join(seeds)}; {days[0]} to {days[-1]}, {'; '.join(machines)}. Numbers are of "
-        "the epoch of lowest validation loss. Shortcuts are fitted on the same training split; the "
-        f"best one is that of the highest test accuracy. {aggregate.NOTICE}"
+        f"Seed {', '.join(seeds)}; {days[0]} to {days[-1]}, {'; '.join(machines)}. Models: the "
+        f"epoch of lowest validation loss. {what}"
     )
 
 
@@ -208,7 +202,7 @@ def main() -> None:
     parser.add_argument("--root", default="", help="the folder that holds train/ and val/")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the workdirs")
     parser.add_argument("--results", type=Path, help="folder for every run's small files")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
     parser.add_argument("--protocols", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS)
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), help="to hold out, in turn")
     parser.add_argument("--epochs", type=int, default=EPOCHS)

@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from msa_flax.config import Config, flatten
 
 NOTICE = "Research use only, not a medical device."
+_ARGUMENTS = ("images", "workdirs")  # a command that defines one takes arguments without flags
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[SimpleNamespace], None]  # called with the values of the flags
@@ -54,9 +55,11 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
         if {"-h", "--help", "-help"} & set(argv[1:]):
-            print(_help(doc, _define(define, argv[:1], values)))
+            with _arguments(argv[:1]):
+                print(_help(doc, _define(define, argv[:1], values)))
             return 0
-        args = _parse(_define(define, argv, values), argv)
+        with _arguments(argv):
+            args = _parse(_define(define, argv, values), argv)
         _log_to_terminal()
         main(args)
         return 0
@@ -127,15 +130,21 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _define(define: Define, argv: Sequence[str], values: flags.FlagValues) -> flags.FlagValues:
-    # The configuration flag looks for overrides in sys.argv already when it is defined.
+@contextlib.contextmanager
+def _arguments(argv: Sequence[str]) -> Iterator[None]:
+    """Puts ``argv`` where the configuration flag looks for its overrides, whoever calls."""
     before, sys.argv = sys.argv, list(argv)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _define(define: Define, argv: Sequence[str], values: flags.FlagValues) -> flags.FlagValues:
     try:
         define(values)
     except (KeyError, AttributeError, TypeError) as error:
         raise UsageError(_unknown_fields(argv) or f"--config: {error}") from error
-    finally:
-        sys.argv = before
     flags.DEFINE_boolean("debug", False, "show tracebacks", flag_values=values)
     return values
 
@@ -144,9 +153,10 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> SimpleNamespace:
     try:
         rest = values(list(argv))[1:]
         args = SimpleNamespace(**{name: values[name].value for name in values})
-        if hasattr(args, "images"):
-            args.images = rest
-        elif rest:
+        taken = [name for name in _ARGUMENTS if hasattr(args, name)]
+        for name in taken:
+            setattr(args, name, rest)
+        if rest and not taken:
             raise UsageError(f"unexpected argument {rest[0]!r}; --help lists the flags")
         if hasattr(args, "config") and not isinstance(args.config, Config):
             _ = args.config.model  # raises what went wrong when the file was loaded
