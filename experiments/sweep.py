@@ -11,6 +11,7 @@ named at the end, and the others are trained all the same. Without a network, sa
 
 import argparse
 import dataclasses
+import gc
 import importlib.util
 import json
 import os
@@ -78,7 +79,7 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
     import jax
 
     from msa_flax import api, data, job, train
-    from msa_flax.training import record
+    from msa_flax.training import memory, record
 
     api.prepare_jax()
     job.check(config)
@@ -92,6 +93,8 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
         loaded[key] = data.load(config.data)
     train.run(workdir, config, loaded[key])
     jax.clear_caches()
+    gc.collect()  # a run's arrays lie in cycles, and a hundred runs of them do not fit
+    memory.trim_memory()
 
 
 def keep(workdir: Path, folder: Path) -> None:
