@@ -36,7 +36,7 @@ print(before, during, memory.peak_memory_gib())
 """
     before, during, after = (float(word) for word in _run(script))
     assert 0.24 < during - before < 0.3  # 256 MiB
-    assert after >= during
+    assert after > during - 0.01  # the kernel counts a few pages late
 
 
 @pytest.mark.parametrize("library", [OSError, AttributeError])
