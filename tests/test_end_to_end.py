@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from msa_flax.evaluation.estimates import NAMES
+
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 SMALL = (
     "--config.data.phantom_patients=12",
@@ -75,14 +77,8 @@ def test_training_writes_every_artefact_and_says_what_it_is(trained):
     assert run["seed"] == 0
     assert len(run["data_fingerprint"]) == 64
     metrics = json.loads((workdir / "eval/test/metrics.json").read_text())
-    assert set(metrics["metrics"]) == {
-        "accuracy",
-        "precision",
-        "recall",
-        "specificity",
-        "f1",
-        "auc",
-    }
+    assert set(metrics["metrics"]) == set(NAMES)
+    assert len(metrics["by_group"]) == metrics["groups"]
     assert sum(metrics["confusion"].values()) == metrics["n"]
 
 

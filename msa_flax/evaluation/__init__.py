@@ -8,6 +8,7 @@ from msa_flax.evaluation.predictions import (
     predict_logits,
     sigmoid,
 )
+from msa_flax.evaluation.thresholds import threshold_for_sensitivity
 
 __all__ = [
     "Predictions",
@@ -19,5 +20,6 @@ __all__ = [
     "predict_logits",
     "sigmoid",
     "table",
+    "threshold_for_sensitivity",
     "write_json",
 ]

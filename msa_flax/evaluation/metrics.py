@@ -5,51 +5,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from msa_flax.evaluation.estimates import NAMES, compute
+from msa_flax.evaluation.intervals import METHODS
 from msa_flax.evaluation.predictions import Predictions, PredictionsError, write_atomically
 
 SCHEMA_VERSION = 1
 NOTICE = "Research use only, not a medical device."
-
-
-def compute(
-    labels: np.ndarray, probabilities: np.ndarray, *, threshold: float
-) -> dict[str, dict[str, Any]]:
-    """Returns the confusion matrix and every metric of paper 1's Table 4 for the class fracture.
-
-    With the counts TP, FN, FP, TN of fractures called at ``probability >= threshold``:
-    accuracy (TP+TN)/n, precision TP/(TP+FP), recall TP/(TP+FN), specificity TN/(TN+FP),
-    F1 2TP/(2TP+FP+FN), and AUC, the chance that a fracture scores above a normal image (ties half).
-    Intervals are Wilson's (1927) at 95 % and take the images as independent, which slices of one
-    series are not; F1 and AUC have none yet. What the data leave undefined is None with a reason,
-    never 0: precision without a positive call, recall, specificity and AUC without one of the
-    classes, and F1 where precision or recall is undefined.
-
-    Args:
-        labels: int [n], 1 fracture, 0 normal.
-        probabilities: float [n] in 0..1; compared in float32, the precision of predictions.csv.
-        threshold: the probability at and above which an image is called fractured.
-
-    Returns:
-        ``{"confusion": {"tp", "fn", "fp", "tn"}, "metrics": {name: {"value", "low", "high",
-        "method"[, "reason"]}}}``.
-    """
-    labels = np.asarray(labels).astype(bool)
-    called = np.asarray(probabilities, np.float32) >= np.float32(threshold)
-    tp, fn = int(np.sum(called & labels)), int(np.sum(~called & labels))
-    fp, tn = int(np.sum(called & ~labels)), int(np.sum(~called & ~labels))
-    precision = _proportion(tp, tp + fp, "no image was called a fracture")
-    recall = _proportion(tp, tp + fn, "there is no fracture among the images")
-    metrics = {
-        "accuracy": _proportion(tp + tn, len(labels), "there are no images"),
-        "precision": precision,
-        "recall": recall,
-        "specificity": _proportion(tn, tn + fp, "there is no normal image among the images"),
-        "f1": _f1(tp, fp + fn, precision, recall),
-        "auc": _auc(labels, probabilities),
-    }
-    return {"confusion": {"tp": tp, "fn": fn, "fp": fp, "tn": tn}, "metrics": metrics}
+_MANY = 8  # metrics; a note names fewer than so many
 
 
 def metrics_json(
@@ -65,7 +27,7 @@ def metrics_json(
     Args:
         predictions: the rows of that split, and of no other.
         split: its name, as in the column ``split``.
-        threshold: see :func:`compute`.
+        threshold: see :func:`msa_flax.evaluation.estimates.compute`, which makes the metrics.
         stamps: warnings that belong to the data, such as "series cross the split".
         seconds: wall-clock time of the evaluation; the one value two equal runs do not share.
 
@@ -85,7 +47,13 @@ def metrics_json(
         "positive": "fracture",
         "threshold": float(threshold),
         "stamps": list(stamps),
-        **compute(predictions.label, predictions.probability, threshold=threshold),
+        **compute(
+            predictions.label,
+            predictions.probability,
+            threshold=threshold,
+            group=predictions.group,
+            logits=predictions.logit,
+        ),
         "seconds": float(seconds),
     }
 
@@ -101,7 +69,9 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
 
 
 def table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a plain text table, one column a split, in the manner of paper 1's Table 4.
+    """Returns a plain text table, one column a split, paper 1's Table 4 first.
+
+    Below it stand the methods of the intervals, and once each the reasons why some are missing.
 
     Args:
         metrics: column title to what :func:`metrics_json` returned.
@@ -117,54 +87,21 @@ def table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     lines.insert(1, "-" * (sum(widths) + 2 * len(columns)))
     stamps = dict.fromkeys(stamp for values in metrics.values() for stamp in values["stamps"])
     notes = [
-        "[low, high]: 95 % Wilson interval, taking images as independent",
-        *_reasons(metrics),
+        *_methods(metrics),
+        *_reasons(metrics, "reason", "undefined"),
+        *_reasons(metrics, "interval_reason", "no interval"),
         *(f"stamp: {stamp}" for stamp in stamps),
         NOTICE,
     ]
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
-def _entry(value: float | None, *, reason: str = "") -> dict[str, Any]:
-    entry = {"value": value, "low": None, "high": None, "method": "none"}
-    return entry | ({"reason": reason} if reason else {})
-
-
-def _proportion(count: int, total: int, reason: str) -> dict[str, Any]:
-    if not total:
-        return _entry(None, reason=reason)
-    from scipy import stats
-
-    interval = stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
-    return {
-        "value": count / total,
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "method": "wilson",
-    }
-
-
-def _f1(tp: int, errors: int, precision: dict[str, Any], recall: dict[str, Any]) -> dict[str, Any]:
-    for name, part in (("precision", precision), ("recall", recall)):
-        if part["value"] is None:
-            return _entry(None, reason=f"{name} is undefined: {part['reason']}")
-    return _entry(2 * tp / (2 * tp + errors))
-
-
-def _auc(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    if labels.all() or not labels.any():
-        return _entry(None, reason="the images are of one class only")
-    from sklearn.metrics import roc_auc_score
-
-    return _entry(float(roc_auc_score(labels, probabilities)))
-
-
 def _cells(values: Mapping[str, Any]) -> dict[str, str]:
-    confusion = values["confusion"]
+    confusion, metrics = values["confusion"], values["metrics"]
     return {
         "images": str(values["n"]),
         "groups": str(values["groups"] or "unknown"),
-        **{name: _cell(entry) for name, entry in values["metrics"].items()},
+        **{name: _cell(metrics[name]) for name in NAMES},
         "TP FN FP TN": " ".join(str(confusion[key]) for key in ("tp", "fn", "fp", "tn")),
         "threshold": f"{values['threshold']:g}",
         "seconds": f"{values['seconds']:.1f}",
@@ -178,10 +115,40 @@ def _cell(entry: Mapping[str, Any]) -> str:
     return text if entry["low"] is None else f"{text} [{entry['low']:.4f}, {entry['high']:.4f}]"
 
 
-def _reasons(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _methods(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Says how the intervals in the table were made, all of them or each kind."""
+    named = {
+        method: [
+            name
+            for name in NAMES
+            if any(values["metrics"][name]["method"] == method for values in metrics.values())
+        ]
+        for method in METHODS
+    }
+    used = {method: names for method, names in named.items() if names}
     return [
-        f"{title}: {name} is undefined because {entry['reason']}"
-        for title, values in metrics.items()
-        for name, entry in values["metrics"].items()
-        if entry["value"] is None
+        f"[low, high] at 95 %{f' of {_listed(names)}' if len(used) > 1 else ''}: {METHODS[method]}"
+        for method, names in sorted(used.items(), key=lambda item: len(item[1]) >= _MANY)
     ]
+
+
+def _reasons(metrics: Mapping[str, Mapping[str, Any]], key: str, what: str) -> list[str]:
+    """Returns a line a reason, with the columns and the metrics that it holds for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for title, values in metrics.items():
+        by_reason: dict[str, list[str]] = {}
+        for name in NAMES:
+            if reason := values["metrics"][name].get(key):
+                by_reason.setdefault(reason, []).append(name)
+        for reason, names in by_reason.items():
+            found.setdefault((reason, _listed(names)), []).append(title)
+    return [
+        f"{', '.join(titles)}: {what} ({reason}): {names}"
+        for (reason, names), titles in found.items()
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) == len(NAMES):
+        return "all metrics"
+    return ", ".join(names) if len(names) < _MANY else "all others"

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from msa_flax.evaluation.metrics import compute, metrics_json, table, write_json
+from msa_flax.evaluation.estimates import NAMES, TABLE4
+from msa_flax.evaluation.metrics import compute, metrics_json, write_json
 from msa_flax.evaluation.predictions import Predictions, PredictionsError, sigmoid
-
-NAMES = ("accuracy", "precision", "recall", "specificity", "f1", "auc")
 
 
 def from_counts(tp, fn, fp, tn):
@@ -37,7 +36,7 @@ def predictions(labels, probabilities, **changes):
         "group": np.full(n, "B10"),
         "family": np.full(n, ""),
         "label": labels,
-        "logit": np.zeros(n),
+        "logit": np.log(probabilities / (1 - probabilities)),
         "probability": probabilities,
     }
     return Predictions(**(columns | changes))
@@ -56,7 +55,9 @@ def as_json(labels, probabilities, stamps=(), **changes):
 def test_a_hand_computed_case_has_the_hand_computed_metrics():
     found = compute(*from_counts(3, 1, 2, 4), threshold=0.5)
     assert found["confusion"] == {"tp": 3, "fn": 1, "fp": 2, "tn": 4}
-    assert values(*from_counts(3, 1, 2, 4)) == {
+    assert TABLE4 == NAMES[:6] == ("accuracy", "precision", "recall", "specificity", "f1", "auc")
+    got = values(*from_counts(3, 1, 2, 4))
+    assert {name: got[name] for name in TABLE4} == {
         "accuracy": 0.7,
         "precision": 0.6,
         "recall": 0.75,
@@ -65,6 +66,19 @@ def test_a_hand_computed_case_has_the_hand_computed_metrics():
         # of the 24 pairs: 3 x (2 + 4) right, 1 x 2 wrong (0.1 < 0.8), 1 x 4 wrong (0.1 < 0.2)
         "auc": 18 / 24,
     }
+    others = {
+        "npv": 4 / 5,
+        "mcc": (3 * 4 - 2 * 1) / math.sqrt(5 * 4 * 6 * 5),
+        "net_benefit": 3 / 10 - 2 / 10,
+        "brier": (3 * 0.1**2 + 0.9**2 + 2 * 0.8**2 + 4 * 0.2**2) / 10,
+        # down to 0.9 three of four fractures are found, at 0.8 two of six normal images are called
+        "sensitivity_at_specificity_95": 3 / 4,
+        "average_precision": 3 / 4 + 1 / 4 * 4 / 10,
+        "log_loss": -(3 * math.log(0.9) + math.log(0.1) + 2 * math.log(0.2) + 4 * math.log(0.8))
+        / 10,
+    }
+    # Probabilities are float32, which have seven digits.
+    assert {name: got[name] for name in others} == pytest.approx(others, rel=1e-6)
 
 
 def test_the_counts_of_paper_1s_test_row_give_its_numbers_within_a_unit_of_the_last_digit():
@@ -102,7 +116,7 @@ def test_tied_scores_count_half_in_the_auc():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_all_metrics_agree_with_scikit_learn(seed):
+def test_the_metrics_of_table_4_agree_with_scikit_learn(seed):
     labels, probabilities = random_case(seed)
     called = probabilities >= 0.5
     expected = {
@@ -114,7 +128,8 @@ def test_all_metrics_agree_with_scikit_learn(seed):
         "auc": sklearn_metrics.roc_auc_score(labels, probabilities),
     }
     # The same ratios of the same counts, at most a few roundings of float64 apart.
-    assert values(labels, probabilities) == pytest.approx(expected, rel=1e-12)
+    got = values(labels, probabilities)
+    assert {name: got[name] for name in expected} == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_auc_is_the_share_of_pairs_in_the_right_order():
@@ -160,25 +175,25 @@ def test_the_intervals_are_wilsons():
     assert entry["method"] == "wilson"
 
 
-def test_f1_and_auc_say_that_they_have_no_interval():
-    found = compute(*random_case(), threshold=0.5)["metrics"]
-    for name in ("f1", "auc"):
-        assert found[name]["value"] is not None
-        assert (found[name]["low"], found[name]["high"]) == (None, None)
-        assert found[name]["method"] == "none"
+APART = dict.fromkeys(("calibration_slope", "calibration_intercept"), "separates the classes")
+ONE_CLASS = dict.fromkeys((*APART, "auc", "sensitivity_at_specificity_95"), "one class")
+NO_FRACTURE = ONE_CLASS | {"average_precision": "no fracture"}
 
 
 @pytest.mark.parametrize(
     ("counts", "undefined"),
     [
-        ((0, 3, 0, 4), {"precision": "called", "f1": "precision"}),
-        ((0, 0, 2, 4), {"recall": "no fracture", "f1": "recall", "auc": "one class"}),
-        ((3, 1, 0, 0), {"specificity": "no normal", "auc": "one class"}),
+        ((0, 3, 0, 4), {"precision": "called", "f1": "precision", "mcc": "precision"} | APART),
+        ((0, 0, 2, 4), {"recall": "no fracture", "f1": "recall", "mcc": "recall"} | NO_FRACTURE),
+        ((3, 1, 0, 0), {"specificity": "no normal", "mcc": "specificity"} | ONE_CLASS),
         (
             (0, 0, 0, 4),
-            {"precision": "called", "recall": "no fracture", "f1": "", "auc": "one class"},
+            {"precision": "called", "recall": "no fracture", "f1": "precision", "mcc": "precision"}
+            | NO_FRACTURE,
         ),
-        ((0, 2, 3, 4), {}),
+        ((3, 0, 2, 0), {"npv": "called normal", "mcc": "npv"} | APART),
+        ((0, 2, 3, 4), APART),
+        ((3, 1, 2, 4), {}),
     ],
 )
 def test_what_is_undefined_is_none_with_a_reason_and_nothing_else_is(counts, undefined):
@@ -189,6 +204,31 @@ def test_what_is_undefined_is_none_with_a_reason_and_nothing_else_is(counts, und
         if name in undefined:
             assert undefined[name] in found[name]["reason"]
             assert found[name]["low"] is found[name]["high"] is None
+            assert found[name]["method"] == "none"
+
+
+def test_probabilities_of_0_and_1_have_no_logit_and_no_finite_loss_where_they_are_wrong():
+    labels, probabilities = np.array([1, 1, 0, 0]), np.array([1.0, 0.4, 0.6, 0.0])
+    found = compute(labels, probabilities, threshold=0.5)["metrics"]
+    assert found["log_loss"]["value"] == pytest.approx(2 * math.log(1 / 0.4) / 4, rel=1e-6)
+    assert "no logit" in found["calibration_slope"]["reason"]
+    found = compute(1 - labels, probabilities, threshold=0.5)["metrics"]
+    assert "infinite" in found["log_loss"]["reason"]
+    logits = np.array([40.0, -0.4, 0.4, -40.0])  # with their logits there is nothing undefined
+    found = compute(1 - labels, probabilities, threshold=0.5, logits=logits)["metrics"]
+    assert found["log_loss"]["value"] == pytest.approx(20, abs=0.5)
+    assert found["calibration_slope"]["value"] < 0
+
+
+def test_at_a_threshold_of_1_there_is_no_net_benefit():
+    found = compute(*from_counts(3, 1, 2, 4), threshold=1.0)["metrics"]
+    assert "no hit outweighs" in found["net_benefit"]["reason"]
+
+
+def test_without_images_everything_is_undefined():
+    found = compute(np.zeros(0, int), np.zeros(0), threshold=0.5)
+    assert {entry["reason"] for entry in found["metrics"].values()} == {"there are no images"}
+    assert found["by_group"] == {}
 
 
 def test_f1_is_zero_where_every_call_is_wrong():
@@ -210,6 +250,7 @@ def test_metrics_json_has_the_published_form():
         "stamps",
         "confusion",
         "metrics",
+        "by_group",
         "seconds",
     }
     assert got["schema_version"] == 1
@@ -217,7 +258,24 @@ def test_metrics_json_has_the_published_form():
     assert (got["n"], got["groups"], got["split"]) == (4, 2, "test")
     assert got["stamps"] == ["series cross the split"]
     assert set(got["metrics"]) == set(NAMES)
+    assert list(got["by_group"]) == ["B1", "B2"]
     assert json.loads(json.dumps(got)) == got
+    assert all(
+        type(v) in (int, float, str, type(None))
+        for e in got["metrics"].values()
+        for v in e.values()
+    )
+
+
+def test_metrics_are_made_of_the_groups_and_logits_of_the_predictions():
+    labels, probabilities = random_case()
+    group = np.char.mod("B%02d", np.arange(len(labels)) % 12)
+    logits = np.random.default_rng(5).normal(size=len(labels))
+    got = as_json(labels, probabilities, group=group, logit=logits)
+    expected = compute(labels, probabilities, threshold=0.5, group=group, logits=logits)
+    assert {name: got[name] for name in expected} == expected
+    without = compute(labels, probabilities, threshold=0.5)["metrics"]
+    assert without["log_loss"]["value"] != got["metrics"]["log_loss"]["value"]
 
 
 def test_rows_of_another_split_are_refused():
@@ -242,21 +300,14 @@ def test_nan_is_never_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_table_shows_values_intervals_reasons_stamps_and_the_notice():
-    text = table(
-        {
-            "validation": as_json(*from_counts(3, 1, 2, 4), ["copies cross the split"]),
-            "test": as_json(*from_counts(0, 0, 2, 4), ["copies cross the split"]),
-        }
-    )
-    lines = text.splitlines()
-    rows = {line.split("  ")[0]: line for line in lines}
-    assert "0.7000 [0.3968, 0.8922]" in rows["accuracy"]
-    assert "0.6667 [0.3000, 0.9032]" in rows["specificity"]
-    assert rows["recall"].endswith("undefined")
-    assert "3 1 2 4" in rows["TP FN FP TN"]
-    assert "test: recall is undefined because there is no fracture among the images" in lines
-    assert lines.count("stamp: copies cross the split") == 1
-    assert lines[-1] == "Research use only, not a medical device."
-    starts = {line.index("4.4") for line in lines if line.startswith("seconds")}
-    assert starts == {lines[0].index("validation")}
+def test_the_same_predictions_in_any_order_give_the_same_bytes(tmp_path):
+    labels, probabilities = random_case()
+    group = np.char.mod("B%02d", np.arange(len(labels)) % 12)
+    order = np.random.default_rng(3).permutation(len(labels))
+    write_json(tmp_path / "a.json", as_json(labels, probabilities, group=group))
+    other = as_json(labels[order], probabilities[order], group=group[order])
+    write_json(tmp_path / "b.json", other)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    again = as_json(labels, probabilities, group=group[order])  # other groups, other intervals
+    assert again["metrics"]["auc"]["value"] == other["metrics"]["auc"]["value"]
+    assert again["metrics"]["auc"]["low"] != other["metrics"]["auc"]["low"]

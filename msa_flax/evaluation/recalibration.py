@@ -1,0 +1,110 @@
+"""Logistic recalibration: how labels follow from logits, for many draws of groups at once."""
+
+import numpy as np
+
+from msa_flax.evaluation.scores import Rows, chunks
+
+_ITERATIONS = 50  # Newton's method needs about six; damped, a few more
+_CLOSE = 1e-6  # of a step: the next one would be a millionth of a millionth, with Newton
+
+
+def recalibrate(rows: Rows, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the intercept a and slope b of P(fracture) = 1 / (1 + exp(-a - b logit)).
+
+    They are the maximum of the likelihood (Cox 1958): 0 and 1 where the probabilities are right, a
+    slope below 1 where they are too extreme. There is no maximum, and the result is NaN, where a
+    threshold separates the classes, in one direction or the other (Albert and Anderson 1984), which
+    includes images of one class and logits that are all the same.
+
+    Args:
+        rows: n images with finite logits.
+        weights: int [draws, groups].
+
+    Returns:
+        name to float [draws].
+    """
+    centre, scale = float(np.mean(rows.logit)), float(np.std(rows.logit)) or 1.0
+    x, y = (rows.logit - centre) / scale, rows.label.astype(np.float64)
+    everything = np.ones((1, rows.groups), np.intp)
+    begin = np.zeros(2)
+    if overlap(rows, everything)[0]:
+        begin = _fit(x, y, everything[:, rows.group].astype(np.float64), begin)[0]
+    found = np.full((len(weights), 2), np.nan)
+    start = 0
+    for chunk in chunks(weights, len(x)):
+        fitted = np.flatnonzero(overlap(rows, chunk))
+        weight = chunk[fitted][:, rows.group].astype(np.float64)
+        found[start + fitted] = _fit(x, y, weight, begin)
+        start += len(chunk)
+    slope = found[:, 1] / scale
+    return {
+        "calibration_slope": slope,
+        "calibration_intercept": found[:, 0] - slope * centre,
+    }
+
+
+def overlap(rows: Rows, weights: np.ndarray) -> np.ndarray:
+    """Returns for each draw whether the classes overlap: no threshold on the logit separates them.
+
+    Args:
+        rows: n images.
+        weights: int [draws, groups].
+
+    Returns:
+        bool [draws].
+    """
+    lowest, highest = np.full((2, rows.groups), np.inf), np.full((2, rows.groups), -np.inf)
+    label = rows.label.astype(np.intp)
+    np.minimum.at(lowest, (label, rows.group), rows.logit)
+    np.maximum.at(highest, (label, rows.group), rows.logit)
+    drawn = weights > 0
+    low = [np.where(drawn, values, np.inf).min(axis=1) for values in lowest]
+    high = [np.where(drawn, values, -np.inf).max(axis=1) for values in highest]
+    return (low[1] < high[0]) & (low[0] < high[1])
+
+
+def _fit(x: np.ndarray, y: np.ndarray, weight: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """Maximises every draw's likelihood by Newton's method; a step that went too far is halved.
+
+    Too far is where the likelihood falls along the step nearly as steeply as it rose before it.
+    The likelihood is concave, so this needs its gradient only.
+
+    Args:
+        x: float [n].
+        y: float [n], 0 or 1.
+        weight: float [draws, n].
+        begin: float [2], intercept and slope to begin with.
+
+    Returns:
+        float [draws, 2]; NaN where 50 steps were not enough.
+    """
+    from scipy.special import expit
+
+    draws = len(weight)
+    found = np.full((draws, 2), np.nan)
+    active, at = np.arange(draws), np.tile(begin, (draws, 1))
+    step, rise = np.zeros((draws, 2)), np.full(draws, np.inf)
+    for _ in range(_ITERATIONS):
+        if not len(active):
+            break
+        p = expit(at[:, :1] + at[:, 1:] * x)
+        gradient = _moments(weight * (y - p), x, 2)
+        too_far = np.einsum("dk,dk->d", gradient, step) < -0.9 * rise
+        a, b, c = _moments(weight * p * (1 - p), x, 3).T  # the curvature [[a, b], [b, c]]
+        det = np.maximum(a * c - b * b, np.finfo(np.float64).tiny)
+        newton = np.stack([c, -b, -b, a], axis=1).reshape(-1, 2, 2) / det[:, None, None]
+        newton = np.einsum("djk,dk->dj", newton, gradient)
+        at = np.where(too_far[:, None], at - step / 2, at + newton)
+        step = np.where(too_far[:, None], step / 2, newton)
+        rise = np.where(too_far, rise / 2, np.einsum("dk,dk->d", gradient, newton))
+        close = ~too_far & (np.abs(step).max(axis=1) < _CLOSE)
+        found[active[close]] = at[close]
+        keep = ~close
+        active, at, step, rise = active[keep], at[keep], step[keep], rise[keep]
+        weight = weight[keep] if close.any() else weight
+    return found
+
+
+def _moments(values: np.ndarray, x: np.ndarray, count: int) -> np.ndarray:
+    """Returns the sums of values, values x, values x^2, ...: float [draws, count]."""
+    return np.stack([np.einsum("dn,n->d", values, x**k) for k in range(count)], axis=1)

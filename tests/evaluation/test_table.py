@@ -1,0 +1,111 @@
+"""The printed table: what stands in it, and what below it."""
+
+import json
+
+import numpy as np
+
+from msa_flax.evaluation.estimates import NAMES, TABLE4
+from msa_flax.evaluation.metrics import metrics_json, table, write_json
+from msa_flax.evaluation.predictions import Predictions, sigmoid
+
+
+def as_json(labels, probabilities, group, stamps=()):
+    n = len(labels)
+    predictions = Predictions(
+        example_id=np.array([f"{i:04d}" for i in range(n)]),
+        split=np.full(n, "test"),
+        fold=np.full(n, ""),
+        group=group,
+        family=np.full(n, ""),
+        label=labels,
+        logit=np.log(probabilities / (1 - probabilities)),
+        probability=probabilities,
+    )
+    return metrics_json(predictions, split="test", threshold=0.5, stamps=stamps, seconds=4.4164)
+
+
+def random_case(groups, seed=0, n=300):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    group = np.char.mod("B%02d", np.arange(n) % groups) if groups else np.full(n, "")
+    return labels, sigmoid(rng.normal(size=n) + labels), group
+
+
+def table_of(**splits):
+    text = table(splits)
+    lines = text.splitlines()
+    return lines, {line.split("  ")[0]: line for line in lines}
+
+
+def unknown(counts, *stamps):
+    labels = np.repeat([1, 1, 0, 0], counts)  # tp, fn, fp, tn
+    probabilities = np.repeat([0.9, 0.1, 0.8, 0.2], counts)
+    return as_json(labels, probabilities, np.full(len(labels), ""), stamps)
+
+
+def test_the_table_shows_values_intervals_reasons_stamps_and_the_notice():
+    lines, rows = table_of(
+        validation=unknown((3, 1, 2, 4), "copies cross the split"),
+        test=unknown((0, 0, 2, 4), "copies cross the split"),
+    )
+    assert list(rows)[2:10] == ["images", "groups", *TABLE4]
+    assert "0.7000 [0.3968, 0.8922]" in rows["accuracy"]
+    assert "0.6667 [0.3000, 0.9032]" in rows["specificity"]
+    assert rows["recall"].endswith("undefined")
+    assert "3 1 2 4" in rows["TP FN FP TN"]
+    said = "undefined (the images are of one class only): auc, sensitivity_at_specificity_95, "
+    assert f"test: {said}calibration_slope, calibration_intercept" in lines
+    said = "undefined (there is no fracture among the images): recall, average_precision"
+    assert f"test: {said}" in lines
+    assert lines.count("stamp: copies cross the split") == 1
+    assert lines[-1] == "Research use only, not a medical device."
+    starts = {line.index("4.4") for line in lines if line.startswith("seconds")}
+    assert starts == {lines[0].index("validation")}
+
+
+def test_the_table_says_how_its_intervals_were_made():
+    lines, _ = table_of(test=as_json(*random_case(groups=0)))
+    notes = lines[lines.index("") + 1 :]
+    assert notes[:3] == [
+        "[low, high] at 95 % of accuracy, precision, recall, specificity, npv: Wilson's interval, "
+        "taking images as independent",
+        "[low, high] at 95 % of auc: DeLong's interval on the logit scale, taking images as "
+        "independent",
+        "test: no interval (without groups there is one for proportions and the AUC only): all "
+        "others",
+    ]
+    lines, rows = table_of(test=as_json(*random_case(groups=12)))
+    assert lines[lines.index("") + 1 :] == [
+        "[low, high] at 95 %: from 2,000 draws of whole groups",
+        "Research use only, not a medical device.",
+    ]
+    assert all("[" in rows[name] for name in NAMES)
+
+
+def test_proportions_without_an_error_have_a_line_of_their_own():
+    labels, _, group = random_case(groups=12)
+    lines, rows = table_of(test=as_json(labels, np.where(labels, 0.9, 0.1), group))
+    notes = lines[lines.index("") + 1 :]
+    assert notes[1] == (
+        "[low, high] at 95 % of accuracy, precision, recall, specificity, npv: Clopper and "
+        "Pearson's interval, a group a trial"
+    )
+    assert "1.0000 [0.7354, 1.0000]" in rows["accuracy"]  # 0.025^(1/12)
+    same = "test: no interval (it is the same in every draw of groups): "
+    assert any(line.startswith(f"{same}f1, auc, mcc") for line in notes)
+
+
+def test_too_few_groups_are_one_line_below_a_table_without_intervals():
+    one, two = (as_json(*random_case(groups=1, seed=seed)) for seed in (0, 1))
+    lines, rows = table_of(validation=one, test=two)
+    assert lines[lines.index("") + 1 :] == [
+        "validation, test: no interval (1 group; a clustered interval needs 10): all metrics",
+        "Research use only, not a medical device.",
+    ]
+    assert not any("[" in rows[name] for name in NAMES)
+
+
+def test_metrics_that_were_read_back_make_the_same_table(tmp_path):
+    got = as_json(*random_case(groups=12))
+    write_json(tmp_path / "a.json", got)
+    assert table({"test": json.loads((tmp_path / "a.json").read_text())}) == table({"test": got})
