@@ -1,4 +1,11 @@
-"""Check published metrics: python -m msa_flax.report --check TABLE.csv.
+"""Report on a run: python -m msa_flax.report --workdir DIR [DIR2 ...].
+
+Writes DIR/report.html (--out FILE elsewhere): one page that needs nothing beside it and loads
+nothing, from what the run has saved: numbers with their intervals, audit, curves, a threshold to
+move, the worst cases, a model card and a reporting checklist. It needs an evaluated run; explain
+and audit add to it. Further runs, evaluated on the same images, are compared with the first.
+
+python -m msa_flax.report --check TABLE.csv checks published metrics instead.
 
 Says for each row whether any confusion matrix of the given class sizes has the printed metrics:
 every matrix that does, how the metrics must be read for it (of which class, or averaged how) and
@@ -10,24 +17,93 @@ not checked. Copy the numbers with all digits that are printed; above 1 or with 
 in per cent; leave empty what is not reported. This reads no run and needs no --workdir.
 """
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from msa_flax import cli
 
+if TYPE_CHECKING:
+    from msa_flax.reporting import Artefacts
+
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
+    values.set_gnu_getopt()  # flags may follow the further folders
+    flags.DEFINE_multi_string(
+        "workdir", [], "folder of an evaluated run; again, or with commas, for more", values
+    )
+    flags.DEFINE_list("workdirs", [], "set by the arguments DIR2...", flag_values=values)
+    flags.DEFINE_enum(
+        "split", "test", ["validation", "test"], "what to report on", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "the page; default: DIR/report.html", flag_values=values)
     flags.DEFINE_string("check", None, "table of published metrics, as CSV", flag_values=values)
 
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
-    if not args.check:
-        raise cli.UsageError("--check: expected a table, got nothing; --help says more")
-    print(check(Path(args.check)), end="")
+    folders = _folders(args)
+    if args.check is not None:
+        _check_alone(args)
+        print(check(Path(args.check)), end="")
+        return
+    if not folders:
+        raise cli.UsageError(
+            "--workdir: expected the folder of a run, or --check a table, got nothing; "
+            "--help says more"
+        )
+    out = Path(args.out) if args.out else folders[0] / "report.html"
+    size = report(folders, out, split=args.split)
+    print(f"{out}: {size / 1e6:.1f} MB; {cli.NOTICE}")
+
+
+def report(workdirs: list[Path], out: Path, *, split: str = "test") -> int:
+    """Writes the report on the first run, compared with the others; returns its size in bytes.
+
+    Raises:
+        ReportError: a run is not evaluated, its files do not fit, or runs cannot be compared.
+    """
+    from msa_flax import reporting
+    from msa_flax.evaluation.predictions import write_atomically
+
+    runs = [reporting.read(folder, split) for folder in workdirs]
+    page = reporting.page(runs[0], runs[1:], commands=commands(runs[0]))
+    # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
+    data = page.encode("utf-8", "replace")
+    try:
+        write_atomically(out, data)
+    except OSError as error:
+        raise cli.UsageError(f"--out: {out} cannot be written: {error.strerror}") from error
+    return len(data)
+
+
+def commands(run: "Artefacts") -> list[tuple[str, str]]:
+    """Returns what repeats a run, as (what it does, command).
+
+    Nothing where another version's configuration is not understood.
+    """
+    from msa_flax.config import Config, ConfigError, flatten, quickstart
+
+    try:
+        config = flatten(Config.from_dict(dict(run.config)).to_dict())
+    except ConfigError:
+        return []
+    default = flatten(quickstart().to_dict())
+    fields = [
+        shlex.quote(f"--config.{name}={_argument(value)}")
+        for name, value in config.items()
+        if value != default.get(name)
+    ]
+    return [
+        ("Train", " ".join(["python -m msa_flax.train --workdir NEW", *fields])),
+        ("Evaluate", f"python -m msa_flax.evaluate --workdir NEW --split {run.split}"),
+        ("Explain", f"python -m msa_flax.explain --workdir NEW --split {run.split}"),
+        ("Report", f"python -m msa_flax.report --workdir NEW --split {run.split}"),
+    ]
 
 
 def check(path: Path) -> str:
@@ -39,6 +115,28 @@ def check(path: Path) -> str:
     from msa_flax.evaluation import published
 
     return published.check(published.read(path))
+
+
+def _check_alone(args: SimpleNamespace) -> None:
+    if not args.check:
+        raise cli.UsageError("--check: expected a table, got nothing; --help says more")
+    if args.workdir:
+        raise cli.UsageError("--check and --workdir: expected one of them, got both")
+    if args.workdirs:
+        raise cli.UsageError(f"unexpected argument {args.workdirs[0]!r}; --check takes one table")
+
+
+def _folders(args: SimpleNamespace) -> list[Path]:
+    names: list[str] = []
+    for name in [*args.workdir, *args.workdirs]:
+        names += [name] if Path(name).exists() else name.split(",")
+    return [Path(name) for name in names if name]
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return repr(tuple(value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 if __name__ == "__main__":

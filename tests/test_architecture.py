@@ -22,10 +22,11 @@ ARROWS = {
     "data": {"data", "config"},
     "training": {"training", "config"},
     "evaluation": {"evaluation"},
+    "reporting": {"reporting", "evaluation"},
     "saliency": {"saliency"},
 }
 NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
-COMMANDS = {"train.py", "evaluate.py", "explain.py"}
+COMMANDS = {"train.py", "evaluate.py", "explain.py", "audit.py", "report.py"}
 OTHERS_AT_THE_TOP = {"__init__.py", "api.py", "cli.py", "config.py", "job.py"}
 
 
@@ -76,6 +77,20 @@ def test_nothing_imports_experiments_or_tests():
 def test_importing_does_not_import_tensorflow(module):
     code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_imports_nothing_heavy(name):
+    module = f"msa_flax.{name.removesuffix('.py')}"
+    code = (
+        "import atexit, os, runpy, sys; sys.argv = ['command', '--help'];"
+        "heavy = {'numpy', 'cv2', 'sklearn', 'matplotlib', 'jax', 'flax', 'tensorflow'};"
+        "atexit.register(lambda: heavy & set(sys.modules) and os._exit(3));"
+        f"runpy.run_module('{module}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"--workdir" in done.stdout
 
 
 def test_the_tables_of_models_are_complete():

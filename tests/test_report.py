@@ -230,7 +230,7 @@ def test_a_bad_table_costs_one_sentence_and_exit_code_2(text, said, table, capsy
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--check: expected a table, got nothing"),
+        ([], "--workdir: expected the folder of a run, or --check a table, got nothing"),
         (["--check="], "--check: expected a table, got nothing"),
         (["--check=none.csv"], "none.csv: expected a CSV file, got No such file or directory"),
         (["--check=."], ".: expected a CSV file, got Is a directory"),

@@ -134,7 +134,8 @@ def write_explanation(
     """Writes the explanation of one image: pictures for people, raw maps for programs.
 
     The files are ``<stem>.overlay-<target>.png`` and ``<stem>.gradcam-<target>.npy`` for the
-    targets fracture and normal, and ``<stem>.attention-<k>.png`` and ``.npy`` for each kernel size.
+    targets fracture and normal, ``<stem>.attention-<k>.png`` and ``.npy`` for each kernel size, and
+    ``<stem>.image.png``, the image itself.
 
     Args:
         out_dir: the folder; made if it is not there.
@@ -161,6 +162,7 @@ def write_explanation(
     for kernel_size, values in (attention or {}).items():
         files[f"attention-{kernel_size}.png"] = _png(attention_image(values, image.shape[0]))
         files[f"attention-{kernel_size}.npy"] = _npy(values)
+    files["image.png"] = _png(np.repeat(image[:, :, None], 3, axis=2))
     folder.mkdir(parents=True, exist_ok=True)
     return [_write(folder / f"{stem}.{ending}", data) for ending, data in files.items()]
 

@@ -215,6 +215,7 @@ NAMES = sorted(
     [f"case.overlay-{target}.png" for target in ("fracture", "normal")]
     + [f"case.gradcam-{target}.npy" for target in ("fracture", "normal")]
     + [f"case.attention-{k}.{ending}" for k in (3, 5, 7) for ending in ("png", "npy")]
+    + ["case.image.png"]
 )
 
 
@@ -226,6 +227,13 @@ def test_an_explanation_is_its_overlays_its_raw_maps_and_its_attention(tmp_path)
     np.testing.assert_array_equal(raw, RAMP)
     picture = cv2.imread(str(tmp_path / "new" / "folder" / "case.overlay-fracture.png"))
     np.testing.assert_array_equal(picture[:, :, ::-1], overlay(GREY, RAMP))
+
+
+def test_the_image_itself_is_written_as_it_is(tmp_path):
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    explain(tmp_path, image=image)
+    written = cv2.imread(str(tmp_path / "case.image.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(written, np.repeat(image[:, :, None], 3, axis=2))
 
 
 def test_the_same_explanation_has_the_same_bytes(tmp_path):

@@ -1,0 +1,237 @@
+"""What a run has saved, read back and checked: nothing here needs a model."""
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msa_flax.evaluation.predictions import Predictions
+from msa_flax.reporting import points
+
+SPLITS = ("train", "validation", "test")
+_NEEDED = ("confusion", "metrics", "n", "stamps", "threshold")
+
+
+class ReportError(ValueError):
+    """A report cannot be made from these files; the message says why and what to do."""
+
+    exit_code = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """One explained image: row of the predictions, and where its pictures are."""
+
+    row: int
+    stem: str  # a plain file name; the pictures are <stem>.<what>.png
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Artefacts:
+    """The files of a workdir that a report about one split is made from.
+
+    Attributes:
+        workdir: its folder.
+        split: what was evaluated.
+        config: ``config.json``, without its schema version.
+        run: ``run.json``; empty if there is none.
+        history: rows of ``metrics.jsonl``.
+        sizes: images by split, from ``splits.csv``.
+        metrics: ``eval/<split>/metrics.json``.
+        predictions: ``eval/<split>/predictions.csv``.
+        explained: the images in ``eval/<split>/explanations/explanations.csv``.
+        audit: ``audit/audit.json``; empty if there is none.
+    """
+
+    workdir: Path
+    split: str
+    config: Mapping[str, Any]
+    run: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    sizes: Mapping[str, int]
+    metrics: Mapping[str, Any]
+    predictions: Predictions
+    explained: Sequence[Explained]
+    audit: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name, of its configuration."""
+        return str(self.config.get("name") or self.workdir.name)
+
+    @property
+    def classes(self) -> tuple[str, str]:
+        """Names of the labels 0 and 1."""
+        negative, positive = self.config.get("data", {}).get("classes", ("normal", "fracture"))
+        return str(negative), str(positive)
+
+    @property
+    def threshold(self) -> float:
+        """The probability at and above which the run calls a fracture."""
+        return float(self.metrics["threshold"])
+
+    @property
+    def explanations(self) -> Path:
+        """The folder of the explained images."""
+        return _results(self.workdir, self.split) / "explanations"
+
+    @property
+    def outcome(self) -> np.ndarray:
+        """What each image is at the run's threshold, "tp", "fn", "fp" or "tn", str [n]."""
+        return points.outcomes(self.predictions.label, self.predictions.probability, self.threshold)
+
+
+def read(workdir: Path, split: str) -> Artefacts:
+    """Returns what a workdir holds about one split.
+
+    Raises:
+        ReportError: a file is missing, damaged, or of another run.
+        PredictionsError: the predictions are no valid table.
+    """
+    if not (workdir / "config.json").is_file():
+        raise ReportError(
+            f"--workdir: expected a folder that msa_flax.train has written, got {str(workdir)!r} "
+            "without config.json"
+        )
+    folder = _results(workdir, split)
+    if not (folder / "metrics.json").is_file():
+        raise ReportError(
+            f"{workdir}: expected the evaluation of split {split!r}, got no "
+            f"eval/{split}/metrics.json; run python -m msa_flax.evaluate --workdir {workdir} "
+            f"--split {split}"
+        )
+    metrics = _json(folder / "metrics.json")
+    missing = [key for key in _NEEDED if key not in metrics]
+    if missing:
+        raise ReportError(
+            f"{folder / 'metrics.json'}: expected the metrics of a split, got no "
+            f"{', '.join(missing)}; evaluate again"
+        )
+    predictions = Predictions.read(folder / "predictions.csv")
+    splits = _splits(workdir / "splits.csv")
+    _check_ids(folder, split, predictions, splits)
+    found = points.counts(predictions.label, predictions.probability, metrics["threshold"])
+    if found != metrics["confusion"]:
+        raise ReportError(
+            f"{folder}: expected metrics.json and predictions.csv of one evaluation, got the "
+            f"confusion matrices {metrics['confusion']} and {found}; evaluate again"
+        )
+    optional = {
+        name: _json(path) if path.is_file() else {}
+        for name, path in (("run", workdir / "run.json"), ("audit", workdir / "audit/audit.json"))
+    }
+    return Artefacts(
+        workdir=workdir,
+        split=split,
+        config=_json(workdir / "config.json").get("config", {}),
+        history=_history(workdir / "metrics.jsonl"),
+        sizes={name: sum(s == name for s in splits.values()) for name in SPLITS},
+        metrics=metrics,
+        predictions=predictions,
+        explained=_explained(folder / "explanations", predictions),
+        **optional,
+    )
+
+
+def check_same_examples(runs: Sequence[Artefacts]) -> None:
+    """Refuses to compare runs that were not evaluated on the same images.
+
+    Raises:
+        ReportError: two runs have predicted other images, or know other labels of them.
+    """
+    first, *others = [
+        dict(zip(a.predictions.example_id.tolist(), a.predictions.label.tolist(), strict=True))
+        for a in runs
+    ]
+    for run, labels in zip(runs[1:], others, strict=True):
+        if labels != first:
+            common = sum(first.get(name) == label for name, label in labels.items())
+            raise ReportError(
+                f"{run.workdir}: models are compared on the same images; expected the "
+                f"{len(first)} images of {runs[0].workdir}, got {len(labels)}, of which {common} "
+                "are among them with the same label; compare runs of one data set and split"
+            )
+
+
+def _results(workdir: Path, split: str) -> Path:
+    return workdir / "eval" / split
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+    except (OSError, ValueError) as error:
+        got = "an empty file" if path.is_file() and not path.stat().st_size else str(error)
+        raise ReportError(f"{path}: expected JSON, got {got}; make the file again") from error
+    if not isinstance(values, dict):
+        raise ReportError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ReportError(f"{path}: expected JSON in line {number}, got {error}") from error
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise ReportError(f"{path}: expected a table, got {error.strerror}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        got = f"no {', '.join(missing)}" if text else "an empty file"
+        raise ReportError(f"{path}: expected the columns {', '.join(columns)}, got {got}")
+    return [row for row in reader if all(row[name] is not None for name in columns)]
+
+
+def _splits(path: Path) -> dict[str, str]:
+    rows = _table(path, ("example_id", "split"))
+    return {row["example_id"]: row["split"] for row in rows}
+
+
+def _check_ids(
+    folder: Path, split: str, predictions: Predictions, splits: Mapping[str, str]
+) -> None:
+    expected = {name for name, part in splits.items() if part == split}
+    got = set(predictions.example_id.tolist())
+    if got != expected:
+        raise ReportError(
+            f"{folder / 'predictions.csv'}: expected the {len(expected)} images that splits.csv "
+            f"has in {split!r}, got {len(got)}, {len(got - expected)} of them not among these: "
+            "predictions of another run; evaluate this one again"
+        )
+
+
+def _explained(folder: Path, predictions: Predictions) -> list[Explained]:
+    path = folder / "explanations.csv"
+    if not path.is_file():
+        return []
+    rows = {name: i for i, name in enumerate(predictions.example_id.tolist())}
+    listed = _table(path, ("example_id", "stem"))
+    strange = [
+        row["example_id"]
+        for row in listed
+        if row["example_id"] not in rows or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", row["stem"])
+    ]
+    if strange:
+        raise ReportError(
+            f"{path}: expected images of predictions.csv, got {len(strange)} others, for instance "
+            f"{strange[0]!r}: explanations of another run; explain this one again"
+        )
+    return [Explained(row=rows[row["example_id"]], stem=row["stem"]) for row in listed]

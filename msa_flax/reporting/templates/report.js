@@ -1,0 +1,146 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const find = (selector) => document.querySelector(selector);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const calm = { displayModeBar: false, responsive: true };
+
+  // Charts: figures come without colours of text and grid, which follow the page's.
+
+  function themed(printing) {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const ink = printing ? "#17202a" : colour("--ink");
+    const rule = printing ? "#d3dae1" : colour("--rule");
+    const ground = printing ? "#ffffff" : colour("--panel");
+    const theme = {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: ink, family: style.fontFamily || "system-ui, sans-serif", size: 13 },
+      "hoverlabel.bgcolor": ground,
+      "hoverlabel.font.color": ink,
+    };
+    for (const axis of ["xaxis", "yaxis"]) {
+      theme[`${axis}.gridcolor`] = rule;
+      theme[`${axis}.zerolinecolor`] = rule;
+      theme[`${axis}.linecolor`] = rule;
+      theme[`${axis}.tickfont.color`] = ink;
+      theme[`${axis}.title.font.color`] = ink;
+    }
+    return theme;
+  }
+
+  const plots = all("[data-chart]");
+
+  function repaint(printing) {
+    const theme = themed(printing);
+    for (const plot of plots) if (plot.data) Plotly.relayout(plot, theme);
+  }
+
+  function draw() {
+    for (const plot of plots) {
+      const figure = data.charts[plot.dataset.chart];
+      Plotly.newPlot(plot, figure.data, figure.layout, calm);
+    }
+    repaint(false);
+    dark.addEventListener("change", () => repaint(false));
+    window.addEventListener("beforeprint", () => repaint(true));
+    window.addEventListener("afterprint", () => repaint(false));
+  }
+
+  // The operating point: counted as the evaluation counts it, in float32.
+
+  const slider = find("#threshold");
+  const reset = find("#reset");
+  let announcing = 0;
+
+  function count(threshold) {
+    const limit = Math.fround(threshold);
+    const c = { tp: 0, fn: 0, fp: 0, tn: 0 };
+    data.probabilities.forEach((probability, i) => {
+      const called = Math.fround(probability) >= limit;
+      c[data.labels[i] ? (called ? "tp" : "fn") : called ? "fp" : "tn"] += 1;
+    });
+    return c;
+  }
+
+  function numbers({ tp, fn, fp, tn }) {
+    const ratio = (a, b) => (b ? a / b : null);
+    const called = tp + fp;
+    const positives = tp + fn;
+    const negatives = tn + fp;
+    const margins = Math.sqrt(called * positives) * Math.sqrt((tn + fn) * negatives);
+    return {
+      accuracy: ratio(tp + tn, positives + negatives),
+      sensitivity: ratio(tp, positives),
+      specificity: ratio(tn, negatives),
+      ppv: ratio(tp, called),
+      npv: ratio(tn, tn + fn),
+      f1: called && positives ? (2 * tp) / (2 * tp + fp + fn) : null,
+      mcc: ratio(tp * tn - fp * fn, margins),
+    };
+  }
+
+  const shown = (value) => (value === null ? "undefined" : (value + 0).toFixed(4));
+
+  function show(threshold) {
+    const c = count(threshold);
+    const n = numbers(c);
+    const text = threshold === data.threshold ? data.threshold_text : String(threshold);
+    find("#threshold-value").textContent = text;
+    slider.setAttribute("aria-valuetext", `threshold ${text}`);
+    for (const cell of all("[data-count]")) cell.textContent = c[cell.dataset.count];
+    for (const cell of all("[data-number]")) cell.textContent = shown(n[cell.dataset.number]);
+    reset.disabled = threshold === data.threshold;
+    move(n);
+    clearTimeout(announcing); // said once the slider rests
+    announcing = setTimeout(() => {
+      find("#live").textContent =
+        `At threshold ${text}: accuracy ${shown(n.accuracy)}, sensitivity ` +
+        `${shown(n.sensitivity)}, specificity ${shown(n.specificity)}, PPV ${shown(n.ppv)}, ` +
+        `NPV ${shown(n.npv)}, F1 ${shown(n.f1)}, MCC ${shown(n.mcc)}; true positives ${c.tp}, ` +
+        `false negatives ${c.fn}, false positives ${c.fp}, true negatives ${c.tn}.`;
+    }, 400);
+  }
+
+  function move(n) {
+    const plot = find('[data-chart="curves-roc"]');
+    const index = plot?.data?.findIndex((trace) => trace.meta === "operating point") ?? -1;
+    if (index < 0 || n.sensitivity === null || n.specificity === null) return;
+    Plotly.restyle(plot, { x: [[1 - n.specificity]], y: [[n.sensitivity]] }, [index]);
+  }
+
+  slider.addEventListener("input", () => show(Number(slider.value)));
+  reset.addEventListener("click", () => {
+    slider.value = data.threshold;
+    show(data.threshold);
+    slider.focus();
+  });
+  for (const form of all("form")) form.addEventListener("submit", (event) => event.preventDefault());
+
+  // The gallery's filters.
+
+  const outcome = find("#outcome");
+  const group = find("#group");
+
+  function filter() {
+    let number = 0;
+    for (const item of all(".case")) {
+      const fits =
+        (!outcome.value || item.dataset.outcome === outcome.value) &&
+        (!group.value || item.dataset.group === group.value);
+      item.hidden = !fits;
+      number += fits ? 1 : 0;
+    }
+    find("#shown").textContent = number === 1 ? "1 case" : `${number} cases`;
+  }
+
+  for (const select of [outcome, group]) {
+    if (!select) continue;
+    select.value = "";
+    select.addEventListener("change", filter);
+  }
+  slider.value = data.threshold; // a browser keeps what was set before a reload
+  if (plots.length) draw();
+})();

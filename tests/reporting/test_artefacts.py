@@ -1,0 +1,125 @@
+"""What cannot be reported costs one sentence that says what to do."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from msa_flax.evaluation import PredictionsError
+from msa_flax.reporting import ReportError, read
+from msa_flax.reporting.artefacts import check_same_examples
+
+
+def test_a_workdir_is_read_as_it_was_written(saved, run):
+    assert (run.name, run.classes, run.threshold) == ("toy", ("normal", "fracture"), 0.5)
+    assert run.sizes == {"train": 180, "validation": 0, "test": 120}
+    assert len(run.explained) == 40
+    assert len(run.history) == 4
+    assert run.metrics == json.loads((saved / "eval/test/metrics.json").read_text())
+    counts = {key: int((run.outcome == key).sum()) for key in ("tp", "fn", "fp", "tn")}
+    assert counts == run.metrics["confusion"]
+
+
+def test_what_is_optional_may_be_missing(write, tmp_path):
+    folder = write(tmp_path / "w")
+    for name in ("run.json", "metrics.jsonl"):
+        (folder / name).unlink()
+    run = read(folder, "test")
+    assert (run.run, run.history, run.audit, run.explained) == ({}, [], {}, [])
+
+
+def without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def holding(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def _no_threshold(folder):
+    path = folder / "eval/test/metrics.json"
+    values = json.loads(path.read_text())
+    del values["threshold"]
+    path.write_text(json.dumps(values))
+
+
+def _other_confusion(folder):
+    path = folder / "eval/test/metrics.json"
+    values = json.loads(path.read_text())
+    values["confusion"]["tp"] += 1
+    path.write_text(json.dumps(values))
+
+
+def _foreign_ids(folder):
+    path = folder / "splits.csv"
+    path.write_text(path.read_text().replace("img 0007.png", "another.png"))
+
+
+def _another_split(folder):
+    path = folder / "splits.csv"
+    path.write_text(path.read_text().replace("img 0007.png,test", "img 0007.png,train"))
+
+
+def _foreign_explanations(folder):
+    path = folder / "eval/test/explanations/explanations.csv"
+    path.write_text(path.read_text().replace("img 0000.png", "another.png"))
+
+
+def _a_stem_that_leaves_the_folder(folder):
+    path = folder / "eval/test/explanations/explanations.csv"
+    text = path.read_text().splitlines()
+    cells = text[1].split(",")
+    path.write_text("\n".join([text[0], ",".join([*cells[:-1], "../../secret"]), *text[2:]]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (without("config.json"), "without config.json"),
+        (without("eval/test/metrics.json"), "run python -m msa_flax.evaluate --workdir"),
+        (without("splits.csv"), "splits.csv: expected a table"),
+        (holding("eval/test/metrics.json", ""), "got an empty file"),
+        (holding("eval/test/metrics.json", "{"), "expected JSON"),
+        (holding("eval/test/metrics.json", "[]"), "expected a JSON object, got list"),
+        (holding("audit/audit.json", "{"), "audit.json: expected JSON"),
+        (holding("splits.csv", ""), "got an empty file"),
+        (holding("splits.csv", "example_id,fold\na,\n"), "got no split"),
+        (holding("metrics.jsonl", '{"epoch": 1}\n{"epo'), "expected JSON in line 2"),
+        (_no_threshold, "got no threshold"),
+        (_other_confusion, "evaluate again"),
+        (_foreign_ids, "1 of them not among these: predictions of another run"),
+        (_another_split, "expected the 119 images"),
+        (_foreign_explanations, "explanations of another run"),
+        (_a_stem_that_leaves_the_folder, "explanations of another run"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_sentence(write, tmp_path, damage, said):
+    folder = write(tmp_path / "w", explained=[0, 1], audit=True)
+    damage(folder)
+    with pytest.raises(ReportError, match=re.escape(said)) as caught:
+        read(folder, "test")
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["", "example_id,label\n"])
+def test_a_table_without_predictions_is_refused_as_everywhere(write, tmp_path, text):
+    folder = write(tmp_path / "w")
+    (folder / "eval/test/predictions.csv").write_text(text)
+    with pytest.raises(PredictionsError, match=r"predictions\.csv"):
+        read(folder, "test")
+
+
+def test_runs_are_compared_on_the_same_images_only(write, table, tmp_path):
+    rows = np.random.default_rng(0).permutation(120)
+    first = table()
+    shuffled = type(first)(**{name: getattr(first, name)[rows] for name in first.__slots__})
+    runs = [
+        read(write(tmp_path / f"{i}", t), "test")
+        for i, t in enumerate((first, shuffled, table(100), table(label=0)))
+    ]
+    check_same_examples(runs[:2])  # the order of rows carries no meaning
+    for other, common in ((runs[2], 100), (runs[3], 60)):
+        with pytest.raises(ReportError, match=f"of which {common} are among them"):
+            check_same_examples([runs[0], other])

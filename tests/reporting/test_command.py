@@ -1,0 +1,113 @@
+"""The command: what it writes, refuses and imports, and that its commands repeat the run."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from msa_flax import cli, report, train
+from msa_flax.config import Config, quickstart
+from msa_flax.reporting import read
+
+
+def call(*arguments):
+    return cli.call(
+        report.main, report.define_flags, report.__doc__, ["report", *map(str, arguments)]
+    )
+
+
+@pytest.fixture
+def workdir(write, tmp_path):
+    return write(tmp_path / "w")
+
+
+def test_the_page_is_written_into_the_workdir_or_elsewhere(workdir, tmp_path, capsys):
+    assert call("--workdir", workdir) == 0
+    assert call("--workdir", workdir, "--out", tmp_path / "new" / "page.html") == 0
+    first, second = workdir / "report.html", tmp_path / "new" / "page.html"
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_text().startswith("<!DOCTYPE html>")
+    assert str(second) in capsys.readouterr().out
+
+
+def test_further_runs_are_given_in_any_usual_way(write, table, workdir, tmp_path):
+    other = write(tmp_path / "w2", table(seed=1), name="other")
+    pages = []
+    for arguments in (
+        ["--workdir", workdir, other],
+        ["--workdir", workdir, "--workdir", other],
+        [f"--workdir={workdir},{other}"],
+        [workdir, other],
+    ):
+        assert call(*arguments, "--out", tmp_path / "page.html") == 0
+        pages.append((tmp_path / "page.html").read_bytes())
+    assert len(set(pages)) == 1
+    assert b"Comparison of runs" in pages[0]
+
+
+def test_a_workdir_may_have_a_comma_in_its_name(write, tmp_path):
+    assert call("--workdir", write(tmp_path / "a,b")) == 0
+
+
+def test_a_file_name_that_is_no_text_does_not_stop_the_report(write, table, tmp_path):
+    assert call("--workdir", write(tmp_path / "w", table(ids={0: "caf\udce9"}), explained=[0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--workdir"),
+        (["--workdir=nothing"], "without config.json"),
+        (["--workdir=w", "--split=train"], "split"),
+        (["--workdir=w", "--split=validation"], "msa_flax.evaluate --workdir w --split validation"),
+        (["--workdir=w", "--check=t.csv"], "expected one of them"),
+        (["--workdir=w", "nothing"], "'nothing' without config.json"),
+        (["--workdir=w", "--out=w"], "cannot be written"),
+    ],
+)
+def test_bad_usage_is_one_sentence(workdir, arguments, said, capsys, monkeypatch):
+    monkeypatch.chdir(workdir.parent)
+    before = sorted(workdir.rglob("*"))
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert sorted(workdir.rglob("*")) == before
+
+
+def test_it_needs_no_model(workdir):
+    code = (
+        "import sys; from pathlib import Path; from msa_flax import report;"
+        f"report.report([Path({str(workdir)!r})], Path({str(workdir / 'x.html')!r}));"
+        "heavy = {'jax', 'flax', 'tensorflow', 'matplotlib', 'plotly.graph_objects'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_commands_repeat_the_run(workdir, monkeypatch):
+    config = quickstart()
+    config.name = "it's a 'name' with spaces"
+    config.model.kernel_sizes = (3, 5)
+    config.data.allow_leakage = True
+    config.data.family_pattern = ""
+    config.optim.learning_rate = 3e-4
+    path = workdir / "config.json"
+    path.write_text(json.dumps({"schema_version": 1, "config": config.to_dict()}))
+    command = dict(report.commands(read(workdir, "test")))["Train"]
+    python, module, name, *arguments = shlex.split(command)
+    assert (python, module, name) == ("python", "-m", "msa_flax.train")
+    seen = []
+    code = cli.call(seen.append, train.define_flags, "doc", ["train", *arguments])
+    assert code == 0
+    assert seen[0].config.to_dict() == config.to_dict()
+
+
+def test_a_configuration_of_another_version_has_no_command(workdir):
+    values = Config().to_dict() | {"unheard_of": 1}
+    (workdir / "config.json").write_text(json.dumps({"config": values}))
+    assert report.commands(read(workdir, "test")) == []
+    assert call("--workdir", workdir) == 0

@@ -1,0 +1,224 @@
+"""The page: its numbers are those of the files, it loads nothing, and nothing in it can run."""
+
+import base64
+import dataclasses
+import hashlib
+import html
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from msa_flax.reporting import page, points, read
+from msa_flax.reporting.page import embedded
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes, headings, text outside scripts, and balance of tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts, self.scripts = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        (self.scripts if self.open[-1:] in (["script"], ["style"]) else self.texts).append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def text(run):
+    return page(run, commands=[("Train", "python -m msa_flax.train --workdir NEW")])
+
+
+@pytest.fixture(scope="module")
+def parsed(text):
+    return Parsed(text)
+
+
+def test_every_number_of_metrics_json_is_on_the_page(run, parsed):
+    for entry in run.metrics["metrics"].values():
+        assert points.shown(entry["value"]) in parsed.text
+        assert points.interval(entry) in parsed.text
+    for count in run.metrics["confusion"].values():
+        assert f" {count} " in parsed.text
+    assert "not a medical device" in parsed.text
+
+
+def test_a_number_without_an_interval_says_why(run):
+    metrics = run.metrics["metrics"] | {
+        "auc": {
+            "value": 0.9,
+            "low": None,
+            "high": None,
+            "method": "none",
+            "interval_reason": "fewer than ten groups",
+        },
+        "new_metric": {"value": None, "low": None, "high": None, "reason": "nothing was called"},
+    }
+    changed = dataclasses.replace(run, metrics=run.metrics | {"metrics": metrics})
+    shown = Parsed(page(changed)).text
+    assert "AUC 0.9000 none unknown fewer than ten groups" in shown
+    assert "new metric undefined none unknown nothing was called" in shown
+
+
+def test_nothing_is_loaded_and_only_the_pages_own_scripts_run(text, parsed):
+    for _, attributes in parsed.elements:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            value = attributes.get(name) or ""
+            assert not value or value.startswith(("#", "data:"))
+        assert not any(name.startswith("on") for name in attributes)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    (policy,) = [m["content"] for m in parsed.all("meta") if "http-equiv" in m]
+    assert "default-src 'none'" in policy
+    scripts = [
+        body
+        for attributes, body in re.findall(r"<script([^>]*)>(.*?)</script>", text, re.DOTALL)
+        if not attributes
+    ]
+    assert len(scripts) == 2
+    for body in scripts:
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert "script-src 'unsafe" not in policy
+
+
+def test_elements_are_closed_ids_are_unique_and_headings_are_in_order(parsed):
+    assert parsed.open == []
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for a in parsed.all("a")}
+    targets |= {a["for"] for a in parsed.all("label")}
+    targets |= {a["aria-labelledby"] for a in parsed.all("section")}
+    assert targets <= set(ids)
+    levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels))
+    assert all(image["alt"] for image in parsed.all("img"))
+
+
+def test_the_scripts_data_are_the_predictions(run, text):
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert data["labels"] == run.predictions.label.tolist()
+    read_back = np.array(data["probabilities"], np.float32)
+    np.testing.assert_array_equal(read_back, run.predictions.probability)
+    assert data["threshold"] == 0.5
+    assert {"curves-roc", "curves-pr", "curves-decision", "learning-loss"} <= set(data["charts"])
+
+
+EVIL = '</script><script>alert("1")</script><img src=x onerror=alert(1)>.png'
+
+
+def test_names_cannot_become_elements(write, table, tmp_path):
+    rows = table(ids={0: EVIL, 1: "caf\udce9 {{ 7*7 }}.png"})
+    values = {name: getattr(rows, name) for name in rows.__slots__}
+    group = np.where(rows.group == "G00", EVIL, rows.group)
+    rows = type(rows)(**values | {"group": group})
+    folder = write(tmp_path / "w", rows, name=EVIL, explained=[0, 1], audit=True, stamps=[EVIL])
+    text = page(read(folder, "test"), commands=[(EVIL, EVIL)])
+    assert EVIL not in text
+    assert html.escape(EVIL, quote=False)[:30] in text
+    assert len(Parsed(text).all("script")) == 3
+    assert "{{ 7*7 }}" in text
+    text.encode("utf-8", "replace")
+
+
+def test_json_cannot_end_its_element_and_comes_back():
+    values = {"</script>": "<!-- & \u2028"}
+    assert not set(embedded(values)) & set("<>&\u2028")
+    assert json.loads(embedded(values)) == values
+    with pytest.raises(ValueError, match="JSON"):
+        embedded([float("nan")])
+
+
+def test_stamps_are_shown_with_what_they_mean(write, tmp_path):
+    shown = page(read(write(tmp_path / "w", stamps=["copies cross the split"]), "test"))
+    (stamp,) = re.findall(r'<p class="stamp">(.*?)</p>', shown)
+    assert "copies cross the split" in stamp
+    assert "measure memory" in stamp
+
+
+def test_no_stamp_is_shown_where_there_is_none(text):
+    assert 'class="stamp"' not in text
+
+
+def test_the_audit_is_shown_or_the_command_that_makes_it(run, parsed):
+    assert "exact duplicates" in parsed.text
+    gain = run.metrics["metrics"]["accuracy"]["value"] - 0.625
+    assert "slice position, reaches an accuracy of 0.6250 on these images" in parsed.text
+    assert f"it adds {points.shown(gain)}" in parsed.text
+    without = Parsed(page(dataclasses.replace(run, audit={}))).text
+    assert f"python -m msa_flax.audit --ladder --workdir {run.workdir}" in without
+
+
+def test_a_model_below_the_best_shortcut_adds_nothing(run):
+    better = [{"rung": "x", "test": {"accuracy": 1.0, "auc": 1.0, "n": 120}}]
+    audit = {**run.audit, "ladder": better}
+    assert "it adds nothing" in Parsed(page(dataclasses.replace(run, audit=audit))).text
+
+
+def test_what_the_gallery_leaves_out_is_said(run, parsed):
+    counts = run.metrics["confusion"]
+    assert f"(false negative): {counts['fn']} images" in parsed.text
+    assert "Not every image was explained" in parsed.text
+    nothing = Parsed(page(dataclasses.replace(run, explained=[])))
+    assert "No image of this split has been explained" in nothing.text
+
+
+def test_every_group_has_a_row(run, parsed):
+    for group in set(run.predictions.group.tolist()):
+        found = run.metrics["by_group"][group]
+        counts = " ".join(str(found["confusion"][key]) for key in ("tp", "fn", "fp", "tn"))
+        accuracy = points.shown(found["metrics"]["accuracy"], 3)
+        # ten images, five of them fractures
+        assert f" {group} 10 5 {counts} {accuracy} " in parsed.text
+
+
+@pytest.mark.parametrize("options", [{"groups": 0}, {"groups": 1}, {"label": 0}, {"label": 1}])
+def test_data_of_which_little_is_known_have_a_page_too(write, tmp_path, options):
+    run = read(write(tmp_path / "w", explained=[0], **options), "test")
+    shown = Parsed(page(run)).text
+    if "label" in options:
+        assert "undefined" in shown
+    assert ("groups are unknown" in shown) == (options.get("groups") == 0)
+
+
+def test_runs_are_compared_side_by_side(write, table, run, tmp_path):
+    other = read(write(tmp_path / "w2", table(seed=1)), "test")
+    text = page(run, [other])
+    shown = Parsed(text).text
+    assert "toy (w)" in shown  # equal names are told apart by their folders
+    assert "toy (w2)" in shown
+    for one in (run, other):
+        assert points.shown(one.metrics["metrics"]["auc"]["value"]) in shown
+    right = [np.isin(one.outcome, ("tp", "tn")) for one in (run, other)]
+    both, mine = int((right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum())
+    assert f"toy (w2) {both} {mine} " in shown
+    assert '"comparison-roc"' in text
+
+
+def test_what_repeats_the_run_is_there(run, parsed):
+    assert "python -m msa_flax.train --workdir NEW" in parsed.text
+    assert run.run["data_fingerprint"] in parsed.text
