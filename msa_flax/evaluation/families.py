@@ -12,8 +12,8 @@ products of matrices. That is n^2, with so small a constant that at 20,000 image
 still goes into describing and comparing, which are proportional to n
 (``experiments/benchmarks/families.py`` measures it).
 
-Not found: copies that were also shifted, zoomed or cropped, and what has no noise, such as slices of
-a smooth reconstruction or of strong JPEG compression.
+Not found: copies that were also shifted, zoomed or cropped, and what has no noise, such as slices
+of a smooth reconstruction or of strong JPEG compression.
 """
 
 import dataclasses

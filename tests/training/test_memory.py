@@ -5,7 +5,6 @@ import resource
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from msa_flax.training import memory
@@ -64,7 +63,8 @@ def faults():
 memory.keep_memory()
 print(faults(), faults(), faults())
 """
-    first, *later = (int(word) for word in _run(script, NUMPY_MADVISE_HUGEPAGE="0"))  # a fault a page
+    # Without huge pages: a fault a page.
+    first, *later = (int(word) for word in _run(script, NUMPY_MADVISE_HUGEPAGE="0"))
     pages = 2**24 * 8 // resource.getpagesize()
     assert first > pages / 2
     assert max(later) < pages / 8
