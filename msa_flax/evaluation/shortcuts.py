@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from msa_flax.evaluation.intervals import wilson
+
 THUMBNAIL = 32  # pixels, the side of the images that the simplest learners see
 PERMUTATIONS = 3  # draws of permuted labels
 _FOLDS, _LEFT_OUT = 5, 10  # folds; up to so many groups are left out one by one
@@ -65,25 +67,15 @@ def predictability(
     tree = DecisionTreeClassifier(max_depth=3, min_samples_leaf=5, random_state=0)
     seen = facts.reshape(len(facts), -1)
     right = cross_val_predict(tree, seen, target, groups=unit, cv=folds) == target
-    low, high = _by_families(right, family)
+    trials = len(np.unique(family))
+    interval = wilson(round(float(right.mean()) * trials), trials)
     return Predictability(
         majority=majority,
         accuracy=float(right.mean()),
-        low=low,
-        high=high,
+        low=interval.low,
+        high=interval.high,
         folds=number if number <= _LEFT_OUT else _FOLDS,
     )
-
-
-def _by_families(right: np.ndarray, family: np.ndarray) -> tuple[float, float]:
-    """Returns the Wilson interval of a share of which every family is one trial."""
-    from scipy import stats
-
-    trials = len(np.unique(family))
-    interval = stats.binomtest(round(float(right.mean()) * trials), trials).proportion_ci(
-        0.95, method="wilson"
-    )
-    return float(interval.low), float(interval.high)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,6 +117,7 @@ def ladder(rows: Rows, *, seed: int = 0) -> list[dict[str, Any]]:
     """
     train = np.flatnonzero(rows.split == "train")
     others = [split for split in ("validation", "test") if (rows.split == split).any()]
+    small = thumbnails(rows.images)
     rungs: list[tuple[str, np.ndarray | None, Any, str]] = [
         ("majority class", np.zeros((len(rows.label), 1)), _majority(), ""),
         (
@@ -139,8 +132,8 @@ def ladder(rows: Rows, *, seed: int = 0) -> list[dict[str, Any]]:
             _forest(seed),
             "" if rows.facts else "there are no files",
         ),
-        ("thumbnail, nearest neighbour", thumbnails(rows.images), _nearest(), ""),
-        ("thumbnail, logistic regression", thumbnails(rows.images), _linear(), ""),
+        ("thumbnail, nearest neighbour", small, _nearest(), ""),
+        ("thumbnail, logistic regression", small, _linear(), ""),
         (
             "frozen ImageNet features, linear",
             rows.features,
