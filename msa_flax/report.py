@@ -5,6 +5,12 @@ nothing, from what the run has saved: numbers with their intervals, audit, curve
 move, the worst cases, a model card and a reporting checklist. It needs an evaluated run; explain
 and audit add to it. Further runs, evaluated on the same images, are compared with the first.
 
+python -m msa_flax.report --compare DIR DIR2 [DIR3 ...] prints paired comparisons of every further
+run with the first instead, and writes them to DIR/compare-SPLIT.csv (--out FILE elsewhere): the
+differences of AUC, accuracy, recall, specificity, Brier score and log loss, with 95 % intervals and
+p values, which Holm's method corrects for their number. Where it is known which images belong
+together, intervals come from draws of whole groups. The report on several runs has this table too.
+
 python -m msa_flax.report --check TABLE.csv checks published metrics instead.
 
 Says for each row whether any confusion matrix of the given class sizes has the printed metrics:
@@ -18,6 +24,7 @@ in per cent; leave empty what is not reported. This reads no run and needs no --
 """
 
 import shlex
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +35,7 @@ from msa_flax import cli
 
 if TYPE_CHECKING:
     from msa_flax.reporting import Artefacts
+    from msa_flax.reporting.tables import Table
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -40,7 +48,16 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "split", "test", ["validation", "test"], "what to report on", flag_values=values
     )
-    flags.DEFINE_string("out", None, "the page; default: DIR/report.html", flag_values=values)
+    flags.DEFINE_string(
+        "out",
+        None,
+        "the page, default: DIR/report.html; with --compare the table, default: "
+        "DIR/compare-SPLIT.csv",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "compare", False, "compare runs in pairs, without a page", flag_values=values
+    )
     flags.DEFINE_string("check", None, "table of published metrics, as CSV", flag_values=values)
 
 
@@ -56,6 +73,11 @@ def main(args: SimpleNamespace) -> None:
             "--workdir: expected the folder of a run, or --check a table, got nothing; "
             "--help says more"
         )
+    if args.compare:
+        out = Path(args.out) if args.out else folders[0] / f"compare-{args.split}.csv"
+        print(compare(folders, out, split=args.split), end="")
+        print(f"{out}: {len(folders)} runs; {cli.NOTICE}")
+        return
     out = Path(args.out) if args.out else folders[0] / "report.html"
     size = report(folders, out, split=args.split)
     print(f"{out}: {size / 1e6:.1f} MB; {cli.NOTICE}")
@@ -68,17 +90,39 @@ def report(workdirs: list[Path], out: Path, *, split: str = "test") -> int:
         ReportError: a run is not evaluated, its files do not fit, or runs cannot be compared.
     """
     from msa_flax import reporting
-    from msa_flax.evaluation.predictions import write_atomically
 
     runs = [reporting.read(folder, split) for folder in workdirs]
     page = reporting.page(runs[0], runs[1:], commands=commands(runs[0]))
     # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
     data = page.encode("utf-8", "replace")
-    try:
-        write_atomically(out, data)
-    except OSError as error:
-        raise cli.UsageError(f"--out: {out} cannot be written: {error.strerror}") from error
+    _write(out, data)
     return len(data)
+
+
+def compare(workdirs: list[Path], out: Path, *, split: str = "test") -> str:
+    """Writes the paired comparison of runs with the first as CSV; returns it as a table of text.
+
+    The file has a row a run and metric, with the columns of
+    :class:`msa_flax.evaluation.differences.Difference`; runs are named by their folders.
+
+    Raises:
+        UsageError: there are not two different folders, or ``out`` is a file of another kind.
+        ReportError: a run is not evaluated, its files do not fit, or runs cannot be compared.
+    """
+    from msa_flax import reporting
+    from msa_flax.evaluation import differences
+    from msa_flax.reporting import artefacts, tables
+
+    if len(workdirs) < 2 or len(set(workdirs)) < len(workdirs):
+        got = ", ".join(map(str, workdirs))
+        raise cli.UsageError(f"--compare: expected two or more runs, each once, got {got}")
+    _check_own(out, ",".join(differences.COLUMNS).encode())
+    runs = {str(folder): reporting.read(folder, split) for folder in workdirs}
+    artefacts.check_same_examples(list(runs.values()))
+    found = differences.compare({n: (r.predictions, r.threshold) for n, r in runs.items()})
+    _write(out, differences.as_csv(found).encode("utf-8", "surrogateescape"))
+    stamps = [f"stamp: {n}: {stamp}\n" for n, r in runs.items() for stamp in r.metrics["stamps"]]
+    return _as_text(tables.paired(found)) + "".join(stamps)
 
 
 def commands(run: "Artefacts") -> list[tuple[str, str]]:
@@ -117,11 +161,42 @@ def check(path: Path) -> str:
     return published.check(published.read(path))
 
 
+def _check_own(out: Path, header: bytes) -> None:
+    """Refuses to replace a file that does not begin like those that would be written."""
+    if not out.is_file():
+        return
+    with out.open("rb") as file:
+        if file.read(len(header)) != header:
+            raise cli.UsageError(
+                f"--out: expected a new file or an earlier comparison, got {out}, which is another "
+                "file; name another one"
+            )
+
+
+def _write(out: Path, data: bytes) -> None:
+    from msa_flax.evaluation.predictions import write_atomically
+
+    try:
+        write_atomically(out, data)
+    except OSError as error:
+        raise cli.UsageError(f"--out: {out} cannot be written: {error.strerror}") from error
+
+
+def _as_text(table: "Table") -> str:
+    rows = [table.head, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([*lines, "", *textwrap.wrap(table.note, 100)]) + "\n"
+
+
 def _check_alone(args: SimpleNamespace) -> None:
     if not args.check:
         raise cli.UsageError("--check: expected a table, got nothing; --help says more")
     if args.workdir:
         raise cli.UsageError("--check and --workdir: expected one of them, got both")
+    if args.compare:
+        raise cli.UsageError("--check and --compare: expected one of them, got both")
     if args.workdirs:
         raise cli.UsageError(f"unexpected argument {args.workdirs[0]!r}; --check takes one table")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.evaluation import auditing, shortcuts
+from msa_flax.evaluation import auditing, differences, shortcuts
 from msa_flax.evaluation.estimates import NAMES
 from msa_flax.evaluation.intervals import METHODS
 from msa_flax.reporting import points
@@ -152,7 +152,31 @@ def comparison(runs: Mapping[str, Artefacts]) -> list[Table]:
         rows=disagree,
         note="Each at its own threshold, on the same images.",
     )
-    return [beside, _differences(runs), pairs]
+    tested = {title: (run.predictions, run.threshold) for title, run in runs.items()}
+    return [beside, paired(differences.compare(tested)), pairs, _differences(runs)]
+
+
+def paired(found: Sequence[differences.Difference]) -> Table:
+    """Returns how runs differ from the first, with intervals and p values, and what these mean."""
+    rows = []
+    for row in found:
+        how = [f"interval: {row.method}"] * (row.method != "none")
+        how += [f"p: {row.test}"] * (row.test != "none")
+        rows.append(
+            [
+                f"{row.second}: {_name(row.metric)}",
+                points.shown(row.first_value),
+                points.shown(row.second_value),
+                _signed(row.difference),
+                points.interval({"low": row.low, "high": row.high}) or "none",
+                *("" if n is None else str(n) for n in (row.only_first, row.only_second)),
+                *(_p_value(p) for p in (row.p, row.p_holm)),
+                "; ".join([*how, *[row.reason] * bool(row.reason)]),
+            ]
+        )
+    head = ["Run and metric", found[0].first, "This run", "Difference", "95 % interval"]
+    head += ["b", "c", "p", "p, Holm", "How, or why not"]
+    return Table(title="Paired differences", head=head, rows=rows, note=_paired_note(found))
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -183,7 +207,42 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_UNGROUPED = (
+    "No group is known: images are taken as independent, which slices of one patient are not, so "
+    "that intervals are too narrow and p values too small."
+)
 _GROUP_COLUMNS = ("accuracy", "sensitivity", "specificity", "ppv", "f1")
+
+
+def _paired_note(found: Sequence[differences.Difference]) -> str:
+    tests = sum(row.p is not None for row in found)
+    used = dict.fromkeys(name for row in found for name in (row.method, row.test))
+    images, groups = (max(getattr(row, what) for row in found) for what in ("images", "groups"))
+    lines = [
+        f"{images} images; groups: {groups or 'not used'}.",
+        f"This run minus {found[0].first}, on the same images, each run at its own threshold; for "
+        "the Brier score and the log loss less is better. b: images that only "
+        f"{found[0].first} calls rightly; c: images that only this run does.",
+        f"p: two-sided. p, Holm: corrected for the {tests} tests of this table as one family, all "
+        "metrics and all runs.",
+        *(f"{name}: {differences.METHODS[name]}." for name in used if name != "none"),
+    ]
+    if not {"delong", "agresti-min", "mcnemar"}.isdisjoint(used):
+        lines.append(_UNGROUPED)
+    return " ".join(lines)
+
+
+def _signed(value: float | None) -> str:
+    if value is None:
+        return points.shown(value)
+    shown = points.shown(abs(value))
+    return shown if float(shown) == 0 else f"{'+' if value > 0 else '-'}{shown}"
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return "none"
+    return points.shown(p) if p >= 0.001 else f"{p:.1e}"
 
 
 def _name(key: str) -> str:
