@@ -4,6 +4,11 @@ Writes predictions.csv and metrics.json to DIR/eval/<split>/ (with --checkpoint 
 DIR/eval/<split>-last/) and prints the metrics of the paper's Table 4. With --data_root DIR2 the
 same model is evaluated on another folder (external validation), DIR2/{fracture,normal}/ or
 DIR2/{train,val}/{fracture,normal}/; --external names the result.
+
+--calibrate fits temperature, isotonic regression, Venn-Abers and conformal prediction on the
+validation split and stores them as DIR/checkpoints/calibration-<best or last>.json. From then on
+every evaluation of other images with that checkpoint adds calibrated.csv and the sections
+"calibration" and "conformal" of metrics.json, which leave everything else as it is.
 """
 
 import logging
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from msa_flax.api import Run
     from msa_flax.data.examples import Examples
     from msa_flax.data.splits import Splits
+    from msa_flax.evaluation.predictions import Predictions
 
 log = logging.getLogger("msa_flax")
 
@@ -45,6 +51,18 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "external", "external", "name of the result of --data_root", flag_values=values
     )
+    flags.DEFINE_boolean(
+        "calibrate",
+        False,
+        "first fit calibration and conformal prediction on the validation split",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "conformal_alpha",
+        0.1,
+        "share of images of a class whose conformal set may miss it",
+        flag_values=values,
+    )
 
 
 def main(args: SimpleNamespace) -> None:
@@ -59,17 +77,24 @@ def main(args: SimpleNamespace) -> None:
         raise cli.UsageError(
             f"--external: expected letters, digits, _ and -, and no split's name; got {name!r}"
         )
+    alpha = args.conformal_alpha
+    if not 0 < alpha < 1:
+        raise cli.UsageError(
+            f"--conformal_alpha: expected a number between 0 and 1, such as 0.1; got {alpha:g}"
+        )
     from msa_flax import api
 
     api.prepare_jax()
     run = api.restore(workdir, checkpoint_name=args.checkpoint)
+    results = {}
+    if args.calibrate or not args.data_root:
+        data = read_data(run.workdir, run.config)
+    if args.calibrate:
+        results["validation"] = calibrate(run, *data)
     if args.data_root:
-        split = name
-        results = {split: evaluate_external(run, args.data_root, split)}
-    else:
-        split = args.split
-        examples, splits, stamps = read_data(run.workdir, run.config)
-        results = {split: evaluate_split(run, examples, splits, stamps, split)}
+        results[name] = evaluate_external(run, args.data_root, name, alpha=alpha)
+    elif args.split not in results:
+        results[args.split] = evaluate_split(run, *data, args.split, alpha=alpha)
     report(run, results)
 
 
@@ -95,15 +120,43 @@ def read_data(workdir: Path, config: Config) -> tuple["Examples", "Splits", list
     return examples, splits, stamping.stamps(examples, splits)
 
 
+def calibrate(
+    run: "Run", examples: "Examples", splits: "Splits", stamps: list[str]
+) -> dict[str, Any]:
+    """Evaluates the validation split, fits calibrators on it, stores them, returns its metrics."""
+    from msa_flax.evaluation import calibration_summary, metrics, postprocess
+    from msa_flax.evaluation.predictions import Predictions
+
+    values = evaluate_split(run, examples, splits, stamps, "validation")
+    folder, path = run.results("validation"), _calibration_file(run)
+    fitted = postprocess.fit(Predictions.read(folder / "predictions.csv"), **_identity(run))
+    fitted.write(path)
+    log.info("calibration: fitted on %d validation images: %s", values["n"], path)
+    if fitted.reason:
+        log.warning("calibration: only conformal prediction is possible: %s", fitted.reason)
+    values |= calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
+    metrics.write_json(folder / "metrics.json", values)
+    return values
+
+
 def evaluate_split(
-    run: "Run", examples: "Examples", splits: "Splits", stamps: list[str], split: str
+    run: "Run",
+    examples: "Examples",
+    splits: "Splits",
+    stamps: list[str],
+    split: str,
+    *,
+    alpha: float = 0.1,
 ) -> dict[str, Any]:
     """Evaluates one split of the run's own data, writes its artefacts, returns its metrics."""
     rows = splits.indices(split)
-    return _evaluate(run, examples.take(rows), splits.fold[rows], split, stamps)
+    trained_on = ["the network was trained on these images"] if split == "train" else []
+    return _evaluate(
+        run, examples.take(rows), splits.fold[rows], split, stamps, alpha=alpha, doubts=trained_on
+    )
 
 
-def evaluate_external(run: "Run", root: str, name: str) -> dict[str, Any]:
+def evaluate_external(run: "Run", root: str, name: str, *, alpha: float = 0.1) -> dict[str, Any]:
     """Evaluates a folder of other images, writes ``eval/<name>/``, returns its metrics."""
     import numpy as np
 
@@ -113,11 +166,20 @@ def evaluate_external(run: "Run", root: str, name: str) -> dict[str, Any]:
     for file, reason in examples.bad_files[:20]:
         log.warning("left out: %s: %s", file, reason)
     stamps = [] if examples.groups_known else ["groups unknown"]
-    return _evaluate(run, examples, np.full(len(examples), ""), name, stamps)
+    elsewhere = ["these images come from elsewhere than the validation images"]
+    fold = np.full(len(examples), "")
+    return _evaluate(run, examples, fold, name, stamps, alpha=alpha, doubts=elsewhere)
 
 
 def _evaluate(
-    run: "Run", examples: "Examples", fold: Any, split: str, stamps: list[str]
+    run: "Run",
+    examples: "Examples",
+    fold: Any,
+    split: str,
+    stamps: list[str],
+    *,
+    alpha: float,
+    doubts: list[str],
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -144,15 +206,74 @@ def _evaluate(
         stamps=stamps,
         seconds=seconds,
     )
+    values |= _calibrate(run, predictions, values, alpha=alpha, doubts=[*stamps, *doubts])
     folder = run.results(split)
     predictions.write(folder / "predictions.csv")
     metrics.write_json(folder / "metrics.json", values)
     return values
 
 
+def _calibrate(
+    run: "Run",
+    predictions: "Predictions",
+    values: dict[str, Any],
+    *,
+    alpha: float,
+    doubts: list[str],
+) -> dict[str, Any]:
+    """Writes ``calibrated.csv`` where a calibration is stored; returns its sections of the metrics.
+
+    An earlier ``calibrated.csv`` is removed: it would belong to other predictions.
+    """
+    from msa_flax.evaluation import calibrated, calibration_summary, postprocess
+
+    table = run.results(values["split"]) / "calibrated.csv"
+    table.unlink(missing_ok=True)
+    path = _calibration_file(run)
+    if not path.exists():
+        return {}
+    if values["split"] == "validation":
+        return calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
+    try:
+        fitted = postprocess.Calibration.read(path)
+        fitted.check(**_identity(run))
+    except postprocess.CalibrationError as error:
+        log.warning("calibration is not used: %s", error)
+        return calibration_summary.unavailable(str(error))
+    found = calibrated.apply(fitted, predictions.logit, alpha=alpha)
+    found.write(table, predictions.example_id)
+    return calibration_summary.sections(
+        fitted, predictions, found, values=values, alpha=alpha, doubts=[*doubts, *_steered(run)]
+    )
+
+
+def _calibration_file(run: "Run") -> Path:
+    return run.workdir / "checkpoints" / f"calibration-{run.checkpoint}.json"
+
+
+def _identity(run: "Run") -> dict[str, Any]:
+    """Returns what a stored calibration must agree with to be used."""
+    from msa_flax.training import record
+
+    return {
+        "checkpoint": run.checkpoint,
+        "step": run.step,
+        "data_fingerprint": record.read_json(run.workdir / "run.json").get("data_fingerprint", ""),
+    }
+
+
+def _steered(run: "Run") -> list[str]:
+    """Says whether the network is what it is because of its loss on the validation images."""
+    if run.checkpoint == "best":
+        return ["the checkpoint was chosen by its loss on the validation images"]
+    if run.config.train.early_stopping or run.config.optim.schedule == "plateau":
+        return ["training was steered by the loss on the validation images"]
+    return []
+
+
 def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
     """Prints the metrics and draws ROC and confusion matrix from the saved predictions."""
-    from msa_flax.evaluation import figures, metrics
+    from msa_flax.evaluation import calibration_summary, figures, metrics
     from msa_flax.evaluation.predictions import Predictions
 
     title = f"checkpoint {run.checkpoint}, step {run.step}"
@@ -165,6 +286,8 @@ def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
             f"{split}: {title}",
         )
     print(f"{run.workdir}: {title}\n{metrics.table(results)}")
+    if calibrated := calibration_summary.describe(results):
+        print(calibrated)
     if beside := _shortcuts(run.workdir, results):
         print(beside)
 

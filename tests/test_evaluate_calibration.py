@@ -1,0 +1,226 @@
+"""evaluate --calibrate as a user runs it: fitted on validation, stored, used, and nothing else."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from msa_flax import api, cli, evaluate, train
+from msa_flax import job as jobs
+from msa_flax.config import Config, DataConfig, ModelConfig
+from msa_flax.models import create_model
+from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.optim import create_optimizer
+from msa_flax.training.state import create_state
+
+CONFIG = Config(
+    model=ModelConfig(backbone="lenet_alexnet", attention="none", pretrained="none"),
+    data=DataConfig(source="phantom", protocol="kfold", phantom_patients=12, image_size=64),
+).validate()
+
+
+def call(module, *arguments):
+    return cli.call(module.main, module.define_flags, module.__doc__, ["x", *map(str, arguments)])
+
+
+def metrics(workdir, split="test"):
+    return json.loads((workdir / f"eval/{split}/metrics.json").read_text())
+
+
+def as_it_is(workdir, split="test"):
+    """What the network alone says: the predictions, and the metrics without the new sections."""
+    values = metrics(workdir, split)
+    for name in ("seconds", "calibration", "conformal"):
+        values.pop(name, None)
+    return (workdir / f"eval/{split}/predictions.csv").read_bytes(), values
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that ended before its first step, with its two evaluations: that takes no time."""
+    workdir = tmp_path_factory.mktemp("runs") / "phantom"
+    job = jobs.read_data(workdir, CONFIG)
+    workdir.mkdir()
+    train._record(job, None, 0.0)
+    variables, _ = api.initial_variables(create_model(CONFIG.model), CONFIG)
+    state = create_state(variables, create_optimizer(CONFIG.optim, total_steps=1))
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save_last(state, {})
+    checkpoints.save_best(state, {})
+    run = api.restore(workdir)
+    for split in ("validation", "test"):
+        evaluate.evaluate_split(run, job.examples, job.splits, job.stamps, split)
+    return workdir
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("msa_flax.evaluation.figures.roc_and_confusion", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def calibrated(trained, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("calibrated") / "phantom"
+    shutil.copytree(trained, workdir)
+    assert call(evaluate, f"--workdir={workdir}", "--calibrate") == 0
+    return workdir
+
+
+@pytest.fixture
+def workdir(calibrated, tmp_path):
+    return shutil.copytree(calibrated, tmp_path / "run")
+
+
+def stored(workdir, which="best"):
+    return workdir / "checkpoints" / f"calibration-{which}.json"
+
+
+def test_without_a_stored_calibration_nothing_is_added(trained):
+    assert not {"calibration", "conformal"} & set(metrics(trained))
+    assert not list(trained.rglob("calibrat*"))
+
+
+def test_what_the_network_says_stays_as_it_was(trained, calibrated):
+    for split in ("validation", "test"):
+        assert as_it_is(calibrated, split) == as_it_is(trained, split)
+
+
+def test_calibration_is_stored_with_what_it_belongs_to_and_orbax_does_not_mind(trained, calibrated):
+    values = json.loads(stored(calibrated).read_text())
+    run = json.loads((calibrated / "run.json").read_text())
+    assert values["data_fingerprint"] == run["data_fingerprint"]
+    assert values["images"]["all"] == metrics(calibrated, "validation")["n"]
+    assert values["groups"]["all"] == metrics(calibrated, "validation")["groups"]
+    for which in ("best", "last"):
+        steps = [
+            Checkpoints(folder, read_only=True)._managers[which].all_steps()
+            for folder in (trained, calibrated)
+        ]
+        assert steps[0] == steps[1] != []
+    assert values["step"] in Checkpoints(calibrated, read_only=True)._managers["best"].all_steps()
+    assert len(list((calibrated / "checkpoints").iterdir())) == 3
+
+
+def test_test_images_are_calibrated_and_validation_images_are_not(calibrated):
+    values = metrics(calibrated)
+    assert set(values["calibration"]) == {
+        *("fitted_on", "uncalibrated", "temperature", "isotonic", "venn_abers")
+    }
+    assert values["conformal"]["alpha"] == 0.1
+    assert values["conformal"]["guarantee"] is False
+    assert "chosen by its loss on the validation images" in values["conformal"]["reason"]
+    assert "images of one group are alike" in values["conformal"]["reason"]
+    with (calibrated / "eval/test/calibrated.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == values["n"]
+    share = sum(row["set"] in ("both", "neither") for row in rows) / len(rows)
+    assert values["conformal"]["abstained"]["value"] == pytest.approx(share)
+    assert not (calibrated / "eval/validation/calibrated.csv").exists()
+    for name in ("calibration", "conformal"):
+        assert "would be optimistic" in metrics(calibrated, "validation")[name]["reason"]
+
+
+def test_a_later_evaluation_uses_what_is_stored_and_prints_it(workdir, capsys):
+    before = metrics(workdir)
+    assert call(evaluate, f"--workdir={workdir}") == 0
+    printed = capsys.readouterr()
+    assert "test: ECE " in printed.out
+    assert "abstaining on" in printed.out
+    after = metrics(workdir)
+    assert {**after, "seconds": 0} == {**before, "seconds": 0}
+    assert call(evaluate, f"--workdir={workdir}", "--conformal_alpha=0.3") == 0
+    wider = metrics(workdir)["conformal"]
+    assert wider["alpha"] == 0.3
+    assert (
+        wider["coverage"]["overall"]["value"] <= after["conformal"]["coverage"]["overall"]["value"]
+    )
+    assert call(evaluate, f"--workdir={workdir}", "--split=train") == 0
+    assert "was trained on these images" in metrics(workdir, "train")["conformal"]["reason"]
+    assert call(evaluate, f"--workdir={workdir}", "--split=validation") == 0
+    assert "optimistic" in metrics(workdir, "validation")["conformal"]["reason"]
+
+
+def test_labels_of_other_splits_do_not_matter_to_what_is_fitted(workdir, monkeypatch):
+    real = evaluate.read_data
+    before = stored(workdir).read_bytes()
+
+    def other_labels(split):
+        def read_data(*arguments):
+            examples, splits, stamps = real(*arguments)
+            rows = splits.indices(split)
+            examples.label[rows] = 1 - examples.label[rows]
+            return examples, splits, stamps
+
+        return read_data
+
+    for split, same in (("test", True), ("train", True), ("validation", False)):
+        stored(workdir).unlink()
+        monkeypatch.setattr(evaluate, "read_data", other_labels(split))
+        assert call(evaluate, f"--workdir={workdir}", "--calibrate", "--split=validation") == 0
+        assert (stored(workdir).read_bytes() == before) is same
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace('"step": ', '"step": 1'), "this is step"),
+        (lambda text: text[:100], "expected a stored calibration"),
+    ],
+)
+def test_a_calibration_that_does_not_belong_is_not_used_and_that_is_said(
+    change, said, workdir, capsys
+):
+    stored(workdir).write_text(change(stored(workdir).read_text()))
+    assert call(evaluate, f"--workdir={workdir}") == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
+    assert len(warned) == 1
+    assert said in warned[0]
+    assert "--calibrate" in warned[0]
+    assert not (workdir / "eval/test/calibrated.csv").exists()
+    assert said in metrics(workdir)["calibration"]["reason"]
+    assert as_it_is(workdir)[1]["metrics"]
+
+
+def test_the_last_checkpoint_has_a_calibration_of_its_own(workdir):
+    before = stored(workdir).read_bytes()
+    arguments = (f"--workdir={workdir}", "--checkpoint=last", "--calibrate")
+    assert call(evaluate, *arguments) == 0
+    assert json.loads(stored(workdir, "last").read_text())["checkpoint"] == "last"
+    assert stored(workdir).read_bytes() == before
+    reason = metrics(workdir, "test-last")["conformal"]["reason"]
+    assert "validation images are of" in reason
+    assert "chosen" not in reason
+
+
+def test_other_images_are_calibrated_without_a_guarantee(workdir, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    np = pytest.importorskip("numpy")
+    rng = np.random.default_rng(0)
+    for name in ("fracture", "normal"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(3):
+            image = rng.integers(0, 255, (40, 40), dtype=np.uint8)
+            assert cv2.imwrite(str(tmp_path / "set" / name / f"{name}{i}.png"), image)
+    stored(workdir).unlink()
+    assert call(evaluate, f"--workdir={workdir}", f"--data_root={tmp_path / 'set'}") == 0
+    assert "conformal" not in metrics(workdir, "external")
+    arguments = (f"--workdir={workdir}", f"--data_root={tmp_path / 'set'}", "--calibrate")
+    assert call(evaluate, *arguments) == 0
+    found = metrics(workdir, "external")["conformal"]
+    assert not found["guarantee"]
+    assert "groups unknown; these images come from elsewhere" in found["reason"]
+    assert (workdir / "eval/external/calibrated.csv").exists()
+    assert found["coverage"]["overall"]["method"] in ("wilson", "none")
+
+
+@pytest.mark.parametrize("alpha", ["0", "1", "-0.2", "nan", "ten"])
+def test_an_alpha_that_is_no_share_is_bad_usage(alpha, trained, capsys):
+    before = sorted(trained.rglob("*"))
+    assert call(evaluate, f"--workdir={trained}", "--calibrate", f"--conformal_alpha={alpha}") == 2
+    error = capsys.readouterr().err
+    assert "conformal_alpha" in error
+    assert len(error.strip().splitlines()) == 1
+    assert sorted(trained.rglob("*")) == before
