@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from msa_flax import weights
+from msa_flax import saliency, weights
 from msa_flax.config import Config
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.models import Classifier, create_model, fold_batch_norm, scale_images
@@ -20,6 +20,7 @@ from msa_flax.training import checkpoint, steps
 from msa_flax.weights import WeightsReport
 
 Variables = dict[str, Any]
+_IMAGES_AT_ONCE = 8  # by methods that vary the image: each needs the memory of many passes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,14 +63,46 @@ class Run:
             progress=progress,
         )
 
-    def explain(self, images: np.ndarray) -> Explanations:
-        """Returns logits, Grad-CAM maps for both classes and attention maps.
+    def explain(
+        self,
+        images: np.ndarray,
+        *,
+        methods: Sequence[str] = ("gradcam",),
+        layer: str | None = None,
+    ) -> Explanations:
+        """Returns logits, maps for both classes by each method, and attention maps.
 
         Args:
-            images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them.
+            images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them; n >= 1.
+            methods: keys of ``msa_flax.saliency.METHODS``.
+            layer: the layer whose features are explained, such as "backbone/conv_dw_6"; by default
+                the backbone's last. Not for methods that vary the image.
+
+        Raises:
+            SaliencyError: no such method or layer; names the choices.
         """
-        bound = functools.partial(self._explain_step, self._folded)
-        return explain_images(bound, images, batch_size=self.config.eval.batch_size)
+        chosen, size = saliency.choose(methods, layer=layer), self.config.eval.batch_size
+        parts = [
+            explain_images(
+                functools.partial(self._explain_step(names, layer), self._folded),
+                images,
+                batch_size=min(_IMAGES_AT_ONCE, len(images), size) if from_image else size,
+            )
+            for from_image in (False, True)
+            if (names := tuple(n for n, m in chosen.items() if m.from_image == from_image))
+        ]
+        maps = {name: maps for part in parts for name, maps in part.maps.items()}
+        return dataclasses.replace(parts[0], maps={name: maps[name] for name in chosen})
+
+    def with_random_weights(self, seed: int = 1) -> "Run":
+        """Returns the same network with random weights, which has learned nothing.
+
+        Args:
+            seed: of the weights.
+        """
+        size = self.config.data.image_size
+        variables = initialise(self.model, image_size=size, seed=seed)
+        return dataclasses.replace(self, variables=variables)
 
     @functools.cached_property
     def _folded(self) -> Variables:
@@ -79,22 +112,47 @@ class Run:
     def _predict_step(self) -> Callable[..., jax.Array]:
         return compiled_predict_step(self.model, self.config)
 
-    @functools.cached_property
-    def _explain_step(self) -> Callable[..., Any]:
-        scale, model = scaler(self.config), self.model
+    def _explain_step(self, methods: tuple[str, ...], layer: str | None) -> Callable[..., Any]:
+        key = methods, layer
+        if key not in self._explain_steps:
+            step = make_explain_step(
+                self._features,
+                self._head,
+                saliency.choose(methods),
+                layer_fn=functools.partial(self._at_layer, layer, methods) if layer else None,
+            )
+            self._explain_steps[key] = jax.jit(step, compiler_options=steps.compiler_options())
+        return self._explain_steps[key]
 
-        def features_fn(variables: Variables, images: Any) -> jax.Array:
-            features: Any = model.apply(variables, scale(images), method="features")
-            return features
+    def _features(self, variables: Variables, images: Any) -> jax.Array:
+        scaled = scaler(self.config)(images)
+        features: Any = self.model.apply(variables, scaled, method="features")
+        return features
 
-        def head_fn(variables: Variables, features: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-            logit, sown = model.apply(variables, features, method="head", mutable=["intermediates"])
-            maps = sown.get("intermediates", {}).get("attention", {})
-            return logit, {name: values[0] for name, values in maps.items()}
-
-        return jax.jit(
-            make_explain_step(features_fn, head_fn), compiler_options=steps.compiler_options()
+    def _head(self, variables: Variables, features: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        outputs: Any = self.model.apply(
+            variables, features, method="head", mutable=["intermediates"]
         )
+        logit, sown = outputs
+        maps = sown.get("intermediates", {}).get("attention", {})
+        return logit, {name: values[0] for name, values in maps.items()}
+
+    def _at_layer(
+        self, layer: str, methods: Sequence[str], variables: Variables, images: Any
+    ) -> tuple[Any, Any]:
+        prepare = scaler(self.config)
+        split = saliency.at_layer(self.model, variables, layer, images, prepare=prepare)
+        forward = [name for name in methods if saliency.METHODS[name].forward_only]
+        if forward and not split.is_cut:
+            raise saliency.SaliencyError(
+                f"layer: {', '.join(forward)} needs one that everything passes; ways lead around "
+                f"{layer!r}; take the block's output, or another method"
+            )
+        return split.features_fn, split.head_fn
+
+    @functools.cached_property
+    def _explain_steps(self) -> dict[Any, Callable[..., Any]]:
+        return {}
 
 
 def load_keras(

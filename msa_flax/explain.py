@@ -1,12 +1,19 @@
 """Explain predictions: python -m msa_flax.explain --workdir DIR --out DIR2 IMAGE...
 
 IMAGE is an image file, or the example id of an image of the run's own data. With --split test
-instead of images a whole split is explained (--limit so many a class). For each image the folder
---out receives the image, the Grad-CAM overlays for fracture and for normal, the raw maps (.npy)
-and the attention maps; explanations.csv lists them. On the phantom, whose fractures are known, the
+instead of images a whole split is explained (--limit so many a class) into eval/test/explanations/.
+For each image the folder receives the image, and for each --method (gradcam, or several, or all)
+the overlays for fracture and for normal and the raw maps (.npy); the attention maps; and all
+together contact_sheet.png and explanations.csv. On the phantom, whose fractures are known, the
 share of the map's mass on the fracture is given.
+
+With --faithfulness the maps are tested on one image a family, beside a random map and a fixed one:
+what removing the pixels that they name does to the score, how they change with image and weights.
+faithfulness.md and .json have the table and verdicts: is a method better than random here?
 """
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -21,9 +28,12 @@ if TYPE_CHECKING:
     from msa_flax.api import Run
     from msa_flax.data.examples import Examples
     from msa_flax.data.splits import Splits
+    from msa_flax.evaluation import panels
     from msa_flax.saliency import Explanations
 
 FIGURE_CASES = 4  # images a class in the figure that training draws (paper 1 Figure 4)
+SHEET_CASES = 6  # images a class on the contact sheet
+TESTED = 100  # images a class on which --faithfulness tests by default
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -31,12 +41,31 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_workdir(values, "folder of the trained run")
     flags.DEFINE_list("images", [], "set by the arguments IMAGE...", flag_values=values)
     flags.DEFINE_string("out", None, "folder for the results", flag_values=values)
+    flags.DEFINE_list(
+        "method", ["gradcam"], "methods with commas between them, or all", flag_values=values
+    )
+    flags.DEFINE_string(
+        "layer", None, "explain this layer instead of the backbone's last", flag_values=values
+    )
     flags.DEFINE_enum(
         "split", None, ["validation", "test"], "explain this split's images", flag_values=values
     )
     flags.DEFINE_integer(
-        "limit", 0, "with --split: at most so many images a class; 0: all", 0, flag_values=values
+        "limit",
+        None,
+        "with --split: at most so many images a class; 0: all (the default; with --faithfulness "
+        f"it is {TESTED})",
+        0,
+        flag_values=values,
     )
+    flags.DEFINE_integer(
+        "limit_forward",
+        16,
+        "idem, for methods that need hundreds of passes an image; 0: as many as for the others",
+        0,
+        flag_values=values,
+    )
+    flags.DEFINE_boolean("faithfulness", False, "with --split: test the maps", flag_values=values)
     flags.DEFINE_enum(
         "checkpoint",
         "best",
@@ -56,18 +85,32 @@ def main(args: SimpleNamespace) -> None:
         )
     if names and not args.out:
         raise cli.UsageError("--out: expected a folder for the results, got nothing")
-    from msa_flax import api, evaluate
+    if names and args.faithfulness:
+        raise cli.UsageError("--faithfulness: expected --split test or validation, got images")
+    from msa_flax import api, evaluate, saliency
 
+    methods = list(saliency.choose(args.method))
     api.prepare_jax()
     run = api.restore(workdir, checkpoint_name=args.checkpoint)
     out = Path(args.out) if args.out else None
-    if split:
-        examples, splits, stamps = evaluate.read_data(run.workdir, run.config)
-        explain_split(run, examples, splits, stamps, split=split, limit=args.limit, out=out)
-    else:
-        chosen = _find_images(run, names)
+    if not split:
         assert out is not None
-        _write(run, chosen, run.explain(chosen.images), out)
+        chosen = _find_images(run, names)
+        found = run.explain(chosen.images, methods=methods, layer=args.layer)
+        _write(run, out, methods, [(chosen, found)])
+        return
+    limit = args.limit if args.limit is not None else TESTED * args.faithfulness
+    explain_split(
+        run,
+        *evaluate.read_data(run.workdir, run.config),
+        split=split,
+        methods=methods,
+        layer=args.layer,
+        limit=limit,
+        limit_forward=args.limit_forward,
+        faithfulness=args.faithfulness,
+        out=out,
+    )
 
 
 def explain_split(
@@ -77,7 +120,11 @@ def explain_split(
     stamps: list[str],
     *,
     split: str = "test",
+    methods: Sequence[str] = ("gradcam",),
+    layer: str | None = None,
     limit: int = 0,
+    limit_forward: int = 16,
+    faithfulness: bool = False,
     out: Path | None = None,
 ) -> None:
     """Explains images of a split, writes ``eval/<split>/explanations/`` and paper 1's Figure 4.
@@ -86,137 +133,215 @@ def explain_split(
         run: a restored run.
         examples: the run's data.
         splits: its split table.
-        stamps: what is wrong with the split; written into the figure.
+        stamps: what is wrong with the split; written into the figures.
         split: "validation" or "test".
+        methods: keys of ``msa_flax.saliency.METHODS``.
+        layer: see :meth:`msa_flax.api.Run.explain`.
         limit: images a class, evenly spaced in the order of their ids; 0 for all.
+        limit_forward: idem for methods that are ``forward_only``; 0 for as many as ``limit``.
+        faithfulness: whether to test the maps too.
         out: another folder.
     """
     import numpy as np
 
-    rows = splits.indices(split)
-    if limit:
-        rows = np.concatenate(
-            [
-                _spaced(rows[examples.label[rows] == k], limit)
-                for k in np.unique(examples.label[rows])
-            ]
-        )
-    chosen = examples.take(rows)
-    found = run.explain(chosen.images)
-    _write(run, chosen, found, out or run.results(split) / "explanations")
-    if chosen.masks is not None:
-        everything = examples.take(splits.indices(split)) if limit else chosen
-        report_mass(run, everything, run.explain(everything.images) if limit else found)
-    _draw(run, chosen, found, split, stamps)
-
-
-def report_mass(run: "Run", examples: "Examples", found: "Explanations") -> None:
-    """Prints how much of the maps' mass lies on the known fractures, for detected fractures."""
-    import numpy as np
-
+    from msa_flax import saliency
     from msa_flax.evaluation.predictions import sigmoid
 
-    assert examples.masks is not None
-    detected = (examples.label == 1) & (sigmoid(found.logit) >= run.config.eval.threshold)
-    mass = found.mass(examples.masks)[detected]
-    defined = mass[~np.isnan(mass[:, 0])]
-    if len(defined) == 0:
-        print("Grad-CAM on detected fractures: none detected, nothing to measure")
-        return
-    inside, area = defined.mean(axis=0)
-    print(
-        f"Grad-CAM on {len(mass)} detected fractures: {inside:.3f} of the map's mass lies inside "
-        f"the widened fracture mask, which covers {area:.3f} of the image "
-        f"(ratio {inside / area:.1f}); {len(mass) - len(defined)} maps are all zero"
-    )
+    chosen = saliency.choose(methods)
+    forward = [name for name, method in chosen.items() if method.forward_only]
+    others = [name for name in chosen if name not in forward]
+    whole = examples.take(splits.indices(split))
+    sampled = whole.take(whole.one_a_family()) if faithfulness else whole
+    folder = out or run.results(split) / "explanations"
+    parts = []
+    for names, count in ((others, limit), (forward, limit_forward or limit)):
+        if names:
+            rows = np.sort(np.concatenate(list(sampled.spaced(count).values())))
+            taken = sampled.take(rows)
+            parts.append((taken, run.explain(taken.images, methods=names, layer=layer)))
+    _write(run, folder, list(chosen), parts)
+    figures = folder if out else run.workdir / "figures"
+    _draw_sheet(run, folder / "contact_sheet.png", parts, split, stamps)
+    if "gradcam" in others:
+        taken, found = parts[0]
+        if whole.masks is not None:
+            everything = found if len(taken) == len(whole) else run.explain(whole.images)
+            known = taken if everything is found else whole
+            assert known.masks is not None
+            called = sigmoid(everything.logit) >= run.config.eval.threshold
+            print(saliency.mass_report(everything, known.masks, (known.label == 1) & called))
+        path = figures / f"gradcam_{run.results(split).name}.png"
+        _draw(run, path, (taken, found), split, stamps)
+    if faithfulness:
+        _test(run, folder, parts, split, stamps)
 
 
-def _spaced(rows: "np.ndarray", count: int) -> "np.ndarray":
+def _test(
+    run: "Run",
+    out: Path,
+    parts: Sequence[tuple["Examples", "Explanations"]],
+    split: str,
+    stamps: list[str],
+) -> None:
+    """Tests the maps, writes ``faithfulness.json`` and ``.md``, prints the table."""
     import numpy as np
 
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
+    from msa_flax import saliency
+    from msa_flax.evaluation import write_json
+    from msa_flax.evaluation.predictions import sigmoid, write_atomically
+
+    other = run.with_random_weights()
+    found = [
+        saliency.examine(
+            lambda images, methods: run.explain(images, methods=methods),
+            lambda images, methods: other.explain(images, methods=methods),
+            run.predict,
+            explained,
+            images=examples.images,
+            signs=np.where(sigmoid(explained.logit) >= run.config.eval.threshold, 1, -1),
+            groups=examples.group,
+            masks=examples.masks,
+            settings=saliency.Settings(batch_size=run.config.eval.batch_size),
+        )
+        for examples, explained in parts
+    ]
+    about = {"split": split, "step": run.step, "checkpoint": run.checkpoint, "stamps": stamps}
+    write_json(out / "faithfulness.json", about | saliency.examination_json(found))
+    text = "\n".join([*(part.text() for part in found), *stamps, cli.NOTICE, ""])
+    write_atomically(out / "faithfulness.md", text.encode())
+    print(text, end="")
 
 
 def _find_images(run: "Run", names: list[str]) -> "Examples":
     """Returns the images named on the command line: files, or ids of the run's own data."""
     import numpy as np
 
-    from msa_flax import evaluate
-    from msa_flax.data import DataError, examples, preprocess
+    from msa_flax import data, evaluate
 
     files = [name for name in dict.fromkeys(names) if Path(name).is_file()]
     ids = [name for name in names if name not in files]
-    pictures = [preprocess.read_image(Path(name)) for name in files]
-    blank = {"label": -1, "group": "", "family": "", "slice_index": -1, "part": ""}
-    rows = [
-        {**blank, "example_id": name, "height": picture.shape[0], "width": picture.shape[1]}
-        for name, picture in zip(files, pictures, strict=True)
-    ]
-    size, equalize = run.config.data.image_size, run.config.data.equalize
-    resized = [preprocess.preprocess(p, size=size, equalize=equalize) for p in pictures]
-    images = np.array(resized, np.uint8).reshape(-1, size, size)
     if not ids:
-        return examples.from_rows(rows, images)
+        return data.load_files(files, run.config.data)
     known, _, _ = evaluate.read_data(run.workdir, run.config)
     missing = sorted(set(ids) - set(known.example_id.tolist()))
     if missing or files:
-        raise DataError(
+        raise data.DataError(
             "expected image files, or example ids of the run's data, not both; neither a file nor "
             f"an id: {', '.join(missing) or 'none'}"
         )
     return known.take(np.flatnonzero(np.isin(known.example_id, ids)))
 
 
-def _write(run: "Run", examples: "Examples", found: "Explanations", out: Path) -> None:
+def _write(
+    run: "Run",
+    out: Path,
+    methods: Sequence[str],
+    parts: Sequence[tuple["Examples", "Explanations"]],
+) -> None:
+    """Writes maps, pictures and table; ``parts`` are images with the maps made of them."""
     from msa_flax import saliency
     from msa_flax.evaluation.predictions import sigmoid, write_atomically
 
-    table = saliency.write_explanations(
-        out,
-        found,
-        example_id=examples.example_id,
-        label=examples.label,
-        probability=sigmoid(found.logit),
-        images=examples.images,
-        masks=examples.masks,
+    rows, images = [], 0
+    for examples, found in parts:
+        images = max(images, len(examples))
+        rows += saliency.write_explanations(
+            out,
+            found,
+            example_id=examples.example_id,
+            label=examples.label,
+            probability=sigmoid(found.logit),
+            images=examples.images,
+            masks=examples.masks,
+        )
+    write_atomically(
+        out / "explanations.csv", saliency.table(rows).encode("utf-8", "surrogateescape")
     )
-    write_atomically(out / "explanations.csv", table.encode("utf-8", "surrogateescape"))
-    zero = int((found.fracture.max(axis=(1, 2)) == 0).sum())
+    zero = sum(
+        int((maps["fracture"].max(axis=(1, 2)) <= 0).sum())
+        for _, found in parts
+        for maps in found.maps.values()
+    )
     print(
-        f"{len(examples)} images explained in {out} ({zero} maps for fracture are all zero and "
-        f"shown as the plain image); checkpoint {run.checkpoint}, step {run.step}; {cli.NOTICE}"
+        f"{images} images explained in {out} by {', '.join(methods)} ({zero} maps have nothing "
+        f"that speaks for fracture and are shown as the plain image); checkpoint {run.checkpoint}, "
+        f"step {run.step}; {cli.NOTICE}"
     )
+
+
+def _cases(
+    run: "Run",
+    examples: "Examples",
+    parts: Sequence[tuple["Examples", "Explanations"]],
+    rows: "Sequence[int] | np.ndarray",
+) -> "list[panels.Case]":
+    """Returns images with the maps, of all parts, of the class that was called."""
+    from msa_flax import saliency
+    from msa_flax.evaluation import panels
+    from msa_flax.evaluation.predictions import sigmoid
+
+    cases = []
+    for i in rows:
+        overlays, name, probability = [], str(examples.example_id[i]), 0.0
+        for others, found in parts:
+            (at,) = (others.example_id == name).nonzero()[0]
+            probability = float(sigmoid(found.logit)[at])
+            target = "fracture" if probability >= run.config.eval.threshold else "normal"
+            overlays += [
+                saliency.overlay(examples.images[i], maps[target][at])
+                for maps in found.maps.values()
+            ]
+        cases.append(
+            panels.Case(
+                example_id=name,
+                probability=probability,
+                image=examples.images[i],
+                overlays=overlays,
+                title=run.config.data.classes[int(examples.label[i])],
+            )
+        )
+    return cases
 
 
 def _draw(
-    run: "Run", examples: "Examples", found: "Explanations", split: str, stamps: list[str]
+    run: "Run",
+    path: Path,
+    part: tuple["Examples", "Explanations"],
+    split: str,
+    stamps: list[str],
 ) -> None:
     """Draws paper 1's Figure 4: the predicted class's map, row A normal, row B fracture."""
-    import numpy as np
+    from msa_flax.evaluation import panels
 
+    examples, found = part
+    only = dataclasses.replace(found, maps={"gradcam": found.maps["gradcam"]})
+    rows = {
+        run.config.data.classes[label]: _cases(run, examples, [(examples, only)], members)
+        for label, members in examples.spaced(FIGURE_CASES).items()
+    }
+    title = f"Grad-CAM for the predicted class ({split})"
+    panels.gradcam_panel(rows, path, title, stamps)
+
+
+def _draw_sheet(
+    run: "Run",
+    path: Path,
+    parts: Sequence[tuple["Examples", "Explanations"]],
+    split: str,
+    stamps: list[str],
+) -> None:
+    """Draws some images of each class that all methods have explained, with all maps."""
     from msa_flax import saliency
-    from msa_flax.evaluation import figures
-    from msa_flax.evaluation.predictions import sigmoid
+    from msa_flax.evaluation import panels
 
-    probabilities = sigmoid(found.logit)
-    rows: dict[str, list[figures.Case]] = {}
-    for label, name in enumerate(run.config.data.classes):
-        members = _spaced(np.flatnonzero(examples.label == label), FIGURE_CASES)
-        rows[name] = []
-        for i in members if (examples.label == label).any() else []:
-            maps = found.fracture if probabilities[i] >= run.config.eval.threshold else found.normal
-            rows[name].append(
-                figures.Case(
-                    example_id=str(examples.example_id[i]),
-                    probability=float(probabilities[i]),
-                    image=examples.images[i],
-                    overlay=saliency.overlay(examples.images[i], maps[i]),
-                )
-            )
-    figures.gradcam_panel(
-        rows,
-        run.workdir / "figures" / f"gradcam_{run.results(split).name}.png",
-        f"Grad-CAM for the predicted class ({split})",
+    fewest = min((examples for examples, _ in parts), key=len)
+    rows = [row for members in fewest.spaced(SHEET_CASES).values() for row in members]
+    titles = [saliency.METHODS[name].title for _, found in parts for name in found.maps]
+    panels.contact_sheet(
+        _cases(run, fewest, parts, rows),
+        titles,
+        path,
+        f"Maps of the predicted class ({split})",
         stamps,
     )
 

@@ -5,6 +5,8 @@ TensorFlow is imported only when a prepared data set is read (:func:`load`) or b
 """
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
@@ -14,7 +16,7 @@ from msa_flax.data.examples import DataError, Examples
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-__all__ = ["DataError", "Examples", "load", "load_external"]
+__all__ = ["DataError", "Examples", "load", "load_external", "load_files"]
 
 
 def load(config: DataConfig) -> Examples:
@@ -46,3 +48,28 @@ def load_external(root: str | os.PathLike[str], config: DataConfig) -> Examples:
     from msa_flax.data import scan
 
     return scan.read(scan.scan_folder(root, config), config)
+
+
+def load_files(names: Sequence[str], config: DataConfig) -> Examples:
+    """Returns image files of which nothing is known but their pixels; their ids are the names.
+
+    Args:
+        names: paths of n files.
+        config: image size and ``equalize`` are used, nothing else.
+
+    Raises:
+        DataError: a file cannot be read, or is named twice.
+    """
+    import numpy as np
+
+    from msa_flax.data import examples, preprocess
+
+    size, equalize = config.image_size, config.equalize
+    pictures = [preprocess.read_image(Path(name)) for name in names]
+    blank = {"label": -1, "group": "", "family": "", "slice_index": -1, "part": ""}
+    rows = [
+        {**blank, "example_id": name, "height": picture.shape[0], "width": picture.shape[1]}
+        for name, picture in zip(names, pictures, strict=True)
+    ]
+    resized = [preprocess.preprocess(p, size=size, equalize=equalize) for p in pictures]
+    return examples.from_rows(rows, np.array(resized, np.uint8).reshape(-1, size, size))

@@ -62,6 +62,23 @@ class Examples:
         digest = fingerprint(taken["example_id"], taken["label"], taken["images"])
         return Examples(**(values | taken | {"fingerprint": digest}))
 
+    def one_a_family(self) -> np.ndarray:
+        """Returns the position of each family's first image, and of all without one: int [k]."""
+        _, first = np.unique(self.family, return_index=True)
+        return np.flatnonzero(np.isin(np.arange(len(self)), first) | (self.family == ""))
+
+    def spaced(self, limit: int) -> dict[int, np.ndarray]:
+        """Returns for each label that occurs at most so many positions, evenly spaced: int [k].
+
+        Args:
+            limit: images a label; 0 for all.
+        """
+        rows = {int(label): np.flatnonzero(self.label == label) for label in np.unique(self.label)}
+        for label, members in rows.items() if limit else ():
+            count = min(limit, len(members))
+            rows[label] = members[np.linspace(0, len(members) - 1, count).round().astype(np.intp)]
+        return rows
+
 
 def from_rows(
     rows: Sequence[dict[str, Any]],

@@ -1,6 +1,6 @@
 """Evaluation: the table of predictions, and the numbers and figures that are made from it."""
 
-from msa_flax.evaluation import comparison, figures
+from msa_flax.evaluation import comparison, figures, panels
 from msa_flax.evaluation.metrics import compute, metrics_json, table, write_json
 from msa_flax.evaluation.predictions import (
     Predictions,
@@ -17,6 +17,7 @@ __all__ = [
     "compute",
     "figures",
     "metrics_json",
+    "panels",
     "predict_logits",
     "sigmoid",
     "table",

@@ -6,7 +6,6 @@ says. Colours are Okabe and Ito's and perceptually uniform maps: readable with a
 """
 
 import contextlib
-import dataclasses
 import io
 import os
 import re
@@ -27,16 +26,6 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6E6E6E"
 _NOTE_INCHES = 0.15  # height of one line of notes
 
 Path = str | os.PathLike[str]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Case:
-    """One image of :func:`gradcam_panel`."""
-
-    example_id: str
-    probability: float  # of a fracture, 0..1
-    image: np.ndarray  # uint8 [s, s]
-    overlay: np.ndarray  # uint8 [s, s, 3], RGB
 
 
 def learning_curves(
@@ -120,45 +109,11 @@ def sample_sheet(
     with drawn(path, 1.6 * columns + 0.4, 2.0 * len(classes) + 0.1, stamps) as figure:
         grid = figure.subplots(len(classes), columns, squeeze=False)
         for row, name, indices in zip(grid, classes, members, strict=True):
-            _row_title(row[0], name)
+            row_title(row[0], name)
             for i, axes in enumerate(row):
                 show(axes, images[indices[i]] if i < len(indices) else None)
                 if i < len(indices):
                     axes.set_xlabel(wrapped(titles[indices[i]], 26), fontsize=6.5)
-
-
-def gradcam_panel(
-    rows: Mapping[str, Sequence[Case]],
-    path: Path,
-    title: str,
-    stamps: Sequence[str],
-    *,
-    maximum: float | None = None,
-) -> None:
-    """Draws images beside their Grad-CAM overlays, one row a class (paper 1 Figure 4).
-
-    Args:
-        rows: row title to the cases of that row; the rows are lettered A, B, ... as in the paper.
-        path: the PNG file.
-        title: above the figure.
-        stamps: written below the figure.
-        maximum: the value of the last colour in every overlay; None if each overlay has its own.
-    """
-    columns = max([1, *(len(cases) for cases in rows.values())])
-    width, height = 2.9 * columns + 1.1, 1.95 * len(rows) + 0.4
-    with drawn(path, width, height, stamps) as figure:
-        figure.suptitle(title)
-        grid = figure.subplots(len(rows), 2 * columns, squeeze=False)
-        for letter, row, (name, cases) in zip("ABCDEFGH", grid, rows.items(), strict=False):
-            _row_title(row[0], f"{letter}   {name}")
-            for axes in row[2 * len(cases) :]:
-                show(axes, None)
-            for left, right, case in zip(row[0::2], row[1::2], cases, strict=False):
-                show(left, case.image)
-                show(right, case.overlay)
-                left.set_xlabel(wrapped(case.example_id, 26), fontsize=6.5)
-                right.set_xlabel(f"P(fracture) {case.probability:.4f}", fontsize=7.5)
-        _colour_bar(figure, grid, maximum)
 
 
 def _draw_roc(axes: "Axes", predictions: Predictions, metrics: Mapping[str, Any]) -> None:
@@ -210,17 +165,6 @@ def draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[st
     axes.tick_params(length=0)
 
 
-def _colour_bar(figure: "Figure", grid: np.ndarray, maximum: float | None) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    scale = ScalarMappable(Normalize(0, 1 if maximum is None else maximum), cmap="inferno")
-    bar = figure.colorbar(scale, ax=grid.ravel().tolist(), fraction=0.05, pad=0.03, aspect=30)
-    if maximum is None:
-        bar.set_ticks([0, 1], labels=["0", "own\nmax"])
-    bar.set_label("Grad-CAM, each map to its own maximum" if maximum is None else "Grad-CAM")
-
-
 def show(axes: "Axes", image: np.ndarray | None) -> None:
     """Draws a grey image without axes; None leaves the place empty."""
     axes.set(xticks=(), yticks=())
@@ -230,8 +174,9 @@ def show(axes: "Axes", image: np.ndarray | None) -> None:
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
 
 
-def _row_title(axes: "Axes", text: str) -> None:
-    axes.set_ylabel(text, fontsize=10, fontweight="bold")
+def row_title(axes: "Axes", text: str, *, size: float = 10) -> None:
+    """Writes the title of a row of images before its first one."""
+    axes.set_ylabel(text, fontsize=size, fontweight="bold")
 
 
 def wrapped(text: str, width: int) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Real
 
 # What each backbone was pretrained with, by Keras's names: "tf" is -1..1, "caffe" subtracts the
 # means below from blue, green and red in 0..255, "none" leaves 0..255: it scales inside.
@@ -21,12 +21,12 @@ CAFFE_MEANS = (103.939, 116.779, 123.68)  # of ImageNet's blue, green and red
 
 
 def scale_images(
-    images: UInt8[Array, "b h w"], *, preprocess: str, backbone: str, dtype: Any = jnp.float32
+    images: Real[Array, "b h w"], *, preprocess: str, backbone: str, dtype: Any = jnp.float32
 ) -> Float[Array, "b h w 3"]:
-    """Scales 8-bit grey images and repeats them over three channels.
+    """Scales grey images of 8 bits and repeats them over three channels.
 
     Args:
-        images: grey values 0..255.
+        images: grey values 0..255; 8-bit, or floats where the images themselves are varied.
         preprocess: "paper": 0..1 for every backbone (paper 1 §3.1, paper 2 Eq. 1). "native": what
             the backbone was pretrained with (``keras.applications.<family>.preprocess_input``).
         backbone: a key of ``NATIVE_SCALING``.

@@ -30,6 +30,7 @@ class Explained:
 
     row: int
     stem: str  # a plain file name; the pictures are <stem>.<what>.png
+    methods: tuple[str, ...]  # of which there are maps, <stem>.<method>-<target>.png
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,15 +224,22 @@ def _explained(folder: Path, predictions: Predictions) -> list[Explained]:
     if not path.is_file():
         return []
     rows = {name: i for i, name in enumerate(predictions.example_id.tolist())}
-    listed = _table(path, ("example_id", "stem"))
+    listed = _table(path, ("example_id", "stem", "method"))
     strange = [
         row["example_id"]
         for row in listed
-        if row["example_id"] not in rows or not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", row["stem"])
+        if row["example_id"] not in rows
+        or not all(re.fullmatch(r"[A-Za-z0-9_-]{1,128}", row[key]) for key in ("stem", "method"))
     ]
     if strange:
         raise ReportError(
             f"{path}: expected images of predictions.csv, got {len(strange)} others, for instance "
             f"{strange[0]!r}: explanations of another run; explain this one again"
         )
-    return [Explained(row=rows[row["example_id"]], stem=row["stem"]) for row in listed]
+    methods: dict[tuple[str, str], list[str]] = {}
+    for row in listed:
+        methods.setdefault((row["example_id"], row["stem"]), []).append(row["method"])
+    return [
+        Explained(row=rows[name], stem=stem, methods=tuple(dict.fromkeys(names)))
+        for (name, stem), names in methods.items()
+    ]

@@ -14,7 +14,24 @@ from msa_flax.reporting.artefacts import Artefacts, Explained
 
 WORST, RANDOM = 24, 12  # images shown of each outcome
 RANDOMLY = "drawn at random"
-_SIDE, _SMALL_SIDE = 160, 96  # pixels, the longest side of pictures and of attention maps
+FIRST = "gradcam"  # the method whose maps are shown large
+TITLES = {  # as in msa_flax.saliency.METHODS, which knows JAX; a test holds them together
+    "gradcam": "Grad-CAM",
+    "gradcam_plus_plus": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "xgradcam": "XGrad-CAM",
+    "layercam": "LayerCAM",
+    "score_cam": "Score-CAM",
+    "ablation_cam": "Ablation-CAM",
+    "eigencam": "Eigen-CAM",
+    "eigen_gradcam": "Eigen-Grad-CAM",
+    "integrated_gradients": "Integrated gradients",
+    "smoothgrad": "SmoothGrad",
+    "occlusion": "Occlusion",
+    "random_map": "Random map",
+    "centre_prior": "Centre prior",
+}
+_SIDE, _SMALL_SIDE = 160, 96  # pixels, the longest side of large and of small pictures
 _QUALITY = 80
 
 
@@ -106,8 +123,10 @@ def _case(run: Artefacts, item: Explained, outcome: str, kernels: Sequence[str],
     example_id = str(table.example_id[item.row])
     target = ("normal", "fracture")[int(outcome in ("tp", "fp"))]
     wanted = [("image", "image", f"slice {example_id}", _SIDE)]
-    title, alt = f"Grad-CAM, {called}", f"Grad-CAM for the class that was called, {called}"
-    wanted.append((f"overlay-{target}", title, alt, _SIDE))
+    for method in item.methods:
+        title, side = TITLES.get(method, method), _SIDE if method == FIRST else _SMALL_SIDE
+        alt = f"{title} for the class that was called, {called}"
+        wanted.append((f"{method}-{target}", f"{title}, {called}", alt, side))
     for kernel in kernels:
         name = f"attention {kernel}x{kernel}"
         wanted.append((f"attention-{kernel}", name, f"attention map, kernel {kernel}", _SMALL_SIDE))

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+_TOP = 0.995  # quantile of a map's values above 0 that its last colour stands for
+
 
 class SaliencyError(ValueError):
     """A map cannot be shown or written; the message says why."""
@@ -32,39 +34,67 @@ def upsample(saliency: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(saliency, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
+def display(saliency: np.ndarray, *, maximum: float | None = None) -> tuple[np.ndarray, float]:
+    """Returns a raw map scaled for the eye, and the value that its last colour stands for.
+
+    The one place where maps are scaled: 0 stays 0, ``maximum`` becomes 1 and larger values are
+    shown as it; what speaks against the target (below 0 in a signed map) is shown as 0. So a map
+    without any value above 0 stays all zero, and no map is stretched from its own minimum.
+
+    Args:
+        saliency: float [h, w].
+        maximum: the value of the last colour, above 0. By default the map's own: its largest value
+            where it has fewer than 200 above 0, otherwise their 99.5th percentile, because one
+            pixel in 50,000 would hide all others. Colours of two images cannot be compared then.
+
+    Returns:
+        float32 [h, w] in 0..1, and the maximum: 0 for a map without any value above 0.
+
+    Raises:
+        SaliencyError: the map has values that are not finite, or the maximum is not above 0.
+    """
+    if maximum is not None and not maximum > 0:
+        raise SaliencyError(f"maximum: expected a value above 0, got {maximum}")
+    values = np.asarray(saliency, np.float32)
+    if not np.isfinite(values).all():
+        raise SaliencyError(
+            f"map: expected finite values, got {int((~np.isfinite(values)).sum())} that are not"
+        )
+    above = values[values > 0]
+    if not len(above):
+        return np.zeros_like(values), maximum or 0.0
+    top = float(np.quantile(above, _TOP, method="higher")) if maximum is None else maximum
+    return np.clip(values / top, 0, 1), top
+
+
 def overlay(
     image: np.ndarray, saliency: np.ndarray, *, maximum: float | None = None, alpha: float = 0.45
 ) -> np.ndarray:
-    """Returns the image with the map over it in colour, the colours running from 0 to ``maximum``.
+    """Returns the image with the map over it in colour, scaled by :func:`display`.
 
-    An all-zero map gives the plain image: nothing speaks for the target, and that is what is seen.
+    A map without any value above 0 gives the plain image: nothing speaks for the target, and that
+    is what is seen.
 
     Args:
         image: uint8 [s, s], grey.
-        saliency: float [h, w], not negative.
-        maximum: the value of the last colour, above 0; larger values are shown as it. By default
-            the map's own maximum, which makes the colours of two images incomparable.
+        saliency: float [h, w].
+        maximum: the value of the last colour, see :func:`display`.
         alpha: opacity of the colours, 0..1.
 
     Returns:
         uint8 [s, s, 3], RGB.
 
     Raises:
-        SaliencyError: a negative or not finite map, a maximum that is not above 0, or an image that
-            is not uint8 [s, s].
+        SaliencyError: a map that is not finite, a maximum that is not above 0, or an image that is
+            not uint8 [s, s].
     """
     if image.dtype != np.uint8 or image.ndim != 2 or image.shape[0] != image.shape[1]:
         raise SaliencyError(f"image: expected uint8 [s, s], got {image.dtype} {image.shape}")
-    if maximum is not None and not maximum > 0:
-        raise SaliencyError(f"maximum: expected a value above 0, got {maximum}")
-    values = upsample(saliency, image.shape[0])
-    if np.min(saliency) < 0:
-        raise SaliencyError(f"map: expected no negative values, got {np.min(saliency)}")
+    values = upsample(display(saliency, maximum=maximum)[0], image.shape[0])
     picture = np.repeat(image[:, :, None], 3, axis=2)
-    scale = float(np.max(saliency)) if maximum is None else maximum
-    if not np.any(saliency):
+    if not values.any():
         return picture
-    blend = (1 - alpha) * picture + alpha * _colours(values / scale)
+    blend = (1 - alpha) * picture + alpha * _colours(values)
     return np.rint(blend).astype(np.uint8)
 
 
@@ -97,7 +127,7 @@ def mass_inside(saliency: np.ndarray, mask: np.ndarray, *, dilate: int) -> float
     Returns:
         0..1; NaN if the map is all zero or the mask is empty.
     """
-    inside = _dilated(mask, dilate)
+    inside = dilated(mask, dilate)
     values = upsample(saliency, mask.shape[0]).astype(np.float64)
     total = values.sum()
     return float(values[inside].sum() / total) if total > 0 and inside.any() else float("nan")
@@ -105,7 +135,7 @@ def mass_inside(saliency: np.ndarray, mask: np.ndarray, *, dilate: int) -> float
 
 def area_share(mask: np.ndarray, *, dilate: int) -> float:
     """Returns the share of the image's area inside the widened mask; NaN if the mask is empty."""
-    inside = _dilated(mask, dilate)
+    inside = dilated(mask, dilate)
     return float(inside.mean()) if inside.any() else float("nan")
 
 
@@ -126,25 +156,23 @@ def write_explanation(
     stem: str,
     *,
     image: np.ndarray,
-    fracture: np.ndarray,
-    normal: np.ndarray,
+    maps: Mapping[str, Mapping[str, np.ndarray]],
     attention: Mapping[int, np.ndarray] | None = None,
     maximum: float | None = None,
 ) -> list[pathlib.Path]:
     """Writes the explanation of one image: pictures for people, raw maps for programs.
 
-    The files are ``<stem>.overlay-<target>.png`` and ``<stem>.gradcam-<target>.npy`` for the
-    targets fracture and normal, ``<stem>.attention-<k>.png`` and ``.npy`` for each kernel size, and
-    ``<stem>.image.png``, the image itself.
+    The files are ``<stem>.<method>-<target>.png``, the overlay, and ``.npy``, the raw map, for
+    every method and the targets fracture and normal, ``<stem>.attention-<k>.png`` and ``.npy`` for
+    each kernel size, and ``<stem>.image.png``, the image itself.
 
     Args:
         out_dir: the folder; made if it is not there.
         stem: a plain file name, from :func:`safe_stem`.
         image: uint8 [s, s].
-        fracture: Grad-CAM map [h, w] of the target "fracture".
-        normal: Grad-CAM map [h, w] of the target "normal".
+        maps: method to target to map [h, w].
         attention: kernel size to attention map [h, w] in 0..1; nothing for a network without.
-        maximum: one value for both overlays, see :func:`overlay`.
+        maximum: one value for all overlays, see :func:`display`.
 
     Returns:
         The files, in the order of writing.
@@ -156,9 +184,10 @@ def write_explanation(
         raise SaliencyError(f"stem: expected a name from safe_stem(), got {stem!r}")
     folder = pathlib.Path(out_dir)
     files: dict[str, bytes] = {}
-    for target, saliency in (("fracture", fracture), ("normal", normal)):
-        files[f"overlay-{target}.png"] = _png(overlay(image, saliency, maximum=maximum))
-        files[f"gradcam-{target}.npy"] = _npy(saliency)
+    for method, by_target in maps.items():
+        for target, saliency in by_target.items():
+            files[f"{method}-{target}.png"] = _png(overlay(image, saliency, maximum=maximum))
+            files[f"{method}-{target}.npy"] = _npy(saliency)
     for kernel_size, values in (attention or {}).items():
         files[f"attention-{kernel_size}.png"] = _png(attention_image(values, image.shape[0]))
         files[f"attention-{kernel_size}.npy"] = _npy(values)
@@ -175,7 +204,8 @@ def _colours(values: np.ndarray) -> np.ndarray:
     ]  # OpenCV's order is BGR
 
 
-def _dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
+def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:
+    """Returns bool [s, s]: the mask widened by a disc whose radius is ``dilate`` pixels."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate + 1, 2 * dilate + 1))
     return cv2.dilate((np.asarray(mask) != 0).astype(np.uint8), disc) > 0
 

@@ -5,7 +5,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from msa_flax.evaluation import figures
+from msa_flax.evaluation import figures, panels
 from msa_flax.evaluation.metrics import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 
@@ -41,7 +41,7 @@ def pictures(n=6):
 def cases(n=2, name="val/normal/$a_1$ (1)-rotated1.png"):
     image = pictures(1)[0]
     overlay = np.repeat(image[:, :, None], 3, axis=2)
-    case = figures.Case(example_id=name, probability=0.25, image=image, overlay=overlay)
+    case = panels.Case(example_id=name, probability=0.25, image=image, overlays=[overlay])
     return [case] * n
 
 
@@ -63,11 +63,11 @@ def draw_sheet(path):
 
 
 def draw_panel(path):
-    figures.gradcam_panel({"normal": cases(2), "fracture": cases(1)}, path, "Grad-CAM", STAMPS)
+    panels.gradcam_panel({"normal": cases(2), "fracture": cases(1)}, path, "Grad-CAM", STAMPS)
 
 
 def draw_panel_with_a_scale(path):
-    figures.gradcam_panel({"normal": cases(1)}, path, "Grad-CAM", STAMPS, maximum=0.3)
+    panels.gradcam_panel({"normal": cases(1)}, path, "Grad-CAM", STAMPS, maximum=0.3)
 
 
 ALL = [
@@ -143,7 +143,7 @@ def test_the_panel_names_its_rows_ids_probabilities_and_the_range_of_its_colours
     draw_panel(tmp_path / "a.png")
     assert {"A   normal", "B   fracture"} <= set(texts)
     assert texts.count("P(fracture) 0.2500") == 3
-    assert "own\nmax" in texts
+    assert "own\ntop" in texts
     shown = [re.sub(r"\s", "", text) for text in texts]
     assert shown.count("val/normal/$a_1$(1)-rotated1.png") == 3
     draw_panel_with_a_scale(tmp_path / "a.png")
@@ -160,6 +160,6 @@ def test_rows_of_other_kinds_in_metrics_jsonl_are_left_out(tmp_path):
 
 def test_a_stamp_that_is_too_long_goes_on_in_the_next_line(tmp_path, texts):
     stamp = "series cross the split: " + "B10 " * 60
-    figures.gradcam_panel({"normal": cases(1)}, tmp_path / "a.png", "Grad-CAM", [stamp])
+    panels.gradcam_panel({"normal": cases(1)}, tmp_path / "a.png", "Grad-CAM", [stamp])
     assert " ".join(stamp.split()) in " ".join(texts)
     assert cv2.imread(str(tmp_path / "a.png"))[:, -1].min() == 255

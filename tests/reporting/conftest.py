@@ -13,6 +13,7 @@ from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.reporting import read
 from msa_flax.saliency.render import safe_stem, write_explanation
 
+METHODS = ("gradcam", "hirescam")
 CONFIG = {
     "name": "toy",
     "model": {
@@ -147,18 +148,24 @@ def _write(
 
 def _explain(folder, table, rows):
     rng = np.random.default_rng(0)
-    lines = [["example_id", "label", "probability", "stem"]]
+    lines = [["example_id", "label", "probability", "method", "stem"]]
     for i in rows:
         name = str(table.example_id[i])
         write_explanation(
             folder,
             safe_stem(name),
             image=rng.integers(0, 256, (200, 200), dtype=np.uint8),
-            fracture=rng.random((7, 7)).astype(np.float32),
-            normal=rng.random((7, 7)).astype(np.float32),
+            maps={
+                method: {
+                    target: rng.random((7, 7)).astype(np.float32)
+                    for target in ("fracture", "normal")
+                }
+                for method in METHODS
+            },
             attention={k: rng.random((7, 7)).astype(np.float32) for k in (3, 5)},
         )
-        lines.append([name, int(table.label[i]), float(table.probability[i]), safe_stem(name)])
+        label, probability = int(table.label[i]), float(table.probability[i])
+        lines += [[name, label, probability, method, safe_stem(name)] for method in METHODS]
     with (folder / "explanations.csv").open(
         "w", encoding="utf-8", errors="surrogateescape"
     ) as file:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from msa_flax.reporting import gallery, read
+from msa_flax.saliency.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,16 @@ def test_the_same_run_gives_the_same_gallery(everything):
 def test_pictures_are_small_and_of_the_class_that_was_called(run):
     for case in gallery.gallery(run).cases:
         names = [picture.name for picture in case.pictures]
-        assert names == ["image", f"Grad-CAM, {case.called}", "attention 3x3", "attention 5x5"]
+        maps = [f"{title}, {case.called}" for title in ("Grad-CAM", "HiResCAM")]
+        assert names == ["image", *maps, "attention 3x3", "attention 5x5"]
         assert case.called == ("fracture" if case.probability >= 0.5 else "normal")
         assert all(picture.alt for picture in case.pictures)
         shapes = [decoded(picture).shape for picture in case.pictures]
-        assert shapes == [(160, 160, 3)] * 2 + [(96, 96, 3)] * 2
+        assert shapes == [(160, 160, 3)] * 2 + [(96, 96, 3)] * 3
+
+
+def test_methods_have_the_titles_that_the_methods_have():
+    assert {name: method.title for name, method in METHODS.items()} == gallery.TITLES
 
 
 def test_the_picture_is_the_saved_one(run):
@@ -67,7 +73,7 @@ def test_the_picture_is_the_saved_one(run):
     (stem,) = [
         e.stem for e in run.explained if run.predictions.example_id[e.row] == case.example_id
     ]
-    saved = cv2.imread(str(run.explanations / f"{stem}.overlay-{case.called}.png"))
+    saved = cv2.imread(str(run.explanations / f"{stem}.gradcam-{case.called}.png"))
     small = cv2.resize(saved, (160, 160), interpolation=cv2.INTER_AREA).astype(float)
     # JPEG at quality 80 of noise, the worst it can be given; another image differs by 50
     assert np.abs(decoded(case.pictures[1]).astype(float) - small).mean() < 12
@@ -80,4 +86,4 @@ def test_pictures_that_are_missing_or_damaged_are_left_out_and_counted(write, tm
     images[1].write_bytes(b"no picture")
     found = gallery.gallery(read(folder, "test"))
     assert found.without_image == 2
-    assert all(len(case.pictures) == 3 for case in found.cases)
+    assert all(len(case.pictures) == 4 for case in found.cases)

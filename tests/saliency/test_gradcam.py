@@ -1,50 +1,14 @@
 import functools
-import importlib
 import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_network import LINEAR, attention_head, features_fn, images, pooled_head
 
+from msa_flax.saliency import interface
 from msa_flax.saliency.gradcam import gradcam
-
-# By name: as an attribute of its package, "gradcam" is the function.
-module = importlib.import_module("msa_flax.saliency.gradcam")
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def convolve(x, kernel, stride=1):
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-KERNELS = normal(1, 3, 3, 1, 4), normal(2, 3, 3, 4, 6), normal(3, 3, 3, 6, 1)
-LINEAR = normal(4, 6)
-
-
-def features_fn(images):
-    """A small network: 8x8 images to 4x4 features of 6 channels."""
-    first, second, _ = (jnp.asarray(kernel, images.dtype) for kernel in KERNELS)
-    return jnp.maximum(convolve(jnp.tanh(convolve(images, first, 2)), second), 0)
-
-
-def pooled_head(features):
-    return features.mean(axis=(1, 2)) @ jnp.asarray(LINEAR, features.dtype) + 0.7
-
-
-def attention_head(features):
-    """A head whose gradient depends on the place, as with the paper's spatial attention."""
-    attention = jax.nn.sigmoid(convolve(features, jnp.asarray(KERNELS[2], features.dtype)))
-    return jnp.tanh(0.3 * pooled_head(attention * features))
-
-
-def images(n=5, dtype=np.float32):
-    return jnp.asarray(normal(0, n, 8, 8, 1), dtype)
 
 
 def test_pooling_and_a_linear_layer_give_the_class_activation_map_over_its_area():
@@ -104,7 +68,7 @@ def test_both_signs_of_the_logit_are_explained_and_share_the_evidence():
 
 
 def test_without_the_relu_the_sign_test_fails(monkeypatch):
-    monkeypatch.setattr(module.jax.nn, "relu", lambda values: values)
+    monkeypatch.setattr(jax.nn, "relu", lambda values: values)
 
     assert gradcam(features_fn, pooled_head, images(), "fracture").min() < 0
     with pytest.raises(AssertionError):
@@ -112,9 +76,15 @@ def test_without_the_relu_the_sign_test_fails(monkeypatch):
 
 
 def test_with_one_sign_for_both_targets_the_sign_test_fails(monkeypatch):
-    monkeypatch.setattr(module, "SIGNS", {"fracture": 1.0, "normal": 1.0})
+    monkeypatch.setattr(interface, "SIGNS", {"fracture": 1.0, "normal": 1.0})
     with pytest.raises(AssertionError):
         assert_the_targets_share_the_evidence(gradcam)
+
+
+def test_without_its_relu_a_map_is_the_evidence_of_both_signs():
+    cam = np.einsum("bhwc,c->bhw", np.asarray(features_fn(images())), LINEAR) / 16
+    got = gradcam(features_fn, pooled_head, images(), "normal", relu=False)
+    np.testing.assert_allclose(got, -cam, atol=1e-6 * abs(cam).max())  # float32 roundings
 
 
 def test_signs_may_differ_from_image_to_image():
@@ -171,7 +141,7 @@ def test_it_needs_no_implicit_rank_promotion():
 
 
 def test_an_unknown_target_is_refused():
-    signs = inspect.unwrap(module._signs)  # without the tests' type checker, which would be first
+    signs = inspect.unwrap(interface.signs)  # without the tests' type checker, which would be first
     with pytest.raises(ValueError, match="expected one of fracture, normal; got 'tumour'"):
         signs("tumour", jnp.zeros(5))
 
@@ -182,5 +152,5 @@ def test_signs_for_another_number_of_images_are_refused():
 
 
 def test_a_head_with_a_column_of_logits_is_refused():
-    with pytest.raises(ValueError, match=r"logits \[b\]"):
+    with pytest.raises(ValueError, match="expected one logit an image"):
         gradcam(features_fn, lambda f: pooled_head(f)[:, None], images(), "fracture")

@@ -14,6 +14,7 @@ from msa_flax.saliency.render import (
     SaliencyError,
     area_share,
     attention_image,
+    display,
     mass_inside,
     overlay,
     safe_stem,
@@ -83,6 +84,33 @@ def test_the_scale_starts_at_zero_and_not_at_the_maps_minimum():
     np.testing.assert_array_equal(flat, overlay(GREY, np.ones((4, 4)), maximum=1.0))
 
 
+def test_what_speaks_against_the_target_is_not_coloured():
+    signed = np.where(RAMP > 7, RAMP, -RAMP)
+    np.testing.assert_array_equal(overlay(GREY, signed), overlay(GREY, np.maximum(signed, 0)))
+    plain = np.repeat(GREY[:, :, None], 3, axis=2)
+    np.testing.assert_array_equal(overlay(GREY, -RAMP), plain)
+
+
+def test_a_map_is_displayed_from_zero_to_its_own_top_value_or_the_one_that_is_given():
+    values, top = display(RAMP)
+    assert top == 15
+    np.testing.assert_array_equal(values, RAMP / 15)
+    values, top = display(RAMP, maximum=5.0)
+    assert top == 5
+    assert values.max() == 1
+    assert display(np.zeros((4, 4)))[1] == 0
+
+
+def test_one_pixel_does_not_hide_all_others_of_a_fine_map():
+    fine = np.full((64, 64), 1.0)
+    fine[3, 3] = 1000
+    values, top = display(fine)
+    assert top == 1
+    assert values.min() == 1
+    coarse = fine[:8, :8]  # where a cell is 1.6 % of the map it is no outlier
+    assert display(coarse)[1] == 1000
+
+
 def test_values_above_the_maximum_get_the_last_colour():
     above, at = (overlay(GREY, np.full((4, 4), value), maximum=1.0) for value in (7.0, 1.0))
     np.testing.assert_array_equal(above, at)
@@ -99,7 +127,7 @@ def test_an_overlay_is_rgb_of_the_image_size():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"saliency": -RAMP}, "no negative values"),
+        ({"saliency": RAMP * np.nan}, "expected finite values"),
         ({"maximum": 0.0}, "above 0"),
         ({"maximum": float("nan")}, "above 0"),
         ({"image": GREY.astype(float)}, "uint8"),
@@ -201,19 +229,28 @@ def test_ids_that_are_not_valid_text_have_a_stem_too():
     assert safe_stem("caf\udce9") != safe_stem("caf\udce8")
 
 
+SIGNED = RAMP - 8  # what speaks for the target and what speaks against it
+
+
 def explain(folder, stem="case", **changes):
     arguments = {
         "image": GREY,
-        "fracture": RAMP,
-        "normal": np.zeros((4, 4), np.float32),
+        "maps": {
+            "gradcam": {"fracture": RAMP, "normal": np.zeros((4, 4), np.float32)},
+            "occlusion": {"fracture": SIGNED, "normal": -SIGNED},
+        },
         "attention": {k: np.full((4, 4), k / 10, np.float32) for k in (3, 5, 7)},
     }
     return write_explanation(folder, stem, **(arguments | changes))
 
 
 NAMES = sorted(
-    [f"case.overlay-{target}.png" for target in ("fracture", "normal")]
-    + [f"case.gradcam-{target}.npy" for target in ("fracture", "normal")]
+    [
+        f"case.{method}-{target}.{ending}"
+        for method in ("gradcam", "occlusion")
+        for target in ("fracture", "normal")
+        for ending in ("png", "npy")
+    ]
     + [f"case.attention-{k}.{ending}" for k in (3, 5, 7) for ending in ("png", "npy")]
     + ["case.image.png"]
 )
@@ -225,7 +262,9 @@ def test_an_explanation_is_its_overlays_its_raw_maps_and_its_attention(tmp_path)
     assert sorted(file.name for file in files) == NAMES
     raw = np.load(tmp_path / "new" / "folder" / "case.gradcam-fracture.npy", allow_pickle=False)
     np.testing.assert_array_equal(raw, RAMP)
-    picture = cv2.imread(str(tmp_path / "new" / "folder" / "case.overlay-fracture.png"))
+    signed = np.load(tmp_path / "new" / "folder" / "case.occlusion-normal.npy", allow_pickle=False)
+    np.testing.assert_array_equal(signed, -SIGNED)  # raw, with its sign
+    picture = cv2.imread(str(tmp_path / "new" / "folder" / "case.gradcam-fracture.png"))
     np.testing.assert_array_equal(picture[:, :, ::-1], overlay(GREY, RAMP))
 
 

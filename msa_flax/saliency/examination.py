@@ -1,0 +1,204 @@
+"""A network's maps put to every test: what ``explain --faithfulness`` does with some images."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from msa_flax.saliency.assessment import Settings, assess
+from msa_flax.saliency.comparisons import Measure, Result
+from msa_flax.saliency.controls import attention_maps, random_map
+from msa_flax.saliency.explanations import Explanations
+from msa_flax.saliency.methods import CONTROLS, METHODS
+from msa_flax.saliency.removal import ScoreFn
+from msa_flax.saliency.sanity import Agreement, agreement, rank_correlation
+from msa_flax.saliency.stability import RADIUS, sensitivity_max
+from msa_flax.saliency.verdicts import RULE, rows, table
+
+FINE = "random_pixels"  # the reference of maps as fine as the image
+_AT_ONCE = 8  # explanations, where images are few
+STABILITY_SAMPLES = 4  # perturbations an image; each costs an explanation
+
+Explainer = Callable[[np.ndarray, Sequence[str]], Explanations]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What came of testing some methods on the same images."""
+
+    results: list[Result]
+    agreement: Agreement
+    insensitive: Mapping[str, float]  # rank correlation with the maps of random weights
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as JSON can hold it; what is undefined is None."""
+        matrices = {"correlation": self.agreement.correlation, "overlap": self.agreement.overlap}
+        return {
+            "rows": rows(self.results),
+            "random_weights": {name: _plain(value) for name, value in self.insensitive.items()},
+            "agreement": {
+                "methods": list(self.agreement.names),
+                "top": self.agreement.top,
+                **{
+                    name: [[_plain(value) for value in line] for line in matrix]
+                    for name, matrix in matrices.items()
+                },
+            },
+        }
+
+    def text(self) -> str:
+        """Returns the tables in Markdown."""
+        names = self.agreement.names
+        head = ["rank correlation", *names]
+        lines = [
+            [name, *(_shown(value) for value in line)]
+            for name, line in zip(names, self.agreement.correlation, strict=True)
+        ]
+        lines.append(["**random weights**", *(_shown(self.insensitive.get(n)) for n in names)])
+        cells = [head, ["---"] * len(head), *lines]
+        beside = "\n".join("| " + " | ".join(line) + " |" for line in cells)
+        return (
+            f"{table(self.results)}\nMaps beside each other, and beside those of the same method "
+            f"with random weights; mean over the images.\n\n{beside}\n"
+        )
+
+
+def examine(
+    explain: Explainer,
+    randomised: Explainer,
+    score_fn: ScoreFn,
+    found: Explanations,
+    *,
+    images: np.ndarray,
+    signs: np.ndarray,
+    groups: np.ndarray | None = None,
+    masks: np.ndarray | None = None,
+    stability_images: int = 32,
+    settings: Settings | None = None,
+) -> Examination:
+    """Tests the maps of the class that was called, of every method and of the attention.
+
+    Args:
+        explain: (images, methods) -> their explanations.
+        randomised: idem, of the same network with random weights.
+        score_fn: see :func:`msa_flax.saliency.assessment.assess`.
+        found: explanations of the n images; the references are added here.
+        images: uint8 [n, s, s].
+        signs: +1 where fracture was called, -1 where normal was, [n].
+        groups: patient or series, [n], "" unknown.
+        masks: [n, s, s], not 0 on the fracture; used where fracture was called. None: unknown.
+        stability_images: images on which sensitivity-max is measured, evenly spaced; methods that
+            are ``forward_only`` are left out of it, at their cost.
+        settings: of the measures.
+    """
+    settings = settings or Settings()
+    found = found.with_maps(explain(images, CONTROLS).maps)
+    maps = {name: _called(by_class, signs) for name, by_class in found.maps.items()}
+    of_attention = {
+        name: np.asarray(values) for name, values in attention_maps(found.attention).items()
+    }
+    size = images.shape[1]
+    fine = [name for name, values in maps.items() if values.shape[1] == size]
+    references = list(CONTROLS)
+    if set(fine) - set(CONTROLS):
+        maps[FINE] = np.asarray(random_map(_pixels, _no_head, images, "fracture"))
+        references.append(FINE)
+    methods = [name for name in found.maps if name not in CONTROLS]
+    fresh = randomised(images, methods)
+    correlation = {
+        name: float(np.nanmean(ranks)) if np.isfinite(ranks).any() else np.nan
+        for name in methods
+        for ranks in [rank_correlation(maps[name], _called(fresh.maps[name], signs))]
+    }
+    judged = {**maps, **of_attention}
+    moved = _stability(
+        explain,
+        images,
+        signs,
+        [*methods, *CONTROLS],
+        count=stability_images,
+        settings=settings,
+    )
+    moved |= {name: np.full(len(images), np.nan) for name in judged if name not in moved}
+    moved[FINE] = moved["random_map"]  # as it is with pixels, another image has another map
+    results = assess(
+        judged,
+        images,
+        score_fn,
+        signs=signs,
+        groups=groups,
+        masks=None if masks is None else masks * (signs > 0)[:, None, None].astype(masks.dtype),
+        references=references,
+        weights_correlation=correlation,
+        further={
+            Measure(
+                name="sensitivity-max",
+                better=-1,
+                settings=f"{STABILITY_SAMPLES} perturbations of up to {RADIUS:g} grey values",
+            ): {name: moved[name] for name in judged}
+        },
+        settings=settings,
+    )
+    beside = agreement(judged, size=size)
+    return Examination(results=results, agreement=beside, insensitive=correlation)
+
+
+def examination_json(examinations: Sequence[Examination]) -> dict[str, Any]:
+    """Returns what ``faithfulness.json`` holds of some examinations, with the rule of verdicts."""
+    return {"schema_version": 1, "rule": RULE, "tables": [one.to_dict() for one in examinations]}
+
+
+def _called(by_class: Mapping[str, np.ndarray], signs: np.ndarray) -> np.ndarray:
+    """Returns each image's map of the class that was called."""
+    return np.where((signs > 0)[:, None, None], by_class["fracture"], by_class["normal"])
+
+
+def _stability(
+    explain: Explainer,
+    images: np.ndarray,
+    signs: np.ndarray,
+    methods: Sequence[str],
+    *,
+    count: int,
+    settings: Settings,
+) -> dict[str, np.ndarray]:
+    """Returns sensitivity-max of the methods that are cheap enough, NaN where not measured."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.intp))
+    found = {}
+    for name in methods:
+        found[name] = np.full(len(images), np.nan)
+        if METHODS[name].forward_only:
+            continue
+        for sign, target in ((1, "fracture"), (-1, "normal")):
+            rows_ = chosen[signs[chosen] == sign]
+
+            def maps(batch: np.ndarray, name: str = name, target: str = target) -> np.ndarray:
+                return explain(batch, [name]).maps[name][target]
+
+            if len(rows_):
+                found[name][rows_] = sensitivity_max(
+                    maps,
+                    images[rows_],
+                    samples=STABILITY_SAMPLES,
+                    seed=settings.seed,
+                    batch_size=_AT_ONCE,
+                )
+    return found
+
+
+def _pixels(images: Any) -> Any:
+    return jnp.asarray(images)[..., None]
+
+
+def _no_head(features: Any) -> Any:
+    return features[:, 0, 0, 0]
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.2f}"
