@@ -14,6 +14,7 @@ import protocol
 from msa_flax import api
 from msa_flax.config import Config, ModelConfig
 from msa_flax.models import create_model, fold_batch_norm
+from msa_flax.saliency import METHODS, choose, make_explain_step
 from msa_flax.training import devices, steps
 from msa_flax.training.optim import create_optimizer
 from msa_flax.training.state import create_state
@@ -56,9 +57,25 @@ def main() -> None:
         grey = protocol.grey_images(batch, options.size)
         return lambda: protocol.timed(lambda: np.asarray(predict_step(variables, grey)), count)
 
+    def explain(method: str) -> protocol.Make:
+        def make(batch: int, count: int) -> protocol.Turn:
+            step = jax.jit(
+                make_explain_step(
+                    lambda v, x: model.apply(v, scale(x), method="features"),
+                    lambda v, features: (model.apply(v, features, method="head"), {}),
+                    choose([method]),
+                ),
+                compiler_options=steps.compiler_options(),
+            )
+            variables = jax.device_put(fold_batch_norm(initialise()))
+            grey = protocol.grey_images(batch, options.size)
+            return lambda: protocol.timed(lambda: jax.device_get(step(variables, grey)), count)
+
+        return make
+
     device = jax.devices()[0]
     protocol.serve(
-        {"train": train, "infer": infer},
+        {"train": train, "infer": infer} | {name: explain(name) for name in METHODS},
         versions={"jax": jax.__version__, "device": device.device_kind},
         parameters=sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(initialise))),
         device_gib=lambda: (device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30,

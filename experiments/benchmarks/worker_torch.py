@@ -13,6 +13,13 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_network import Network
 
+CAMS = {  # our names of methods, and those of the package grad-cam
+    "gradcam": "GradCAM",
+    "gradcam_plus_plus": "GradCAMPlusPlus",
+    "layercam": "LayerCAM",
+    "score_cam": "ScoreCAM",
+    "ablation_cam": "AblationCAM",
+}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -63,9 +70,21 @@ def main() -> None:
 
         return lambda: protocol.timed(work, count)
 
+    def explain(name: str) -> protocol.Make:
+        def make(batch: int, count: int) -> protocol.Turn:
+            import pytorch_grad_cam
+
+            model, x = network().eval(), images(batch)
+            cam = getattr(pytorch_grad_cam, name)(model=model, target_layers=[model.backbone[-1]])
+            cam.batch_size = 32  # perturbed images a pass, as many as ours has
+            targets = [lambda logit: logit] * batch
+            return lambda: protocol.timed(lambda: cam(input_tensor=x, targets=targets), count)
+
+        return make
+
     counted = [t for name, t in Network().state_dict().items() if "num_batches" not in name]
     protocol.serve(
-        {"train": train, "infer": infer},
+        {"train": train, "infer": infer, **{key: explain(name) for key, name in CAMS.items()}},
         versions={"PyTorch": torch.__version__},
         parameters=sum(t.numel() for t in counted),
         device_gib=_device_gib,
