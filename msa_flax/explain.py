@@ -41,9 +41,7 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_workdir(values, "folder of the trained run")
     flags.DEFINE_list("images", [], "set by the arguments IMAGE...", flag_values=values)
     flags.DEFINE_string("out", None, "folder for the results", flag_values=values)
-    flags.DEFINE_list(
-        "method", ["gradcam"], "methods with commas between them, or all", flag_values=values
-    )
+    flags.DEFINE_list("method", ["gradcam"], "methods, or all", flag_values=values)
     flags.DEFINE_string(
         "layer", None, "explain this layer instead of the backbone's last", flag_values=values
     )
@@ -134,7 +132,7 @@ def explain_split(
         examples: the run's data.
         splits: its split table.
         stamps: what is wrong with the split; written into the figures.
-        split: "validation" or "test".
+        split: its name.
         methods: keys of ``msa_flax.saliency.METHODS``.
         layer: see :meth:`msa_flax.api.Run.explain`.
         limit: images a class, evenly spaced in the order of their ids; 0 for all.
@@ -149,12 +147,13 @@ def explain_split(
 
     chosen = saliency.choose(methods)
     forward = [name for name, method in chosen.items() if method.forward_only]
-    others = [name for name in chosen if name not in forward]
+    fine = [name for name, method in chosen.items() if method.fine]
+    coarse = [name for name in chosen if name not in (*forward, *fine)]
     whole = examples.take(splits.indices(split))
     sampled = whole.take(whole.one_a_family()) if faithfulness else whole
     folder = out or run.results(split) / "explanations"
     parts = []
-    for names, count in ((others, limit), (forward, limit_forward or limit)):
+    for names, count in ((coarse, limit), (fine, limit), (forward, limit_forward or limit)):
         if names:
             rows = np.sort(np.concatenate(list(sampled.spaced(count).values())))
             taken = sampled.take(rows)
@@ -162,7 +161,7 @@ def explain_split(
     _write(run, folder, list(chosen), parts)
     figures = folder if out else run.workdir / "figures"
     _draw_sheet(run, folder / "contact_sheet.png", parts, split, stamps)
-    if "gradcam" in others:
+    if "gradcam" in coarse:
         taken, found = parts[0]
         if whole.masks is not None:
             everything = found if len(taken) == len(whole) else run.explain(whole.images)
@@ -196,14 +195,14 @@ def _test(
             lambda images, methods: run.explain(images, methods=methods),
             lambda images, methods: other.explain(images, methods=methods),
             run.predict,
-            explained,
+            explained if i == 0 else dataclasses.replace(explained, attention={}),
             images=examples.images,
             signs=np.where(sigmoid(explained.logit) >= run.config.eval.threshold, 1, -1),
             groups=examples.group,
             masks=examples.masks,
             settings=saliency.Settings(batch_size=run.config.eval.batch_size),
         )
-        for examples, explained in parts
+        for i, (examples, explained) in enumerate(parts)
     ]
     about = {"split": split, "step": run.step, "checkpoint": run.checkpoint, "stamps": stamps}
     write_json(out / "faithfulness.json", about | saliency.examination_json(found))
@@ -238,7 +237,7 @@ def _write(
     methods: Sequence[str],
     parts: Sequence[tuple["Examples", "Explanations"]],
 ) -> None:
-    """Writes maps, pictures and table; ``parts`` are images with the maps made of them."""
+    """Writes maps, pictures, table; ``parts`` are images with the maps made of them."""
     from msa_flax import saliency
     from msa_flax.evaluation.predictions import sigmoid, write_atomically
 
@@ -254,9 +253,8 @@ def _write(
             images=examples.images,
             masks=examples.masks,
         )
-    write_atomically(
-        out / "explanations.csv", saliency.table(rows).encode("utf-8", "surrogateescape")
-    )
+    table = saliency.table(rows).encode("utf-8", "surrogateescape")
+    write_atomically(out / "explanations.csv", table)
     zero = sum(
         int((maps["fracture"].max(axis=(1, 2)) <= 0).sum())
         for _, found in parts

@@ -48,6 +48,7 @@ class Artefacts:
         predictions: ``eval/<split>/predictions.csv``.
         explained: the images in ``eval/<split>/explanations/explanations.csv``.
         audit: ``audit/audit.json``; empty if there is none.
+        faithfulness: ``eval/<split>/explanations/faithfulness.json``; empty if there is none.
     """
 
     workdir: Path
@@ -60,6 +61,7 @@ class Artefacts:
     predictions: Predictions
     explained: Sequence[Explained]
     audit: Mapping[str, Any]
+    faithfulness: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -125,7 +127,11 @@ def read(workdir: Path, split: str) -> Artefacts:
         )
     optional = {
         name: _json(path) if path.is_file() else {}
-        for name, path in (("run", workdir / "run.json"), ("audit", workdir / "audit/audit.json"))
+        for name, path in (
+            ("run", workdir / "run.json"),
+            ("audit", workdir / "audit/audit.json"),
+            ("faithfulness", folder / "explanations/faithfulness.json"),
+        )
     }
     return Artefacts(
         workdir=workdir,

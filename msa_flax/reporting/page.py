@@ -10,7 +10,16 @@ from typing import Any
 import jinja2
 
 from msa_flax.evaluation.metrics import NOTICE
-from msa_flax.reporting import card, checklist, curves, gallery, points, tables
+from msa_flax.reporting import (
+    calibration,
+    card,
+    checklist,
+    curves,
+    gallery,
+    maps,
+    points,
+    tables,
+)
 from msa_flax.reporting.artefacts import SPLITS, Artefacts, check_same_examples
 
 _STAMPS = {
@@ -69,6 +78,9 @@ def page(
         "confusion": run.metrics["confusion"],
         "point": {k: points.shown(v) for k, v in points.values(run.metrics["confusion"]).items()},
         "gallery": gallery.gallery(run),
+        "verdicts": maps.verdicts(run),
+        "calibrated": calibration.tables(run),
+        "uncalibrated": calibration.why_not(run),
         "groups": tables.groups(run),
         "compared": tables.comparison(runs) if others else [],
         "origin": [tables.configuration(run), tables.origin(run)],

@@ -80,6 +80,10 @@ def examine(
 ) -> Examination:
     """Tests the maps of the class that was called, of every method and of the attention.
 
+    Methods whose maps are fine (``Method.fine``) are held against random pixels, all others, and
+    the attention, against a random map as coarse as features; both against the centre prior. So
+    fine methods are to be examined apart from the others.
+
     Args:
         explain: (images, methods) -> their explanations.
         randomised: idem, of the same network with random weights.
@@ -96,15 +100,15 @@ def examine(
     settings = settings or Settings()
     found = found.with_maps(explain(images, CONTROLS).maps)
     maps = {name: _called(by_class, signs) for name, by_class in found.maps.items()}
-    of_attention = {
-        name: np.asarray(values) for name, values in attention_maps(found.attention).items()
-    }
-    size = images.shape[1]
-    fine = [name for name, values in maps.items() if values.shape[1] == size]
     references = list(CONTROLS)
-    if set(fine) - set(CONTROLS):
+    if all(METHODS[name].fine for name in found.maps if name not in CONTROLS):
+        # Pixels removed here and there are to a network what no removed region is.
+        del maps["random_map"]
         maps[FINE] = np.asarray(random_map(_pixels, _no_head, images, "fracture"))
-        references.append(FINE)
+        references = [FINE, "centre_prior"]
+    else:
+        of_attention = attention_maps(found.attention)
+        maps |= {name: np.asarray(values) for name, values in of_attention.items()}
     methods = [name for name in found.maps if name not in CONTROLS]
     fresh = randomised(images, methods)
     correlation = {
@@ -112,7 +116,6 @@ def examine(
         for name in methods
         for ranks in [rank_correlation(maps[name], _called(fresh.maps[name], signs))]
     }
-    judged = {**maps, **of_attention}
     moved = _stability(
         explain,
         images,
@@ -121,10 +124,10 @@ def examine(
         count=stability_images,
         settings=settings,
     )
-    moved |= {name: np.full(len(images), np.nan) for name in judged if name not in moved}
-    moved[FINE] = moved["random_map"]  # as it is with pixels, another image has another map
+    moved[FINE] = moved["random_map"]  # another image has another map, whatever its resolution
+    unknown = np.full(len(images), np.nan)
     results = assess(
-        judged,
+        maps,
         images,
         score_fn,
         signs=signs,
@@ -137,11 +140,11 @@ def examine(
                 name="sensitivity-max",
                 better=-1,
                 settings=f"{STABILITY_SAMPLES} perturbations of up to {RADIUS:g} grey values",
-            ): {name: moved[name] for name in judged}
+            ): {name: moved.get(name, unknown) for name in maps}
         },
         settings=settings,
     )
-    beside = agreement(judged, size=size)
+    beside = agreement(maps, size=images.shape[1])
     return Examination(results=results, agreement=beside, insensitive=correlation)
 
 

@@ -35,6 +35,11 @@ class Method:
     forward_only: bool = False
     antisymmetric: bool = False
 
+    @property
+    def fine(self) -> bool:
+        """Whether its maps tell single pixels apart, by gradients; others show regions."""
+        return self.from_image and self.antisymmetric and not self.forward_only
+
 
 METHODS: dict[str, Method] = {
     "gradcam": Method(explain=gradcam, title="Grad-CAM"),

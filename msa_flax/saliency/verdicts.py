@@ -182,20 +182,25 @@ def _verdict(
     correlation: float | None,
 ) -> Verdict:
     answer = "yes" if p_yes < LEVEL else "no" if p_no < LEVEL else "cannot be told"
-    not_shown = [
-        f"{measure.name} over {found.reference}"
-        for measure, found in gains
-        if not (found.low > 0 if measure.better > 0 else found.high < 0)
-    ]
     reasons = ["every gain is shown" if gains else "nothing was measured that decides"]
-    if not_shown:
-        reasons = [f"no gain shown in {', '.join(not_shown)}"]
+    if missing := _not_shown(gains):
+        reasons = [f"no gain is shown {missing}"]
     reasons += sorted({found.reason for _, found in gains if found.reason})
     if any(found.over == "images" for _, found in gains):
         reasons.append("of these images, not of new patients")
     if correlation is not None and correlation >= INSENSITIVE:
         reasons.append(f"insensitive to the model's weights (rank correlation {correlation:.2f})")
     return Verdict(answer=answer, reason="; ".join(reasons), p_yes=p_yes, p_no=p_no)
+
+
+def _not_shown(gains: Sequence[tuple[Measure, Difference]]) -> str:
+    """Returns over which reference and in which measures no gain is shown, "" if there is none."""
+    found: dict[str, list[str]] = {}
+    for measure, difference in gains:
+        if not (difference.low > 0 if measure.better > 0 else difference.high < 0):
+            name = measure.name.removesuffix(" (logit)")
+            found.setdefault(difference.reference, []).append(name)
+    return "; ".join(f"over {name} in {', '.join(names)}" for name, names in found.items())
 
 
 def _row(found: Difference | None) -> dict[str, Any]:
