@@ -119,17 +119,24 @@ def _cells(table: ModuleType, row: str, name: str, by_row: dict[str, list[Finish
     cost = costs(create_model(config.model), image_size=config.data.image_size)
     measured = ["", "", "", "", ""]
     if runs:
-        steps = [run.run["seconds"].get("step") for run in runs]
-        known = [value for value in steps if value]
         measured = [
             ", ".join(dict.fromkeys(run.weights for run in runs)),
             _range([run.epochs for run in runs]),
             " ".join(str(run.config.train.seed) for run in runs),
-            f"{statistics.median(known):.3f}" if known else "",
+            _step_seconds(runs),
             f"{max(run.run['peak_memory_gib'] for run in runs):.1f}",
         ]
     counted = [f"{cost.parameters:,}", f"{cost.flops / 1e9:.2f}"]
     return [*cells, *measured[:3], *counted, *measured[3:]]
+
+
+def _step_seconds(runs: Sequence[Finished]) -> str:
+    """Returns the median time of a training step on each kind of device."""
+    by_kind: dict[str, list[float]] = {}
+    for run in runs:
+        if seconds := run.run["seconds"].get("step"):
+            by_kind.setdefault(run.run["devices"][0].split(":")[0], []).append(seconds)
+    return ", ".join(f"{statistics.median(s):.3f} ({kind})" for kind, s in by_kind.items())
 
 
 def _range(values: Sequence[int]) -> str:
@@ -141,9 +148,17 @@ def _notes(by_row: dict[str, list[Finished]]) -> list[str]:
     stamps = dict.fromkeys(s for run in runs for s in run.splits["test"]["stamps"])
     days = sorted({run.run["date"][:10] for run in runs})
     machines = dict.fromkeys(f"{run.run['machine']}, {run.run['devices'][0]}" for run in runs)
+    reasons = dict.fromkeys(
+        metric["interval_reason"]
+        for run in runs
+        for metric in run.splits["test"]["metrics"].values()
+        if "group" in (metric.get("interval_reason") or "")
+    )
     seeds = "several seeds: mean [smallest, largest]"
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    why = f"No 95 % interval over patients: {'; '.join(reasons)}. " if reasons else ""
     return [
-        f"Test split; the paper's number; ours ({seeds}). {days[0]} to {days[-1]}, "
+        f"Test split; the paper's number; ours ({seeds}). {why}{when}, "
         f"{'; '.join(machines)}. Stamps: {', '.join(stamps) or 'none'}. {NOTICE}"
     ]
 

@@ -211,14 +211,15 @@ def write_run(folder, *, seed, auc, attention="none", weights=None, stamps=()):
     run = {
         "date": "2026-01-02T03:04:05Z",
         "machine": "Linux x86_64, 2 cores",
-        "devices": ["TFRT_CPU_0"],
+        "devices": ["cpu:0"],
         "seconds": {"step": 0.25},
         "peak_memory_gib": 1.5,
         "weights": weights,
     }
     (folder / "run.json").write_text(json.dumps(run))
     (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    metrics = {name: {"value": 0.5} for name in ("accuracy", "recall", "specificity")}
+    metrics = {name: {"value": 0.5} for name in ("recall", "specificity")}
+    metrics["accuracy"] = {"value": 0.5, "interval_reason": "1 group; needs 10"}
     metrics = {"stamps": list(stamps), "metrics": metrics | {"auc": {"value": auc}}}
     (folder / "eval/test/metrics.json").write_text(json.dumps(metrics))
 
@@ -249,14 +250,14 @@ def test_a_table_shows_mean_and_range_paired_differences_and_what_was_not_run(
         write_run(tmp_path / f"t/msa/seed-{seed}", seed=seed, auc=with_it, stamps=["a stamp"])
     text = scripts.aggregate.markdown(small_ablation, tmp_path)
     assert "Stamps: a stamp." in text
-    assert "2026-01-02" in text
+    assert ". No 95 % interval over patients: 1 group; needs 10. 2026-01-02, Linux" in text
     assert cells(text, "without")[1:3] == ["0.6000 [0.5000, 0.7000]", ""]
     # differences 0.2, 0.1, 0.3: mean 0.2, standard error 0.1 / sqrt(3), t(2 degrees) 4.3027
     expected = "+0.2000 [-0.0484, +0.4484]"
     assert cells(text, "with")[1:3] == ["0.9; ours 0.8000 [0.7000, 1.0000]", expected]
     assert cells(text, "three")[1] == "not run here"
     assert cells(text, "with")[3:] == [
-        *("from scratch", "2", "0 1 2", "3,229,889", "1.14", "0.250", "1.5")
+        *("from scratch", "2", "0 1 2", "3,229,889", "1.14", "0.250 (cpu)", "1.5")
     ]
 
 
