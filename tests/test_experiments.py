@@ -9,9 +9,11 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from msa_flax.api import Run, initialise, scaler
 from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig, quickstart
 from msa_flax.models import MODELS
 
@@ -29,14 +31,15 @@ def load(name):
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The scripts sweep.py and aggregate.py as modules."""
+    """The scripts as modules."""
     sys.path.insert(0, str(FOLDER))
     try:
         import aggregate
+        import batch_norm
         import sweep
     finally:
         sys.path.remove(str(FOLDER))
-    return SimpleNamespace(sweep=sweep, aggregate=aggregate)
+    return SimpleNamespace(sweep=sweep, aggregate=aggregate, batch_norm=batch_norm)
 
 
 @pytest.mark.parametrize("name", SINGLE + TABLES)
@@ -303,3 +306,31 @@ def test_tables_replace_what_stands_between_their_markers(scripts, tmp_path, cap
         scripts.aggregate.write_between(path, "u", "new")
     assert caught.value.code == 2
     assert "<!-- u -->" in capsys.readouterr().err
+
+
+# --- batch_norm -----------------------------------------------------------------------------------
+
+
+def test_recomputed_averages_make_evaluation_what_training_is_on_one_batch(
+    scripts, small_classifier, tmp_path
+):
+    config = Config()
+    config.train.batch_size = 8
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16), dtype=np.uint8)
+    model = small_classifier(attention=False)
+    run = Run(
+        workdir=tmp_path,
+        config=config,
+        model=model,
+        variables=initialise(model, image_size=16, seed=0),
+        step=0,
+        checkpoint="best",
+    )
+    trained, _ = model.apply(
+        run.variables, scaler(config)(jnp.asarray(images)), train=True, mutable=["batch_stats"]
+    )
+    # float32: 1e-6 of logits of order 1, and averages that a division by 1 - momentum went through
+    np.testing.assert_allclose(
+        scripts.batch_norm.recomputed(run, images).predict(images), trained, atol=2e-5
+    )
+    assert np.abs(run.predict(images) - trained).max() > 1e-3
