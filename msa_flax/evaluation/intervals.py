@@ -78,7 +78,28 @@ def area(labels: np.ndarray, scores: np.ndarray) -> float:
         labels: bool [n].
         scores: float [n].
     """
-    return float(np.mean(_placements(labels, scores)[0])) if _two_classes(labels) else np.nan
+    return float(np.mean(placements(labels, scores)[0])) if _two_classes(labels) else np.nan
+
+
+def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the shares of the other class that each image is above or below, ties half.
+
+    V10 of the fractures is the share of normal images that score below each, V01 of the normal
+    images the share of fractures that score above each (DeLong et al. 1988); the mean of either is
+    the AUC. Images stay in their order, so that those of two runs can be subtracted.
+
+    Args:
+        labels: bool [n], one or more of each class.
+        scores: float [n].
+    """
+    labels = np.asarray(labels, bool)
+    fractures, normal = scores[labels], scores[~labels]
+
+    def share(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        of = np.sort(others)
+        return (of.searchsorted(values, "left") + of.searchsorted(values, "right")) / (2 * len(of))
+
+    return share(fractures, normal), 1 - share(normal, fractures)
 
 
 def delong_variance(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -92,7 +113,7 @@ def delong_variance(labels: np.ndarray, scores: np.ndarray) -> float:
         labels: bool [n], two or more of each class.
         scores: float [n].
     """
-    above, below = _placements(labels, scores)
+    above, below = placements(labels, scores)
     return float(np.var(above, ddof=1) / len(above) + np.var(below, ddof=1) / len(below))
 
 
@@ -201,17 +222,6 @@ def _proportion(count: int, total: int, kind: str, method: str) -> Interval:
 
 def _two_classes(labels: np.ndarray) -> bool:
     return bool(np.any(labels)) and not np.all(labels)
-
-
-def _placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns V10 and V01 of :func:`delong_variance`."""
-    labels = np.asarray(labels, bool)
-    fractures, normal = np.sort(scores[labels]), np.sort(scores[~labels])
-
-    def share(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-        return (of.searchsorted(values, "left") + of.searchsorted(values, "right")) / (2 * len(of))
-
-    return share(fractures, normal), 1 - share(normal, fractures)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

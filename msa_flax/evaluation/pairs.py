@@ -6,7 +6,7 @@ metrics is known better than either, and two intervals that overlap say little a
 
 import numpy as np
 
-from msa_flax.evaluation.intervals import Interval
+from msa_flax.evaluation.intervals import Interval, placements
 
 _TAIL = 0.025
 
@@ -16,8 +16,8 @@ def delong(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[I
 
     DeLong, DeLong and Clarke-Pearson (1988): the difference is asymptotically normal, and with m
     fractures and n normal images its variance is var(V10' - V10) / m + var(V01' - V01) / n, where
-    V10 and V01 are those of :func:`msa_flax.evaluation.intervals.delong_variance`, found from
-    mid-ranks (Sun and Xu 2014). NaN and the reason where the variance is 0.
+    V10 and V01 are those of :func:`msa_flax.evaluation.intervals.placements`. NaN and the reason
+    where the variance is 0.
 
     Args:
         labels: bool [n].
@@ -29,7 +29,7 @@ def delong(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[I
     labels = np.asarray(labels, bool)
     if min(labels.sum(), (~labels).sum()) < 2:
         return Interval(reason="DeLong's variance needs two images of each class"), np.nan
-    one, two = _placements(labels, first), _placements(labels, second)
+    one, two = placements(labels, first), placements(labels, second)
     value = float(np.mean(two[0]) - np.mean(one[0]))
     error = float(np.sqrt(_variance(one, two)))
     if error < np.finfo(np.float32).eps:
@@ -100,16 +100,6 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 _Placements = tuple[np.ndarray, np.ndarray]  # V10 of the fractures, V01 of the normal images
-
-
-def _placements(labels: np.ndarray, values: np.ndarray) -> _Placements:
-    from scipy import stats
-
-    ranks = stats.rankdata(values)
-    fractures, normal = labels.sum(), (~labels).sum()
-    above = (ranks[labels] - stats.rankdata(values[labels])) / normal
-    below = 1 - (ranks[~labels] - stats.rankdata(values[~labels])) / fractures
-    return above, below
 
 
 def _variance(one: _Placements, two: _Placements) -> float:

@@ -80,6 +80,12 @@ class Artefacts:
         return float(self.metrics["threshold"])
 
     @property
+    def step(self) -> int | None:
+        """The step of the best checkpoint; None where the folder holds no checkpoint."""
+        names = [path.name for path in (self.workdir / "checkpoints/best").glob("*")]
+        return max((int(name) for name in names if name.isdigit()), default=None)
+
+    @property
     def explanations(self) -> Path:
         """The folder of the explained images."""
         return _results(self.workdir, self.split) / "explanations"
@@ -203,7 +209,9 @@ def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     if missing:
         got = f"no {', '.join(missing)}" if text else "an empty file"
-        raise ReportError(f"{path}: expected the columns {', '.join(columns)}, got {got}")
+        raise ReportError(
+            f"{path}: expected the columns {', '.join(columns)}, got {got}; make the file again"
+        )
     return [row for row in reader if all(row[name] is not None for name in columns)]
 
 

@@ -8,16 +8,16 @@ from msa_flax.reporting.artefacts import Artefacts
 from msa_flax.reporting.tables import Table
 
 _NAMES = {
-    "uncalibrated": "as it is",
-    "temperature": "temperature",
-    "isotonic": "isotonic",
+    "uncalibrated": "As it is",
+    "temperature": "Temperature",
+    "isotonic": "Isotonic",
     "venn_abers": "Venn-Abers",
 }
 _SCORES = {
     "brier": "Brier score",
     "log_loss": "Log loss",
     "ece": "Calibration error",
-    "ece_debiased": "Calibration error, debiased",
+    "ece_debiased": "Calibration error, debiased (root mean square)",
 }
 
 
@@ -39,11 +39,12 @@ def why_not(run: Artefacts) -> str:
 
 def _calibrators(part: Mapping[str, Any]) -> Table:
     rows = []
+    reasons = [f"{_NAMES[key]}: {part[key]['reason']}" for key in _NAMES if "reason" in part[key]]
     for key, name in _NAMES.items():
         scores = part[key] if key == "uncalibrated" else part[key].get("metrics", {})
         cells = [_entry(scores[score]) if score in scores else "" for score in _SCORES]
         rows.append([name, *cells])
-    reasons = [f"{_NAMES[key]}: {part[key]['reason']}" for key in _NAMES if "reason" in part[key]]
+        reasons += _undefined({f"{name}, {_SCORES[k].lower()}": scores.get(k, {}) for k in _SCORES})
     images = part["fitted_on"]["images"]["all"]
     return Table(
         title="Calibrated probabilities",
@@ -58,22 +59,33 @@ def _calibrators(part: Mapping[str, Any]) -> Table:
 def _abstention(part: Mapping[str, Any], run: Artefacts) -> Table:
     coverage, decided = part["coverage"], part["decided"]
     rows = [
-        [f"sets hold the right class, {run.classes[1]}", _entry(coverage["fracture"])],
-        [f"sets hold the right class, {run.classes[0]}", _entry(coverage["normal"])],
-        ["share of images on which it abstains", _entry(part["abstained"])],
-        ["images decided", str(decided["n"])],
+        [f"Sets hold the right class: {run.classes[1]}", _entry(coverage["fracture"])],
+        [f"Sets hold the right class: {run.classes[0]}", _entry(coverage["normal"])],
+        ["Share of images on which the model abstains", _entry(part["abstained"])],
+        ["Images decided", str(decided["n"])],
         *(
-            [f"{name} on the images decided", _entry(decided[name])]
+            [f"{name.capitalize()} on the images decided", _entry(decided[name])]
             for name in ("accuracy", "sensitivity", "specificity")
         ),
     ]
+    named = {f"{name} on the images decided": decided[name] for name in decided if name != "n"}
     promise = "This coverage is guaranteed" if part["guarantee"] else "There is no guarantee"
     return Table(
         title=f"Abstaining: conformal sets at alpha {part['alpha']:g}",
         head=["What", "Value"],
         rows=rows,
-        note=f"It abstains where the set holds both classes or none. {promise}: {part['reason']}.",
+        note="The model abstains where the set of an image holds both classes or none. "
+        + " ".join([f"{promise}: {part['reason']}.", *(f"{r}." for r in _undefined(named))]),
     )
+
+
+def _undefined(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns what is undefined, with the reason, as "name: reason"."""
+    return [
+        f"{name[:1].upper()}{name[1:]}: {entry['reason']}"
+        for name, entry in entries.items()
+        if entry.get("reason") and entry["value"] is None
+    ]
 
 
 def _entry(entry: Mapping[str, Any]) -> str:

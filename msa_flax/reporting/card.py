@@ -73,4 +73,8 @@ def card(run: Artefacts) -> list[tuple[str, Rows]]:
 
 def _shortcuts(run: Artefacts) -> str:
     scored = [r for r in run.audit.get("ladder", []) if get(r, f"{run.split}.accuracy", None)]
-    return "Compared with shortcuts: see the summary." if scored else ""
+    return (
+        "Compared with shortcuts: see the summary."
+        if scored
+        else f"Not known: python -m msa_flax.audit --ladder --workdir {run.workdir} measures it."
+    )

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from msa_flax.evaluation.estimates import TABLE4
-from msa_flax.reporting import points
+from msa_flax.reporting import maps, points
 from msa_flax.reporting.artefacts import SPLITS, Artefacts
+from msa_flax.reporting.gallery import TITLES
 
 NOT_STATED = "Not stated by the software: to be filled by the authors."
 
@@ -166,18 +167,23 @@ def _selection(run: Artefacts) -> str:
 
 
 def _uncertainty(run: Artefacts) -> str:
-    methods = sorted(
-        {str(entry.get("method", "none")) for entry in run.metrics["metrics"].values()}
-    )
-    return f"95 % intervals; methods by metric: {', '.join(methods)}. See the summary."
+    found = {str(entry.get("method", "none")) for entry in run.metrics["metrics"].values()}
+    methods = sorted(found - {"none"})
+    if not methods:
+        return "No metric has an interval: the summary says why."
+    some = " Not every metric has one." if "none" in found else ""
+    return f"95 % intervals: {', '.join(methods)}; see the summary.{some}"
 
 
 def _explanations(run: Artefacts) -> str:
+    if not run.explained:
+        return ""
+    methods = dict.fromkeys(name for item in run.explained for name in item.methods)
+    names = ", ".join(TITLES.get(name, name) for name in methods)
+    tested = "tested" if maps.verdicts(run) else "not tested"
     return (
-        f"Grad-CAM, and attention maps where the network has attention; {len(run.explained)} "
-        "images in the gallery's folder."
-        if run.explained
-        else ""
+        f"{names}, and attention maps where the network has attention; {len(run.explained)} "
+        f"images explained. The maps are {tested}: see the section on it."
     )
 
 

@@ -79,6 +79,7 @@ def page(
         "point": {k: points.shown(v) for k, v in points.values(run.metrics["confusion"]).items()},
         "gallery": gallery.gallery(run),
         "verdicts": maps.verdicts(run),
+        "untested": maps.why_not(run),
         "calibrated": calibration.tables(run),
         "uncalibrated": calibration.why_not(run),
         "groups": tables.groups(run),

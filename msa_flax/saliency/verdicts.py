@@ -204,11 +204,14 @@ def _not_shown(gains: Sequence[tuple[Measure, Difference]]) -> str:
 
 
 def _row(found: Difference | None) -> dict[str, Any]:
+    """Returns a difference's fields; the reference's score is not to be taken for the method's."""
+    names = {field.name: field.name for field in dataclasses.fields(Difference)}
+    names["score"] = "reference_score"
     if found is None:
-        names = [field.name for field in dataclasses.fields(Difference)]
-        return dict.fromkeys(names) | {"reason": "no image on which all scores are defined"}
+        nothing = dict.fromkeys(names.values())
+        return nothing | {"reason": "no image on which all scores are defined"}
     return {
-        name: _plain(value) if isinstance(value, float) else value
+        names[name]: _plain(value) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(found).items()
     }
 

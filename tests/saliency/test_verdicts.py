@@ -258,10 +258,15 @@ def test_scores_are_compared_on_the_images_where_all_are_defined():
     result = compare(BESIDE, scores, references=["random", "centre_prior"])[0]
     assert (result.n, result.images, result.score) == (2, 4, 2.5)
     assert [found.score for found in result.differences] == [1, 1.5]
+    assert [(row["score"], row["reference_score"]) for row in rows([result])] == [
+        (2.5, 1),
+        (2.5, 1.5),
+    ]
     nothing = compare(BESIDE, scores | {"map": np.full(4, np.nan)}, references=["random"])[0]
     assert (nothing.n, nothing.differences) == (0, ())
     (row, *_) = rows([nothing])
     assert row["score"] is None
+    assert row["reference_score"] is None
     assert row["reason"] == "no image on which all scores are defined"
 
 
@@ -331,3 +336,14 @@ def test_a_reference_that_is_missing_is_refused_before_anything_is_compared():
 def test_masks_of_another_size_are_refused():
     with pytest.raises(SaliencyError, match="masks: expected the size of the images"):
         assess(MAPS, IMAGES, bright, signs=SIGNS, masks=MASKS[:, :6, :6], settings=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("count", "groups", "said"),
+    [(12, 1, "1 group; an"), (12, 2, "2 groups; an"), (1, 1, "1 image; an"), (2, 1, "2 images;")],
+)
+def test_reasons_count_in_plain_english(count, groups, said):
+    scores = {"map": np.arange(count) + 1.0, "random": np.zeros(count)}
+    names = np.array([f"series {i % groups}" for i in range(count)])
+    result = compare(HIGHER, scores, references=["random"], groups=names)[0]
+    assert result.differences[0].reason.startswith(said)

@@ -17,7 +17,7 @@
     const theme = {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: ink, family: style.fontFamily || "system-ui, sans-serif", size: 13 },
+      font: { color: ink, family: getComputedStyle(document.body).fontFamily, size: 13 },
       "hoverlabel.bgcolor": ground,
       "hoverlabel.font.color": ink,
     };
@@ -28,7 +28,9 @@
       theme[`${axis}.tickfont.color`] = ink;
       theme[`${axis}.title.font.color`] = ink;
     }
-    return theme;
+    // On paper two charts stand beside each other, whatever the width of the window.
+    const size = printing ? { width: 335, height: 280 } : { width: null, height: null };
+    return Object.assign(theme, size, { autosize: !printing });
   }
 
   const plots = all("[data-chart]");
