@@ -56,13 +56,8 @@ def define_flags(values: flags.FlagValues) -> None:
         0,
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "limit_forward",
-        16,
-        "idem, for methods that need hundreds of passes an image; 0: as many as for the others",
-        0,
-        flag_values=values,
-    )
+    few = "idem, for methods that need hundreds of passes an image; 0: as many as for the others"
+    flags.DEFINE_integer("limit_forward", 16, few, 0, flag_values=values)
     flags.DEFINE_boolean("faithfulness", False, "with --split: test the maps", flag_values=values)
     flags.DEFINE_enum(
         "checkpoint",
@@ -136,27 +131,24 @@ def explain_split(
         methods: keys of ``msa_flax.saliency.METHODS``.
         layer: see :meth:`msa_flax.api.Run.explain`.
         limit: images a class, evenly spaced in the order of their ids; 0 for all.
-        limit_forward: idem for methods that are ``forward_only``; 0 for as many as ``limit``.
+        limit_forward: of those, for methods that are ``forward_only``; 0 for all of those.
         faithfulness: whether to test the maps too.
         out: another folder.
     """
-    import numpy as np
-
     from msa_flax import saliency
     from msa_flax.evaluation.predictions import sigmoid
 
-    chosen = saliency.choose(methods)
+    chosen = saliency.choose(methods, layer=layer)
     forward = [name for name, method in chosen.items() if method.forward_only]
     fine = [name for name, method in chosen.items() if method.fine]
     coarse = [name for name in chosen if name not in (*forward, *fine)]
     whole = examples.take(splits.indices(split))
     sampled = whole.take(whole.one_a_family()) if faithfulness else whole
     folder = out or run.results(split) / "explanations"
+    many = _spaced(sampled, limit)
     parts = []
-    for names, count in ((coarse, limit), (fine, limit), (forward, limit_forward or limit)):
+    for names, taken in ((coarse, many), (fine, many), (forward, _spaced(many, limit_forward))):
         if names:
-            rows = np.sort(np.concatenate(list(sampled.spaced(count).values())))
-            taken = sampled.take(rows)
             parts.append((taken, run.explain(taken.images, methods=names, layer=layer)))
     _write(run, folder, list(chosen), parts)
     figures = folder if out else run.workdir / "figures"
@@ -164,7 +156,8 @@ def explain_split(
     if "gradcam" in coarse:
         taken, found = parts[0]
         if whole.masks is not None:
-            everything = found if len(taken) == len(whole) else run.explain(whole.images)
+            all_of_it = len(taken) == len(whole)
+            everything = found if all_of_it else run.explain(whole.images, layer=layer)
             known = taken if everything is found else whole
             assert known.masks is not None
             called = sigmoid(everything.logit) >= run.config.eval.threshold
@@ -172,7 +165,12 @@ def explain_split(
         path = figures / f"gradcam_{run.results(split).name}.png"
         _draw(run, path, (taken, found), split, stamps)
     if faithfulness:
-        _test(run, folder, parts, split, stamps)
+        _test(run, folder, parts, split, stamps, layer=layer)
+
+
+def _spaced(examples: "Examples", limit: int) -> "Examples":
+    """Returns at most so many images a class; of fewer, so that all methods share some."""
+    return examples.take(sorted(row for rows in examples.spaced(limit).values() for row in rows))
 
 
 def _test(
@@ -181,6 +179,8 @@ def _test(
     parts: Sequence[tuple["Examples", "Explanations"]],
     split: str,
     stamps: list[str],
+    *,
+    layer: str | None,
 ) -> None:
     """Tests the maps, writes ``faithfulness.json`` and ``.md``, prints the table."""
     import numpy as np
@@ -192,20 +192,22 @@ def _test(
     other = run.with_random_weights()
     found = [
         saliency.examine(
-            lambda images, methods: run.explain(images, methods=methods),
-            lambda images, methods: other.explain(images, methods=methods),
+            lambda images, methods: run.explain(images, methods=methods, layer=layer),
+            lambda images, methods: other.explain(images, methods=methods, layer=layer),
             run.predict,
             explained if i == 0 else dataclasses.replace(explained, attention={}),
             images=examples.images,
             signs=np.where(sigmoid(explained.logit) >= run.config.eval.threshold, 1, -1),
             groups=examples.group,
             masks=examples.masks,
+            at_layer=layer is not None,
             settings=saliency.Settings(batch_size=run.config.eval.batch_size),
         )
         for i, (examples, explained) in enumerate(parts)
     ]
-    about = {"split": split, "step": run.step, "checkpoint": run.checkpoint, "stamps": stamps}
-    write_json(out / "faithfulness.json", about | saliency.examination_json(found))
+    about = {"split": split, "layer": layer, "step": run.step, "checkpoint": run.checkpoint}
+    tables = {"stamps": stamps} | saliency.examination_json(found)
+    write_json(out / "faithfulness.json", about | tables)
     text = "\n".join([*(part.text() for part in found), *stamps, cli.NOTICE, ""])
     write_atomically(out / "faithfulness.md", text.encode())
     print(text, end="")

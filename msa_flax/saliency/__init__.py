@@ -40,6 +40,7 @@ from msa_flax.saliency.render import (
     upsample,
     write_explanation,
 )
+from msa_flax.saliency.sanity import label_randomisation
 
 __all__ = [
     "METHODS",
@@ -72,6 +73,7 @@ __all__ = [
     "gradcam_plus_plus",
     "hirescam",
     "integrated_gradients",
+    "label_randomisation",
     "layer_names",
     "layercam",
     "make_explain_step",

@@ -169,7 +169,11 @@ def _difference(
     if groups is not None and not np.isin(groups, [""]).any():
         known = len(np.unique(groups))
         over = "groups" if known >= FEWEST else "images"
-        reason = "" if over == "groups" else f"{known} groups; an interval over them needs {FEWEST}"
+        reason = (
+            ""
+            if over == "groups"
+            else f"{_counted(known, 'group')}; an interval over them needs {FEWEST}"
+        )
     units = len(np.unique(groups)) if over == "groups" and groups is not None else len(values)
     paired = values - others
     found = Difference(
@@ -181,10 +185,16 @@ def _difference(
         reason=reason,
     )
     if units < FEWEST:
-        return dataclasses.replace(found, reason=f"{units} images; an interval needs {FEWEST}")
+        return dataclasses.replace(
+            found, reason=f"{_counted(units, 'image')}; an interval needs {FEWEST}"
+        )
     if np.ptp(paired) <= 1e-12 * max(1.0, float(np.abs(values).max())):  # rounding apart
         return dataclasses.replace(found, reason="the difference is the same in every image")
     groups = np.arange(units) if over == "images" or groups is None else groups
     error = standard_error(paired, groups)
     half = float(stdtrit(units - 1, 1 - _TAIL)) * error
     return dataclasses.replace(found, low=found.value - half, high=found.value + half, error=error)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

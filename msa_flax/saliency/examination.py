@@ -13,6 +13,7 @@ from msa_flax.saliency.controls import attention_maps, random_map
 from msa_flax.saliency.explanations import Explanations
 from msa_flax.saliency.methods import CONTROLS, METHODS
 from msa_flax.saliency.removal import ScoreFn
+from msa_flax.saliency.render import SaliencyError
 from msa_flax.saliency.sanity import Agreement, agreement, rank_correlation
 from msa_flax.saliency.stability import RADIUS, sensitivity_max
 from msa_flax.saliency.verdicts import RULE, rows, table
@@ -75,6 +76,7 @@ def examine(
     signs: np.ndarray,
     groups: np.ndarray | None = None,
     masks: np.ndarray | None = None,
+    at_layer: bool = False,
     stability_images: int = 32,
     settings: Settings | None = None,
 ) -> Examination:
@@ -93,11 +95,17 @@ def examine(
         signs: +1 where fracture was called, -1 where normal was, [n].
         groups: patient or series, [n], "" unknown.
         masks: [n, s, s], not 0 on the fracture; used where fracture was called. None: unknown.
+        at_layer: whether ``explain`` explains another layer than the backbone's last. Random maps
+            are then made here, as coarse as those of ``found``, since ``explain`` has no layer for
+            them, and the attention, which belongs to the last layer, is left out.
         stability_images: images on which sensitivity-max is measured, evenly spaced; methods that
             are ``forward_only`` are left out of it, at their cost.
         settings: of the measures.
     """
     settings = settings or Settings()
+    if at_layer:
+        explain = _with_controls(explain, found)
+        found = dataclasses.replace(found, attention={})
     found = found.with_maps(explain(images, CONTROLS).maps)
     maps = {name: _called(by_class, signs) for name, by_class in found.maps.items()}
     references = list(CONTROLS)
@@ -151,6 +159,33 @@ def examine(
 def examination_json(examinations: Sequence[Examination]) -> dict[str, Any]:
     """Returns what ``faithfulness.json`` holds of some examinations, with the rule of verdicts."""
     return {"schema_version": 1, "rule": RULE, "tables": [one.to_dict() for one in examinations]}
+
+
+def _with_controls(explain: Explainer, found: Explanations) -> Explainer:
+    """Returns ``explain`` but for the controls, of which the random one is as coarse as ``found``.
+
+    Raises:
+        SaliencyError: the maps have several resolutions.
+    """
+    sizes = {maps["fracture"].shape[1:] for maps in found.maps.values()}
+    if len(sizes) != 1:
+        raise SaliencyError(f"maps: expected those of one layer, got {len(sizes)} resolutions")
+    (size,) = sizes
+
+    def cells(images: Any) -> Any:
+        return jnp.zeros((len(images), *size, 1))
+
+    def answer(images: np.ndarray, methods: Sequence[str]) -> Explanations:
+        if not set(methods) <= set(CONTROLS):
+            return explain(images, methods)
+        made = {
+            name: np.asarray(METHODS[name].explain(cells, _no_head, images, "fracture"))
+            for name in methods
+        }
+        maps = {name: {"fracture": values, "normal": values} for name, values in made.items()}
+        return Explanations(logit=np.full(len(images), np.nan), maps=maps, attention={})
+
+    return answer
 
 
 def _called(by_class: Mapping[str, np.ndarray], signs: np.ndarray) -> np.ndarray:

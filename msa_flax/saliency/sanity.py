@@ -5,7 +5,7 @@ or the labels that they were learned from, are random explains the image and not
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,6 +15,7 @@ from msa_flax.saliency.removal import first, generator, pixel_order
 from msa_flax.saliency.render import SaliencyError, upsample
 
 Mode = Literal["cascading", "independent"]
+Maps = Callable[[np.ndarray], np.ndarray]  # images to their maps [n, h, w]
 
 TOP = 0.1  # share of the pixels whose overlap is counted
 
@@ -127,6 +128,50 @@ def rank_correlation(
         if all(np.ptp(values) > 0 for values in (*pair, *ranks)):
             found[i] = np.corrcoef(*ranks)[0, 1]
     return found
+
+
+def label_randomisation(
+    explain: Maps,
+    explain_permuted: Maps,
+    images: np.ndarray,
+    *,
+    size: int | None = None,
+    absolute: bool = False,
+) -> np.ndarray:
+    """Returns how alike the maps of a network and of one that learned permuted labels are, [n].
+
+    The data randomisation test of Adebayo et al. 2018 (Section 4): two networks that differ in the
+    labels of their training images alone, which for the second are a random permutation. It can
+    only learn them by heart, and should be trained until it has; a map that is the same for both
+    does not show what the labels taught. Random weights are another test (:func:`randomisations`).
+
+        true, permuted = msa_flax.restore("runs/true"), msa_flax.restore("runs/permuted")
+        label_randomisation(
+            lambda x: true.explain(x).maps["gradcam"]["fracture"],
+            lambda x: permuted.explain(x).maps["gradcam"]["fracture"],
+            images,
+        )
+
+    Args:
+        explain: images to maps [n, h, w] of the network with true labels.
+        explain_permuted: idem, of the other network, by the same method and for the same class.
+        images: of both, [n, ...]; those that neither was trained on.
+        size: as in :func:`rank_correlation`.
+        absolute: as in :func:`rank_correlation`.
+
+    Returns:
+        Spearman's rank correlation of each image, float64 in -1..1; NaN where one of the maps is
+        the same everywhere. To be held against two networks with true labels and other seeds.
+
+    Raises:
+        SaliencyError: an explanation has not one map an image, or resolutions differ without size.
+    """
+    maps, others = (np.asarray(function(images)) for function in (explain, explain_permuted))
+    if {len(maps), len(others)} != {len(images)}:
+        raise SaliencyError(
+            f"maps: expected one of each of {len(images)} images, got {len(maps)} and {len(others)}"
+        )
+    return rank_correlation(maps, others, size=size, absolute=absolute)
 
 
 def top_overlap(

@@ -1,5 +1,6 @@
 """All tests of maps together, on a small network whose logit hangs on one place of the image."""
 
+import dataclasses
 import functools
 import json
 
@@ -11,12 +12,14 @@ import pytest
 from msa_flax.saliency import (
     METHODS,
     Explanations,
+    SaliencyError,
     Settings,
     choose,
     examination_json,
     examine,
     explain_images,
     make_explain_step,
+    random_map,
 )
 from msa_flax.saliency.examination import FINE
 
@@ -178,3 +181,59 @@ def test_it_is_written_as_json_and_as_a_table(coarse):
     text = examination.text()
     assert "**hirescam**: yes" in text
     assert "| rank correlation | hirescam | occlusion |" in text
+
+
+def test_at_another_layer_random_maps_are_as_coarse_as_the_others_and_attention_is_left_out(images):
+    """An explainer at a layer has no layer for the controls, and is not asked for them."""
+
+    def halved(weights):
+        def explain(batch, methods):
+            assert list(methods) == ["hirescam"]
+            found = explainer(weights)(batch, methods).maps["hirescam"]
+            return Explanations(
+                logit=np.zeros(len(batch), np.float32),
+                maps={"hirescam": {name: maps[:, ::2, ::2] for name, maps in found.items()}},
+                attention={3: np.ones((len(batch), 4, 4), np.float32)},
+            )
+
+        return explain
+
+    explain = halved(WEIGHTS)
+    found = explain(images, ["hirescam"])
+    drawn = []
+
+    def noted(features_fn, *others):
+        maps = random_map(features_fn, *others)
+        drawn.append(maps.shape[1:])
+        return maps
+
+    with pytest.MonkeyPatch.context() as patch:
+        spied = dataclasses.replace(METHODS["random_map"], explain=noted)
+        patch.setitem(METHODS, "random_map", spied)
+        examination = examine(
+            explain,
+            halved(OTHERS),
+            lambda batch: np.asarray(head_fn(WEIGHTS, features_fn(None, batch))[0]),
+            found,
+            images=images,
+            signs=np.ones(COUNT),
+            settings=SETTINGS,
+            at_layer=True,
+        )
+    assert {r.method for r in examination.results} == {"hirescam", "random_map", "centre_prior"}
+    assert set(drawn) == {(2, 2)}
+
+
+def test_maps_of_several_layers_are_not_tested_together(images):
+    explain = explainer(WEIGHTS)
+    found = explain(images, ["hirescam", "occlusion"])
+    with pytest.raises(SaliencyError, match="those of one layer, got 2 resolutions"):
+        examine(
+            explain,
+            explain,
+            lambda batch: 1 / 0,
+            found,
+            images=images,
+            signs=np.ones(COUNT),
+            at_layer=True,
+        )

@@ -1,0 +1,117 @@
+"""explain --layer --faithfulness as a user runs it, and what is refused before it writes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from msa_flax import api, cli, explain, saliency, train
+from msa_flax import job as jobs
+from msa_flax.config import Config, DataConfig, ModelConfig
+from msa_flax.models import create_model
+from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.optim import create_optimizer
+from msa_flax.training.state import create_state
+
+LAYER = "backbone/alexnet/conv5"  # 3 x 3 cells in these images; the last layer has one
+CONFIG = Config(
+    model=ModelConfig(backbone="lenet_alexnet", attention="msa", pretrained="none"),
+    data=DataConfig(source="phantom", protocol="kfold", phantom_patients=12, image_size=64),
+).validate()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that ended before its first step: that takes no time."""
+    workdir = tmp_path_factory.mktemp("runs") / "phantom"
+    job = jobs.read_data(workdir, CONFIG)
+    workdir.mkdir()
+    train._record(job, None, 0.0)
+    variables, _ = api.initial_variables(create_model(CONFIG.model), CONFIG)
+    state = create_state(variables, create_optimizer(CONFIG.optim, total_steps=1))
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save_last(state, {})
+    checkpoints.save_best(state, {})
+    return workdir
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "msa_flax.explain", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # what is run once
+        check=False,
+    )
+
+
+def call(*arguments):
+    argv = ["explain", *map(str, arguments)]
+    return cli.call(explain.main, explain.define_flags, explain.__doc__, argv)
+
+
+def test_two_methods_at_a_layer_are_explained_and_tested(trained, tmp_path):
+    out = tmp_path / "maps"
+    done = command(
+        *("--workdir", trained, "--split", "test", "--limit", 3, "--out", out, "--faithfulness"),
+        *("--method", "gradcam,eigencam", "--layer", LAYER),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "explained in" in done.stdout
+    assert "| eigencam | ROAD (logit)" in done.stdout
+    assert {"contact_sheet.png", "faithfulness.md", "gradcam_test.png"} <= {
+        path.name for path in out.iterdir()
+    }
+    with (out / "explanations.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {"gradcam", "eigencam"}
+    for path in out.glob("*cam-fracture.npy"):
+        assert np.load(path).shape == (3, 3)  # the layer's, not those of the last one
+    values = json.loads((out / "faithfulness.json").read_text())
+    assert values["layer"] == LAYER
+    (table,) = values["tables"]
+    # The attention belongs to another layer.
+    assert {row["method"] for row in table["rows"]} == {
+        *("gradcam", "eigencam", "random_map", "centre_prior")
+    }
+    # Of maps of two layers there would be no such correlation.
+    assert set(table["random_weights"]) == {"gradcam", "eigencam"}
+    assert (out / "faithfulness.md").read_text().rstrip().endswith(cli.NOTICE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--method=gradcm",), "got 'gradcm'; did you mean gradcam?"),
+        (("--layer=backbone/alexnet/conv6",), "such as backbone/alexnet/conv"),
+        (("--method=gradcam,score_cam", f"--layer={LAYER}"), "score_cam has no layer to choose"),
+    ],
+)
+def test_unknown_names_are_one_sentence_with_the_choices_and_nothing_is_written(
+    arguments, said, trained, tmp_path, capsys
+):
+    before = sorted(trained.rglob("*"))
+    out = tmp_path / "maps"
+    where = ("--workdir", trained, "--split", "test", "--limit", 3, "--faithfulness")
+    for target in ((), ("--out", out)):
+        assert call(*where, *target, *arguments) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "expected" in error
+        assert len(error.strip().splitlines()) == 1
+    assert not out.exists()
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_an_unknown_method_ends_the_process_with_two(trained, tmp_path):
+    done = command(
+        "--workdir", trained, "--split", "test", "--method", "cam", "--out", tmp_path / "no"
+    )
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in saliency.METHODS)
+    assert done.stdout == ""
+    assert not (tmp_path / "no").exists()
