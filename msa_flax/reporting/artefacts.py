@@ -15,6 +15,7 @@ from msa_flax.evaluation.predictions import Predictions
 from msa_flax.reporting import points
 
 SPLITS = ("train", "validation", "test")
+_SAME_PROBABILITY = 0.01  # of a network in batches of other sizes or on another device
 _NEEDED = ("confusion", "metrics", "n", "stamps", "threshold")
 
 
@@ -233,12 +234,19 @@ def _check_ids(
         )
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 def _explained(folder: Path, predictions: Predictions) -> list[Explained]:
     path = folder / "explanations.csv"
     if not path.is_file():
         return []
     rows = {name: i for i, name in enumerate(predictions.example_id.tolist())}
-    listed = _table(path, ("example_id", "stem", "method"))
+    listed = _table(path, ("example_id", "probability", "stem", "method"))
     strange = [
         row["example_id"]
         for row in listed
@@ -250,6 +258,14 @@ def _explained(folder: Path, predictions: Predictions) -> list[Explained]:
             f"{path}: expected images of predictions.csv, got {len(strange)} others, for instance "
             f"{strange[0]!r}: explanations of another run; explain this one again"
         )
+    for row in listed:
+        evaluated = float(predictions.probability[rows[row["example_id"]]])
+        if not abs(_number(row["probability"]) - evaluated) <= _SAME_PROBABILITY:
+            raise ReportError(
+                f"{path}: expected the probabilities of predictions.csv, got "
+                f"{row['probability']} for {row['example_id']!r} in place of {evaluated:.6f}: "
+                "explanations of another checkpoint; explain this one again"
+            )
     methods: dict[tuple[str, str], list[str]] = {}
     for row in listed:
         methods.setdefault((row["example_id"], row["stem"]), []).append(row["method"])

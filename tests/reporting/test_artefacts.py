@@ -66,6 +66,15 @@ def _foreign_explanations(folder):
     path.write_text(path.read_text().replace("img 0000.png", "another.png"))
 
 
+def _explanations_of_another_checkpoint(folder):
+    path = folder / "eval/test/explanations/explanations.csv"
+    head, first, *rest = path.read_text().splitlines()
+    cells = first.split(",")
+    assert head.split(",")[2] == "probability"
+    cells[2] = str(abs(float(cells[2]) - 0.02))
+    path.write_text("\n".join([head, ",".join(cells), *rest]))
+
+
 def _a_stem_that_leaves_the_folder(folder):
     path = folder / "eval/test/explanations/explanations.csv"
     text = path.read_text().splitlines()
@@ -91,6 +100,7 @@ def _a_stem_that_leaves_the_folder(folder):
         (_foreign_ids, "1 of them not among these: predictions of another run"),
         (_another_split, "expected the 119 images"),
         (_foreign_explanations, "explanations of another run"),
+        (_explanations_of_another_checkpoint, "explanations of another checkpoint"),
         (_a_stem_that_leaves_the_folder, "explanations of another run"),
     ],
 )
