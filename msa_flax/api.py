@@ -121,7 +121,8 @@ class Run:
                 saliency.choose(methods),
                 layer_fn=functools.partial(self._at_layer, layer, methods) if layer else None,
             )
-            self._explain_steps[key] = jax.jit(step, compiler_options=steps.compiler_options())
+            options = steps.compiler_options(many_branches=True)
+            self._explain_steps[key] = jax.jit(step, compiler_options=options)
         return self._explain_steps[key]
 
     def _features(self, variables: Variables, images: Any) -> jax.Array:

@@ -33,7 +33,9 @@ def realdata() -> pathlib.Path:
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keeps the user's cache out of the tests, and the tests out of the user's cache."""
-    os.environ["MSA_FLAX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # by all test processes
+    os.environ["MSA_FLAX_CACHE"] = str(shared / "cache")
 
 
 @pytest.fixture

@@ -22,11 +22,20 @@ Scale = Callable[[Any], Float[Array, "b h w c"]]  # Inputs to what the network t
 CPU_PART = 4  # images at a time in prediction on a CPU
 
 
-def compiler_options() -> dict[str, Any]:
-    """Returns XLA options for the platform in use: wide vectors and Eigen's products on a CPU."""
+def compiler_options(*, many_branches: bool = False) -> dict[str, Any]:
+    """Returns XLA options for the platform in use: wide vectors and Eigen's products on a CPU.
+
+    Args:
+        many_branches: whether the program has many parts that do not depend on each other. Ordered
+            so that a CPU may compute them side by side, such a program now and then never ends in
+            jaxlib 0.10.2: all threads wait. It is ordered for memory then.
+    """
     if jax.default_backend() != "cpu":
         return {}
-    return {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_xnnpack": False}
+    options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_xnnpack": False}
+    if many_branches:
+        options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+    return options
 
 
 def make_train_step(
