@@ -98,8 +98,8 @@ def examine(
         at_layer: whether ``explain`` explains another layer than the backbone's last. Random maps
             are then made here, as coarse as those of ``found``, since ``explain`` has no layer for
             them, and the attention, which belongs to the last layer, is left out.
-        stability_images: images on which sensitivity-max is measured, evenly spaced; methods that
-            are ``forward_only`` are left out of it, at their cost.
+        stability_images: images on which sensitivity-max is measured, evenly spaced; half of them
+            for methods that are ``forward_only``, at their cost.
         settings: of the measures.
     """
     settings = settings or Settings()
@@ -202,15 +202,14 @@ def _stability(
     count: int,
     settings: Settings,
 ) -> dict[str, np.ndarray]:
-    """Returns sensitivity-max of the methods that are cheap enough, NaN where not measured."""
+    """Returns sensitivity-max of every method, NaN where not measured."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.intp))
     found = {}
     for name in methods:
         found[name] = np.full(len(images), np.nan)
-        if METHODS[name].forward_only:
-            continue
+        measured = chosen[::2] if METHODS[name].forward_only else chosen
         for sign, target in ((1, "fracture"), (-1, "normal")):
-            rows_ = chosen[signs[chosen] == sign]
+            rows_ = measured[signs[measured] == sign]
 
             def maps(batch: np.ndarray, name: str = name, target: str = target) -> np.ndarray:
                 return explain(batch, [name]).maps[name][target]

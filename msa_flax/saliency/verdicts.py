@@ -183,6 +183,8 @@ def _verdict(
 ) -> Verdict:
     answer = "yes" if p_yes < LEVEL else "no" if p_no < LEVEL else "cannot be told"
     reasons = ["every gain is shown" if gains else "nothing was measured that decides"]
+    if gains and answer != "yes":
+        reasons = ["every gain is shown by itself, but not adjusted for the number of methods"]
     if missing := _not_shown(gains):
         reasons = [f"no gain is shown {missing}"]
     reasons += sorted({found.reason for _, found in gains if found.reason})

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 
 import cv2
 import numpy as np
@@ -175,6 +176,21 @@ def test_without_groups_studies_of_few_patients_say_yes_too_often(monkeypatch):
 def test_without_the_adjustment_many_methods_say_yes_too_often(monkeypatch):
     monkeypatch.setattr(verdicts, "holm", lambda p: p)
     assert share_of_trials_with("yes", 0.0, methods=10, trials=200) > 2 * ALLOWED
+
+
+def test_a_gain_that_is_shown_by_itself_alone_is_said_to_be_so():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=20)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    shown = noise + 2.3 / math.sqrt(20)  # Student's t is 2.3: p = 0.016, and twice that above 0.025
+    scores = {"random": np.zeros(20), "map": shown, "other": noise}
+
+    def reason(names):
+        results = compare(HIGHER, {n: scores[n] for n in names}, references=["random"])
+        return judged(judge(results, references=["random"], reach=0.0))["map"].reason
+
+    assert reason(["random", "map"]).startswith("every gain is shown;")
+    assert reason(["random", "map", "other"]).startswith("every gain is shown by itself, but not")
 
 
 def test_gains_are_found_where_there_are_many_images_and_their_absence_too():
