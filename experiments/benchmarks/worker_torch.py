@@ -5,7 +5,10 @@ recommend predicting on a CPU. With --bf16 the forward pass is autocast.
 """
 
 import os
+import sys
 import tempfile
+import types
+import unittest.mock
 from collections.abc import Callable
 
 import protocol
@@ -72,10 +75,8 @@ def main() -> None:
 
     def explain(name: str) -> protocol.Make:
         def make(batch: int, count: int) -> protocol.Turn:
-            import pytorch_grad_cam
-
             model, x = network().eval(), images(batch)
-            cam = getattr(pytorch_grad_cam, name)(model=model, target_layers=[model.backbone[-1]])
+            cam = getattr(_grad_cam(), name)(model=model, target_layers=[model.backbone[-1]])
             cam.batch_size = 32  # perturbed images a pass, as many as ours has
             targets = [lambda logit: logit] * batch
             return lambda: protocol.timed(lambda: cam(input_tensor=x, targets=targets), count)
@@ -89,6 +90,19 @@ def main() -> None:
         parameters=sum(t.numel() for t in counted),
         device_gib=_device_gib,
     )
+
+
+def _grad_cam() -> types.ModuleType:
+    """Returns the package grad-cam.
+
+    It imports torchvision for pictures and boxes, which are not needed here, and which must be
+    built for the very PyTorch that is installed: a stand-in.
+    """
+    for name in ("", ".transforms", ".transforms.functional"):
+        sys.modules.setdefault(f"torchvision{name}", unittest.mock.MagicMock())
+    import pytorch_grad_cam
+
+    return pytorch_grad_cam
 
 
 def _turn(step: Callable[[], None], count: int) -> protocol.Turn:
