@@ -112,7 +112,7 @@ def test_the_table_says_what_the_file_says(shown):
     assert_as_the_file(table, values)
     assert table.title == "Do the maps mean anything? Grad-CAM, Attention mean"
     assert table.head[:5] == [
-        *("Method", "Better than chance?", "Images"),
+        *("Method", "Better than the controls?", "Images"),
         *("deletion (logit), lower is better", "insertion (logit), higher is better"),
     ]
     assert table.note.endswith(RULE)
