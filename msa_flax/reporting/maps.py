@@ -58,7 +58,12 @@ def _verdicts(part: Mapping[str, Any]) -> Table:
                 _in_words(own[0]["verdict_reason"], references),
             ]
         )
-    head = ["Method", "Better than the controls?", "Images", *(_arrow(lines, name) for name in shown)]
+    head = [
+        "Method",
+        "Better than the controls?",
+        "Images",
+        *(_arrow(lines, name) for name in shown),
+    ]
     return Table(
         title=f"Do the maps mean anything? {_named([m for m in by_method if m not in references])}",
         head=[*head, "Rank correlation with maps of random weights", "Why"],
