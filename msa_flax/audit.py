@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from msa_flax import cli
-from msa_flax.config import Config, ConfigError, DataConfig
+from msa_flax.config import Config, ConfigError, DataConfig, quickstart
 
 if TYPE_CHECKING:
     from msa_flax.data.examples import Examples
@@ -67,6 +67,11 @@ def main(args: SimpleNamespace) -> None:
     """Runs the command."""
     if args.root and args.workdir:
         raise cli.UsageError("--root and --workdir: expected one of them, got both")
+    if (args.root or args.workdir) and args.config != quickstart():
+        raise cli.UsageError(
+            f"--config: a configuration is not used with --{'root' if args.root else 'workdir'}; "
+            "leave one of them out (files of a configuration are those of --config.data.root)"
+        )
     if args.ladder and args.root:
         raise cli.UsageError(
             "--ladder: shortcuts are fitted on a training split, which --root does not have; "

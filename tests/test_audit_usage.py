@@ -97,6 +97,11 @@ ROOT = "--root=set"
     ("arguments", "said"),
     [
         ((ROOT, "--workdir=run"), "--root and --workdir: expected one of them"),
+        (
+            (ROOT, "--config.data.image_size=64"),
+            "--config: a configuration is not used with --root",
+        ),
+        (("--workdir=run", *PHANTOM), "--config: a configuration is not used with --workdir"),
         ((ROOT, "--ladder"), "--ladder: shortcuts are fitted on a training split"),
         (("--workdir=run",), "config.json"),
         ((ROOT, "--out=file"), "--out: expected a folder, got the file 'file'"),
