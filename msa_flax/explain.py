@@ -263,8 +263,8 @@ def _write(
         for maps in found.maps.values()
     )
     print(
-        f"{images} images explained in {out} by {', '.join(methods)} ({zero} maps have nothing "
-        f"that speaks for fracture and are shown as the plain image); checkpoint {run.checkpoint}, "
+        f"images explained in {out}: {images}, by {', '.join(methods)}; maps in which nothing "
+        f"speaks for fracture, shown as the plain image: {zero}; checkpoint {run.checkpoint}, "
         f"step {run.step}; {cli.NOTICE}"
     )
 

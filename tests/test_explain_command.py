@@ -107,6 +107,20 @@ def test_unknown_names_are_one_sentence_with_the_choices_and_nothing_is_written(
     assert sorted(trained.rglob("*")) == before
 
 
+def test_explanations_are_compiled_so_that_many_branches_do_not_wait_for_each_other(
+    trained, monkeypatch
+):
+    """Ordered for concurrency, seven methods stopped for good within a few hundred batches."""
+    asked, options = [], api.steps.compiler_options
+    monkeypatch.setattr(
+        api.steps, "compiler_options", lambda **given: asked.append(given) or options(**given)
+    )
+    api.restore(trained).explain(np.zeros((2, 64, 64), np.uint8))
+    assert asked == [{"many_branches": True}]
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    assert options(many_branches=True).items() > options().items()
+
+
 def test_an_unknown_method_ends_the_process_with_two(trained, tmp_path):
     done = command(
         "--workdir", trained, "--split", "test", "--method", "cam", "--out", tmp_path / "no"
