@@ -6,13 +6,9 @@ import shutil
 
 import pytest
 
-from msa_flax import api, cli, evaluate, train
-from msa_flax import job as jobs
+from msa_flax import api, cli, evaluate
 from msa_flax.config import Config, DataConfig, ModelConfig
-from msa_flax.models import create_model
 from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.optim import create_optimizer
-from msa_flax.training.state import create_state
 
 CONFIG = Config(
     model=ModelConfig(backbone="lenet_alexnet", attention="none", pretrained="none"),
@@ -37,17 +33,10 @@ def as_it_is(workdir, split="test"):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run that ended before its first step, with its two evaluations: that takes no time."""
+def trained(tmp_path_factory, untrained_run):
+    """An untrained run with its two evaluations."""
     workdir = tmp_path_factory.mktemp("runs") / "phantom"
-    job = jobs.read_data(workdir, CONFIG)
-    workdir.mkdir()
-    train._record(job, None, 0.0)
-    variables, _ = api.initial_variables(create_model(CONFIG.model), CONFIG)
-    state = create_state(variables, create_optimizer(CONFIG.optim, total_steps=1))
-    checkpoints = Checkpoints(workdir)
-    checkpoints.save_last(state, {})
-    checkpoints.save_best(state, {})
+    job = untrained_run(workdir, CONFIG)
     run = api.restore(workdir)
     for split in ("validation", "test"):
         evaluate.evaluate_split(run, job.examples, job.splits, job.stamps, split)

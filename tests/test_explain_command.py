@@ -9,13 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from msa_flax import api, cli, explain, saliency, train
-from msa_flax import job as jobs
+from msa_flax import api, cli, explain, saliency
 from msa_flax.config import Config, DataConfig, ModelConfig
-from msa_flax.models import create_model
-from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.optim import create_optimizer
-from msa_flax.training.state import create_state
 
 LAYER = "backbone/alexnet/conv5"  # 3 x 3 cells in these images; the last layer has one
 CONFIG = Config(
@@ -25,17 +20,9 @@ CONFIG = Config(
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run that ended before its first step: that takes no time."""
+def trained(tmp_path_factory, untrained_run):
     workdir = tmp_path_factory.mktemp("runs") / "phantom"
-    job = jobs.read_data(workdir, CONFIG)
-    workdir.mkdir()
-    train._record(job, None, 0.0)
-    variables, _ = api.initial_variables(create_model(CONFIG.model), CONFIG)
-    state = create_state(variables, create_optimizer(CONFIG.optim, total_steps=1))
-    checkpoints = Checkpoints(workdir)
-    checkpoints.save_last(state, {})
-    checkpoints.save_best(state, {})
+    untrained_run(workdir, CONFIG)
     return workdir
 
 

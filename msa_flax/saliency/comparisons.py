@@ -38,7 +38,7 @@ class Difference:
 
     Attributes:
         reference: its name.
-        score: the reference's mean.
+        reference_score: the reference's mean; not to be taken for the method's.
         value: method minus reference.
         low: lower end of the 95 % interval; NaN where there is none.
         high: its upper end.
@@ -49,7 +49,7 @@ class Difference:
     """
 
     reference: str
-    score: float
+    reference_score: float
     value: float
     low: float = np.nan
     high: float = np.nan
@@ -169,32 +169,26 @@ def _difference(
     if groups is not None and not np.isin(groups, [""]).any():
         known = len(np.unique(groups))
         over = "groups" if known >= FEWEST else "images"
-        reason = (
-            ""
-            if over == "groups"
-            else f"{_counted(known, 'group')}; an interval over them needs {FEWEST}"
-        )
+        if over == "images":
+            reason = f"{known} group{'s' * (known != 1)}; an interval over them needs {FEWEST}"
+        else:
+            reason = ""
     units = len(np.unique(groups)) if over == "groups" and groups is not None else len(values)
     paired = values - others
     found = Difference(
         reference=reference,
-        score=float(others.mean()),
+        reference_score=float(others.mean()),
         value=float(paired.mean()),
         units=units,
         over=over,
         reason=reason,
     )
     if units < FEWEST:
-        return dataclasses.replace(
-            found, reason=f"{_counted(units, 'image')}; an interval needs {FEWEST}"
-        )
+        reason = f"{units} image{'s' * (units != 1)}; an interval needs {FEWEST}"
+        return dataclasses.replace(found, reason=reason)
     if np.ptp(paired) <= 1e-12 * max(1.0, float(np.abs(values).max())):  # rounding apart
         return dataclasses.replace(found, reason="the difference is the same in every image")
     groups = np.arange(units) if over == "images" or groups is None else groups
     error = standard_error(paired, groups)
     half = float(stdtrit(units - 1, 1 - _TAIL)) * error
     return dataclasses.replace(found, low=found.value - half, high=found.value + half, error=error)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

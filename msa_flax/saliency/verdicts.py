@@ -147,7 +147,10 @@ def table(results: Sequence[Result]) -> str:
                     f"{result.measure.name} {'↑' if result.measure.better > 0 else '↓'}",
                     n,
                     _shown(result.score),
-                    *(_shown(found[name].score) if name in found else "" for name in names),
+                    *(
+                        _shown(found[name].reference_score) if name in found else ""
+                        for name in names
+                    ),
                     *(_interval(found[name]) if name in found else "" for name in names),
                     result.verdict.answer if result.verdict and result.measure.decides else "",
                 ]
@@ -182,11 +185,14 @@ def _verdict(
     correlation: float | None,
 ) -> Verdict:
     answer = "yes" if p_yes < LEVEL else "no" if p_no < LEVEL else "cannot be told"
-    reasons = ["every gain is shown" if gains else "nothing was measured that decides"]
-    if gains and answer != "yes":
-        reasons = ["every gain is shown by itself, but not adjusted for the number of methods"]
-    if missing := _not_shown(gains):
+    if not gains:
+        reasons = ["nothing was measured that decides"]
+    elif missing := _not_shown(gains):
         reasons = [f"no gain is shown {missing}"]
+    elif answer == "yes":
+        reasons = ["every gain is shown"]
+    else:
+        reasons = ["every gain is shown by itself, but not adjusted for the number of methods"]
     reasons += sorted({found.reason for _, found in gains if found.reason})
     if any(found.over == "images" for _, found in gains):
         reasons.append("of these images, not of new patients")
@@ -206,14 +212,11 @@ def _not_shown(gains: Sequence[tuple[Measure, Difference]]) -> str:
 
 
 def _row(found: Difference | None) -> dict[str, Any]:
-    """Returns a difference's fields; the reference's score is not to be taken for the method's."""
-    names = {field.name: field.name for field in dataclasses.fields(Difference)}
-    names["score"] = "reference_score"
     if found is None:
-        nothing = dict.fromkeys(names.values())
-        return nothing | {"reason": "no image on which all scores are defined"}
+        names = [field.name for field in dataclasses.fields(Difference)]
+        return dict.fromkeys(names) | {"reason": "no image on which all scores are defined"}
     return {
-        names[name]: _plain(value) if isinstance(value, float) else value
+        name: _plain(value) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(found).items()
     }
 
