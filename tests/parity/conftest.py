@@ -1,4 +1,4 @@
-"""Makes ``support.py`` importable: pytest's import mode leaves this folder out of the path."""
+"""Makes the modules beside it importable: pytest leaves this folder out of the path."""
 
 import pathlib
 import sys

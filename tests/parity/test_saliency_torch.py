@@ -5,30 +5,20 @@ to the image. Where the package does something else on purpose, the test says so
 """
 
 import functools
-import sys
-import unittest.mock
-import warnings
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_packages
 
 from msa_flax.saliency.eigencam import eigen_gradcam, eigencam
 from msa_flax.saliency.gradcam import gradcam, gradcam_plus_plus, hirescam, layercam, xgradcam
 from msa_flax.saliency.perturbation import ablation_cam, score_cam
 
-# The package imports it for pictures and boxes, which are not needed here, and it must be built for
-# the very PyTorch that is installed: a stand-in, while the package is imported.
-TORCHVISION = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
-
-with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-    warnings.simplefilter("ignore")  # of these packages alone
-    torch = pytest.importorskip("torch")
-    for module in TORCHVISION:
-        patch.setitem(sys.modules, module, unittest.mock.MagicMock())
-    cams = pytest.importorskip("pytorch_grad_cam")
+cams = torch_packages.grad_cam()
+torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE, CHANNELS = 16, 6
