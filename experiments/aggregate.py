@@ -19,13 +19,13 @@ from typing import Any
 from sweep import load_table, refuse, tables
 
 from msa_flax.config import Config
+from msa_flax.files import NOTICE
 from msa_flax.models import costs, create_model
 from msa_flax.weights.cache import KNOWN
 
 # MobileNetV2's ImageNet tensors with BatchNorm put back into a form that was published without it.
 RE_EXPRESSED = "fa3b084a7fc661f7602d18c01217f1a77f540d8e608de3ccf8d88d4ca6c11bbd"
 SHORT = {"accuracy": "accuracy", "precision": "precision", "auc": "AUC", "f1": "F1"}
-NOTICE = "Research use only, not a medical device."
 
 
 class Finished:

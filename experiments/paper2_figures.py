@@ -23,11 +23,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from msa_flax import api, evaluate
+from msa_flax import api, evaluate, files
 from msa_flax.config import Config
 from msa_flax.data import corruptions
-from msa_flax.evaluation import comparison, metrics
-from msa_flax.evaluation.predictions import Predictions, sigmoid, write_atomically
+from msa_flax.evaluation import metrics
+from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.files import write_atomically
+from msa_flax.plots import comparison
 from msa_flax.training.loop import read_rows
 
 SEED = 0  # of the disturbances: the same for every run
@@ -202,7 +204,7 @@ class _Parser(argparse.ArgumentParser):
 def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = _Parser(
-        description=f"{__doc__}\n{metrics.NOTICE}",
+        description=f"{__doc__}\n{files.NOTICE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR")
@@ -228,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    print(f"figures and robustness.csv: {given.out}; {metrics.NOTICE}")
+    print(f"figures and robustness.csv: {given.out}; {files.NOTICE}")
     return 0
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import sweep
 from protocol import EPOCHS, GROUPS, MODELS, PROTOCOLS, get_config
 
+from msa_flax import files
 from msa_flax.config import Config
 
 CONFIG = Path(__file__).with_name("protocol.py")
@@ -107,7 +108,8 @@ def _audit(
 
 def _pool(folder: Path, results: Path, model: str) -> None:
     """Computes the metrics of all folds' test images together."""
-    from msa_flax.evaluation import Predictions, compute, write_json
+    from msa_flax.evaluation import Predictions, compute
+    from msa_flax.files import write_json
 
     paths = sorted(folder.glob("fold-*/eval/test/predictions.csv"))
     if len(paths) < 2:
@@ -149,7 +151,7 @@ def table(results: Path) -> str:
 
 def _cells(model: str, run: aggregate.Finished | None, ladder: list[dict[str, Any]]) -> list[str]:
     """Returns a row's cells but the first, the model's "not run here" if there is no run."""
-    from msa_flax.evaluation import shortcuts
+    from msa_flax.auditing import shortcuts
 
     best = shortcuts.best_shortcut(ladder, "test")
     reached = best["test"]["accuracy"] if best else None
@@ -170,7 +172,7 @@ def _cells(model: str, run: aggregate.Finished | None, ladder: list[dict[str, An
 def _note(runs: list[aggregate.Finished]) -> str:
     what = (
         "Shortcuts are fitted on the same training split; the best one is that of the highest test "
-        f"accuracy. {aggregate.NOTICE}"
+        f"accuracy. {files.NOTICE}"
     )
     if not runs:
         return what

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from msa_flax import saliency, weights
+from msa_flax import files, saliency, weights
 from msa_flax.config import Config
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.models import Classifier, create_model, fold_batch_norm, scale_images
@@ -273,5 +273,5 @@ def prepare_jax() -> None:
     that :func:`msa_flax.training.memory.keep_memory` keeps is kept for that thread.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.config.update("jax_compilation_cache_dir", str(weights.cache_dir() / "xla"))
+    jax.config.update("jax_compilation_cache_dir", str(files.cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

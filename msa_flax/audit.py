@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from msa_flax import cli
+from msa_flax import cli, files
 from msa_flax.config import Config, ConfigError, DataConfig, quickstart
 
 if TYPE_CHECKING:
+    from msa_flax.auditing.auditing import Audit
     from msa_flax.data.examples import Examples
     from msa_flax.data.inspection import Inspection
     from msa_flax.data.splits import Splits
-    from msa_flax.evaluation.auditing import Audit
 
 log = logging.getLogger("msa_flax")
 
@@ -170,7 +170,7 @@ def _audit(
     splits: "Splits | None",
     config: Config,
 ) -> "Audit":
-    from msa_flax.evaluation import auditing, families, findings, leakage, shortcuts
+    from msa_flax.auditing import auditing, families, findings, leakage, shortcuts
 
     images = findings.Images(
         example_id=inspection.example_id,
@@ -218,11 +218,10 @@ def _model_scores(args: SimpleNamespace) -> dict[str, Any]:
     """Returns accuracy and AUC of the run's own evaluations by split, where there are any."""
     if not args.workdir:
         return {}
-    from msa_flax.training import record
 
     found = {}
     for split in ("validation", "test"):
-        values = record.read_json(Path(args.workdir) / "eval" / split / "metrics.json")
+        values = files.read_json(Path(args.workdir) / "eval" / split / "metrics.json")
         if values:
             scores = values["metrics"]
             found[split] = {name: scores[name]["value"] for name in ("accuracy", "auc")}

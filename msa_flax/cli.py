@@ -20,19 +20,17 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from msa_flax.config import Config, flatten
+from msa_flax.config import Config
+from msa_flax.files import NOTICE, UserError, flatten
 
-NOTICE = "Research use only, not a medical device."
 _ARGUMENTS = ("images", "workdirs")  # a command that defines one takes arguments without flags
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[SimpleNamespace], None]  # called with the values of the flags
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """The command line cannot be understood."""
-
-    exit_code = 2
 
 
 def run(main: Main, define: Define, doc: str, argv: Sequence[str] | None = None) -> None:

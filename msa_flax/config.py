@@ -12,11 +12,11 @@ import json
 import re
 from typing import Any
 
+from msa_flax.files import UserError, flatten
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """The configuration cannot be run; the message lists every reason."""
-
-    exit_code = 2  # bad input, not a failure of the program
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -174,17 +174,6 @@ def get_config(arg: str = "") -> Config:
     import msa_flax.config as package_config  # noqa: PLW0406
 
     return package_config.quickstart()
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns ``{"section.field": value}`` for nested dictionaries."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def changed_fields(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

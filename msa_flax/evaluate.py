@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from msa_flax import cli
+from msa_flax import cli, files
 from msa_flax.config import Config
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def read_data(workdir: Path, config: Config) -> tuple["Examples", "Splits", list
     from msa_flax.training import record
 
     examples = data.load(config.data)
-    known = record.read_json(workdir / "run.json").get("data_fingerprint")
+    known = files.read_json(workdir / "run.json").get("data_fingerprint")
     if known != examples.fingerprint:
         raise record.WorkdirError(
             f"the images in {config.data.root or 'the data set'} are not the ones that "
@@ -124,7 +124,7 @@ def calibrate(
     run: "Run", examples: "Examples", splits: "Splits", stamps: list[str]
 ) -> dict[str, Any]:
     """Evaluates the validation split, fits calibrators on it, stores them, returns its metrics."""
-    from msa_flax.evaluation import calibration_summary, metrics, postprocess
+    from msa_flax.evaluation import calibration_summary, postprocess
     from msa_flax.evaluation.predictions import Predictions
 
     values = evaluate_split(run, examples, splits, stamps, "validation")
@@ -135,7 +135,7 @@ def calibrate(
     if fitted.reason:
         log.warning("calibration: only conformal prediction is possible: %s", fitted.reason)
     values |= calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
-    metrics.write_json(folder / "metrics.json", values)
+    files.write_json(folder / "metrics.json", values)
     return values
 
 
@@ -209,7 +209,7 @@ def _evaluate(
     values |= _calibrate(run, predictions, values, alpha=alpha, doubts=[*stamps, *doubts])
     folder = run.results(split)
     predictions.write(folder / "predictions.csv")
-    metrics.write_json(folder / "metrics.json", values)
+    files.write_json(folder / "metrics.json", values)
     return values
 
 
@@ -253,12 +253,10 @@ def _calibration_file(run: "Run") -> Path:
 
 def _identity(run: "Run") -> dict[str, Any]:
     """Returns what a stored calibration must agree with to be used."""
-    from msa_flax.training import record
-
     return {
         "checkpoint": run.checkpoint,
         "step": run.step,
-        "data_fingerprint": record.read_json(run.workdir / "run.json").get("data_fingerprint", ""),
+        "data_fingerprint": files.read_json(run.workdir / "run.json").get("data_fingerprint", ""),
     }
 
 
@@ -273,8 +271,9 @@ def _steered(run: "Run") -> list[str]:
 
 def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
     """Prints the metrics and draws ROC and confusion matrix from the saved predictions."""
-    from msa_flax.evaluation import calibration_summary, figures, metrics
+    from msa_flax.evaluation import calibration_summary, metrics
     from msa_flax.evaluation.predictions import Predictions
+    from msa_flax.plots import figures
 
     title = f"checkpoint {run.checkpoint}, step {run.step}"
     for split, values in results.items():
@@ -294,12 +293,11 @@ def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
 
 def _shortcuts(workdir: Path, results: dict[str, dict[str, Any]]) -> str:
     """Says what shortcuts reach on the same splits, if the run has been audited, or how to know."""
-    from msa_flax.evaluation import shortcuts
-    from msa_flax.training import record
+    from msa_flax.auditing import shortcuts
 
     if not set(results) & {"validation", "test"}:
         return ""
-    ladder = record.read_json(workdir / "audit" / "audit.json").get("ladder")
+    ladder = files.read_json(workdir / "audit" / "audit.json").get("ladder")
     if not ladder:
         return f"What shortcuts reach: python -m msa_flax.audit --ladder --workdir {workdir}\n"
     lines = []

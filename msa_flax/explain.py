@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from msa_flax import cli
+from msa_flax import cli, files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from msa_flax.api import Run
     from msa_flax.data.examples import Examples
     from msa_flax.data.splits import Splits
-    from msa_flax.evaluation import panels
+    from msa_flax.plots import panels
     from msa_flax.saliency import Explanations
 
 FIGURE_CASES = 4  # images a class in the figure that training draws (paper 1 Figure 4)
@@ -186,8 +186,8 @@ def _test(
     import numpy as np
 
     from msa_flax import saliency
-    from msa_flax.evaluation import write_json
-    from msa_flax.evaluation.predictions import sigmoid, write_atomically
+    from msa_flax.evaluation.predictions import sigmoid
+    from msa_flax.files import write_atomically, write_json
 
     other = run.with_random_weights()
     found = [
@@ -208,7 +208,7 @@ def _test(
     about = {"split": split, "layer": layer, "step": run.step, "checkpoint": run.checkpoint}
     tables = {"stamps": stamps} | saliency.examination_json(found)
     write_json(out / "faithfulness.json", about | tables)
-    text = "\n".join([*(part.text() for part in found), *stamps, cli.NOTICE, ""])
+    text = "\n".join([*(part.text() for part in found), *stamps, files.NOTICE, ""])
     write_atomically(out / "faithfulness.md", text.encode())
     print(text, end="")
 
@@ -241,7 +241,8 @@ def _write(
 ) -> None:
     """Writes maps, pictures, table; ``parts`` are images with the maps made of them."""
     from msa_flax import saliency
-    from msa_flax.evaluation.predictions import sigmoid, write_atomically
+    from msa_flax.evaluation.predictions import sigmoid
+    from msa_flax.files import write_atomically
 
     rows, images = [], 0
     for examples, found in parts:
@@ -265,7 +266,7 @@ def _write(
     print(
         f"images explained in {out}: {images}, by {', '.join(methods)}; maps in which nothing "
         f"speaks for fracture, shown as the plain image: {zero}; checkpoint {run.checkpoint}, "
-        f"step {run.step}; {cli.NOTICE}"
+        f"step {run.step}; {files.NOTICE}"
     )
 
 
@@ -277,8 +278,8 @@ def _cases(
 ) -> "list[panels.Case]":
     """Returns images with the maps, of all parts, of the class that was called."""
     from msa_flax import saliency
-    from msa_flax.evaluation import panels
     from msa_flax.evaluation.predictions import sigmoid
+    from msa_flax.plots import panels
 
     cases = []
     for i in rows:
@@ -311,7 +312,7 @@ def _draw(
     stamps: list[str],
 ) -> None:
     """Draws paper 1's Figure 4: the predicted class's map, row A normal, row B fracture."""
-    from msa_flax.evaluation import panels
+    from msa_flax.plots import panels
 
     examples, found = part
     only = dataclasses.replace(found, maps={"gradcam": found.maps["gradcam"]})
@@ -332,7 +333,7 @@ def _draw_sheet(
 ) -> None:
     """Draws some images of each class that all methods have explained, with all maps."""
     from msa_flax import saliency
-    from msa_flax.evaluation import panels
+    from msa_flax.plots import panels
 
     fewest = min((examples for examples, _ in parts), key=len)
     rows = [row for members in fewest.spaced(SHEET_CASES).values() for row in members]

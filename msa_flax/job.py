@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from msa_flax import api, data, weights
+from msa_flax import api, data, files, weights
 from msa_flax.config import Config
 from msa_flax.data import splits as splitting
 from msa_flax.data import stamps as stamping
@@ -223,7 +223,7 @@ def frozen_features(config: Config, examples: Examples, variables: dict[str, Any
     step = steps.make_predict_step(model, scale, method="features")
     compiled = steps.compiled_predict_step(step)
     return cached_features(
-        weights.cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy",
+        files.cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy",
         functools.partial(compiled, variables),
         examples.images,
         batch_size=config.eval.batch_size,

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from msa_flax import cli
+from msa_flax import cli, files
 
 if TYPE_CHECKING:
     from msa_flax.reporting import Artefacts
@@ -76,11 +76,11 @@ def main(args: SimpleNamespace) -> None:
     if args.compare:
         out = Path(args.out) if args.out else folders[0] / f"compare-{args.split}.csv"
         print(compare(folders, out, split=args.split), end="")
-        print(f"{out}: {len(folders)} runs; {cli.NOTICE}")
+        print(f"{out}: {len(folders)} runs; {files.NOTICE}")
         return
     out = Path(args.out) if args.out else folders[0] / "report.html"
     size = report(folders, out, split=args.split)
-    print(f"{out}: {size / 1e6:.1f} MB; {cli.NOTICE}")
+    print(f"{out}: {size / 1e6:.1f} MB; {files.NOTICE}")
 
 
 def report(workdirs: list[Path], out: Path, *, split: str = "test") -> int:
@@ -130,7 +130,8 @@ def commands(run: "Artefacts") -> list[tuple[str, str]]:
 
     Nothing where another version's configuration is not understood.
     """
-    from msa_flax.config import Config, ConfigError, flatten, quickstart
+    from msa_flax.config import Config, ConfigError, quickstart
+    from msa_flax.files import flatten
 
     try:
         config = flatten(Config.from_dict(dict(run.config)).to_dict())
@@ -174,7 +175,7 @@ def _check_own(out: Path, header: bytes) -> None:
 
 
 def _write(out: Path, data: bytes) -> None:
-    from msa_flax.evaluation.predictions import write_atomically
+    from msa_flax.files import write_atomically
 
     try:
         write_atomically(out, data)

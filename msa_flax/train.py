@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from msa_flax import __version__, cli
+from msa_flax import __version__, cli, files
 from msa_flax.config import Config
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _train(
 ) -> None:
     """Runs the loop from where the run stands, and records what it took, however it ends."""
     from msa_flax import job as jobs
-    from msa_flax.training import hosts, memory, record
+    from msa_flax.training import hosts, memory
     from msa_flax.training.monitor import NoMonitor
 
     step, total = int(state.step), job.total_steps
@@ -132,10 +132,10 @@ def _train(
         memory.trim_memory()  # what training needed, evaluation does not
         if hosts.is_first():
             path = job.workdir / "run.json"
-            info = record.read_json(path)
+            info = files.read_json(path)
             info["seconds"]["train"] += time.perf_counter() - began
             info["seconds"]["step"] = getattr(monitor, "step_seconds", None)
-            record.write_json(path, info | {"peak_memory_gib": memory.peak_memory_gib()})
+            files.write_json(path, info | {"peak_memory_gib": memory.peak_memory_gib()})
     if int(state.step) < total:
         log.info(
             "stopped after step %d of %d: no lower validation loss for %d epochs",
@@ -147,7 +147,7 @@ def _record(job: "Job", report: "WeightsReport | None", seconds: float) -> None:
     """Writes config.json, run.json and splits.csv."""
     from msa_flax.training import record
 
-    earlier = record.read_json(job.workdir / "run.json")
+    earlier = files.read_json(job.workdir / "run.json")
     if earlier and earlier["data_fingerprint"] != job.examples.fingerprint:
         raise record.WorkdirError(
             "the images or labels are not those that this workdir's run was started with "
@@ -167,8 +167,8 @@ def _record(job: "Job", report: "WeightsReport | None", seconds: float) -> None:
         "seconds": earlier.get("seconds", {"setup": 0.0, "train": 0.0}),
     }
     info["seconds"]["setup"] += seconds
-    record.write_json(job.workdir / "config.json", {"config": job.config.to_dict()})
-    record.write_json(job.workdir / "run.json", info)
+    files.write_json(job.workdir / "config.json", {"config": job.config.to_dict()})
+    files.write_json(job.workdir / "run.json", info)
     job.splits.write(job.workdir / "splits.csv")
 
 
@@ -190,7 +190,7 @@ def _monitor(job: "Job", step: int) -> "TerminalMonitor":
 def _conclude(job: "Job") -> None:
     """Evaluates both held-out splits, explains some test images, draws the figures."""
     from msa_flax import api, evaluate, explain
-    from msa_flax.evaluation import figures
+    from msa_flax.plots import figures
     from msa_flax.training import loop
 
     trained, data = api.restore(job.workdir), (job.examples, job.splits, job.stamps)
@@ -208,7 +208,7 @@ def _describe(job: "Job", parts: "Parts") -> None:
 
     from msa_flax.data import splits as splitting
 
-    log.info("%s: %s", job.config.name, cli.NOTICE)
+    log.info("%s: %s", job.config.name, files.NOTICE)
     if job.config.data.source == "phantom":
         log.info("data: a synthetic phantom; a result on it says nothing about patients")
     alpha, size = job.config.model.alpha, job.config.data.image_size
@@ -230,7 +230,7 @@ def _describe(job: "Job", parts: "Parts") -> None:
 def _draw_samples(job: "Job") -> None:
     import numpy as np
 
-    from msa_flax.evaluation import figures
+    from msa_flax.plots import figures
 
     labels, rows = job.examples.label, job.splits.indices("train")
     shuffled = np.random.default_rng(job.config.train.seed).permutation(rows)

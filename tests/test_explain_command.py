@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from msa_flax import api, cli, explain, saliency
+from msa_flax import api, cli, explain, files, saliency
 from msa_flax.config import Config, DataConfig, ModelConfig
 
 LAYER = "backbone/alexnet/conv5"  # 3 x 3 cells in these images; the last layer has one
@@ -67,7 +67,7 @@ def test_two_methods_at_a_layer_are_explained_and_tested(trained, tmp_path):
     }
     # Of maps of two layers there would be no such correlation.
     assert set(table["random_weights"]) == {"gradcam", "eigencam"}
-    assert (out / "faithfulness.md").read_text().rstrip().endswith(cli.NOTICE)
+    assert (out / "faithfulness.md").read_text().rstrip().endswith(files.NOTICE)
 
 
 @pytest.mark.parametrize(

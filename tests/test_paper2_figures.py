@@ -12,12 +12,11 @@ import numpy as np
 import optax
 import pytest
 
-from msa_flax import api, data, evaluate
+from msa_flax import api, data, evaluate, files
 from msa_flax.config import quickstart
 from msa_flax.data import splits as splitting
 from msa_flax.evaluation.predictions import Predictions
 from msa_flax.models import create_model
-from msa_flax.training import record
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.state import create_state
 
@@ -52,8 +51,8 @@ def trained(tmp_path_factory):
     mean, deviation = logits.mean(), logits.std()
     head["kernel"], head["bias"] = head["kernel"] / deviation, np.full(1, -mean / deviation)
     Checkpoints(workdir).save_best(create_state(variables, optax.sgd(0.1)), {})
-    record.write_json(workdir / "config.json", {"config": config.to_dict()})
-    record.write_json(workdir / "run.json", {"data_fingerprint": examples.fingerprint})
+    files.write_json(workdir / "config.json", {"config": config.to_dict()})
+    files.write_json(workdir / "run.json", {"data_fingerprint": examples.fingerprint})
     splits.write(workdir / "splits.csv")
     rows = [
         {"step": 9 * epoch, "epoch": epoch, "split": split, "loss": 1 / epoch, "accuracy": 0.5}

@@ -12,7 +12,7 @@ import time
 import venv
 from collections.abc import Iterable
 
-from msa_flax.weights import cache_dir
+from msa_flax.files import cache_dir
 
 HERE = pathlib.Path(__file__).parent
 

@@ -19,8 +19,8 @@ import numpy as np
 import results
 import tables
 
+from msa_flax.auditing.families import SIZE, find_families
 from msa_flax.data import phantom
-from msa_flax.evaluation.families import SIZE, find_families
 from msa_flax.training.memory import peak_memory_gib
 
 

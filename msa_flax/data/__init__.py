@@ -22,7 +22,7 @@ __all__ = ["DataError", "Examples", "load", "load_external", "load_files"]
 def load(config: DataConfig) -> Examples:
     """Returns the data set of a configuration, every image preprocessed, sorted by example id.
 
-    The first call prepares the data set with TFDS below :func:`examples.cache_dir`; later calls
+    The first call prepares the data set with TFDS below :func:`files.cache_dir`; later calls
     read that copy for as long as the folder's listing (names, sizes, times) stays the same.
 
     Raises:

@@ -2,18 +2,16 @@
 
 import dataclasses
 import hashlib
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from msa_flax.files import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """The data cannot be used as asked; the message says what was found and what to do."""
-
-    exit_code = 2  # bad input, not a failure of the program
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,15 +140,3 @@ def fingerprint(example_id: np.ndarray, label: np.ndarray, images: np.ndarray) -
         digest.update(f"{len(name)} {name} {value}\n".encode())
     digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()
-
-
-def cache_dir() -> pathlib.Path:
-    """Returns the folder for what can be made again: ``MSA_FLAX_CACHE``, or the user's cache.
-
-    The default is ``$XDG_CACHE_HOME/msa_flax``, or ``~/.cache/msa_flax``. It is not created here.
-    """
-    own = os.environ.get("MSA_FLAX_CACHE")
-    if own:
-        return pathlib.Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "msa_flax"

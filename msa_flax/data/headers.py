@@ -4,15 +4,15 @@ import dataclasses
 import zlib
 from collections.abc import Iterator
 
+from msa_flax.files import UserError
+
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 SUFFIXES = tuple(_FORMATS)  # the file name extensions that are read, in lower case
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image cannot be used; the message is a short reason without the file's name."""
-
-    exit_code = 2  # bad input, not a failure of the program
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from msa_flax.files import UserError
+
 _Pair = tuple[float, float]
 LEVELS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")  # C0: the skull base
 _FINE = 2  # shapes are drawn on a grid this much finer than the pixels, then averaged
@@ -32,10 +34,8 @@ _SPINOUS_WIDTH = (9.0, 7.0, 7.0, 7.0, 7.5, 9.0)
 _TRANSVERSE = (22.0, 24.0, 25.0, 26.0, 28.0, 33.0)
 
 
-class PhantomError(ValueError):
+class PhantomError(UserError):
     """The phantom cannot be drawn from these numbers."""
-
-    exit_code = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ import numpy as np
 from msa_flax.evaluation import calibration as fitting
 from msa_flax.evaluation import conformal
 from msa_flax.evaluation.postprocess import Calibration
-from msa_flax.evaluation.predictions import sigmoid, write_atomically
+from msa_flax.evaluation.predictions import sigmoid
+from msa_flax.files import write_atomically
 
 ALPHA = 0.1
 COLUMNS = (

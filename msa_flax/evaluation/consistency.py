@@ -25,6 +25,7 @@ from decimal import Decimal
 import numpy as np
 
 from msa_flax.evaluation.matrices import AVERAGED, METRICS, SIDED, SLACK, Region, Space
+from msa_flax.files import UserError
 
 IGNORED = ("auc",)  # may be printed, is not checked
 AVERAGINGS = ("binary", "macro", "weighted")
@@ -37,10 +38,8 @@ _NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))\s*(%?)")
 _CANDIDATES = 1_000_000  # matrices among which the nearest one is looked for
 
 
-class ConsistencyError(ValueError):
+class ConsistencyError(UserError):
     """The numbers are not what a table of metrics can hold."""
-
-    exit_code = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 from msa_flax.evaluation import intervals, pairs, scores
 from msa_flax.evaluation.intervals import Interval
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.files import UserError
 
 METRICS = ("auc", "accuracy", "recall", "specificity", "brier", "log_loss")
 METHODS = {  # of intervals, and of the tests that belong to them
@@ -30,10 +31,8 @@ _EMPTY = {
 }
 
 
-class PairsError(ValueError):
+class PairsError(UserError):
     """Runs cannot be compared in pairs; the message says why."""
-
-    exit_code = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,14 @@
 """The numbers of a set of predictions: confusion matrix, metrics, their intervals, their table."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msa_flax.evaluation.estimates import NAMES, compute
 from msa_flax.evaluation.intervals import METHODS
-from msa_flax.evaluation.predictions import Predictions, PredictionsError, write_atomically
+from msa_flax.evaluation.predictions import Predictions, PredictionsError
+from msa_flax.files import NOTICE
 
 SCHEMA_VERSION = 1
-NOTICE = "Research use only, not a medical device."
 _MANY = 8  # metrics; a note names fewer than so many
 
 
@@ -56,16 +54,6 @@ def metrics_json(
         ),
         "seconds": float(seconds),
     }
-
-
-def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
-    """Writes values as JSON: keys sorted, so the same values give the same bytes.
-
-    Raises:
-        ValueError: a value is NaN or infinite, which JSON cannot say; use None and a reason.
-    """
-    text = json.dumps(values, sort_keys=True, indent=2, allow_nan=False)
-    write_atomically(path, (text + "\n").encode("utf-8"))
 
 
 def table(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -15,17 +15,15 @@ import numpy as np
 
 from msa_flax.evaluation import calibration
 from msa_flax.evaluation.calibration import Isotonic, Temperature
-from msa_flax.evaluation.metrics import write_json
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.files import UserError, write_json
 
 SCHEMA_VERSION = 1
 _AGAIN = "fit it again with python -m msa_flax.evaluate --calibrate"
 
 
-class CalibrationError(ValueError):
+class CalibrationError(UserError):
     """A calibration is damaged, of another checkpoint, or asked of other predictions."""
-
-    exit_code = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.files import UserError, write_text
+
 TEXT_COLUMNS = ("example_id", "split", "fold", "group", "family")
 COLUMNS = (*TEXT_COLUMNS, "label", "logit", "probability")
 
 
-class PredictionsError(ValueError):
+class PredictionsError(UserError):
     """A table of predictions cannot be used; the message lists every reason."""
-
-    exit_code = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,8 +59,7 @@ class Predictions:
             for i in np.argsort(self.example_id, kind="stable")
         ]
         text = "".join(",".join(row) + "\n" for row in (COLUMNS, *rows))
-        # File names that are not UTF-8 arrive as surrogates, and must leave as they came.
-        write_atomically(path, text.encode("utf-8", "surrogateescape"))
+        write_text(path, text)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Predictions":
@@ -126,18 +125,6 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, np.float64)
     small = np.exp(-np.abs(logits))
     return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file under a temporary name beside it, then renames it: whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _quoted(cell: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from msa_flax.files import UserError
 from msa_flax.models.attention import MultiScaleSpatialAttention, SpatialAttention
 from msa_flax.models.classifier import Classifier, Head, ImageNetClassifier
 from msa_flax.models.convnext_tiny import ConvNeXtTiny
@@ -50,10 +51,8 @@ PARAM_COUNTS = {
 MINIMUM_SIZE = dict.fromkeys(MODELS, 32) | {"lenet_alexnet": 64}
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """There is no such model; the message names the choices."""
-
-    exit_code = 2
 
 
 def create_backbone(config: Any) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.files import UserError
 from msa_flax.reporting import points
 
 SPLITS = ("train", "validation", "test")
@@ -19,10 +20,8 @@ _SAME_PROBABILITY = 0.01  # of a network in batches of other sizes or on another
 _NEEDED = ("confusion", "metrics", "n", "stamps", "threshold")
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """A report cannot be made from these files; the message says why and what to do."""
-
-    exit_code = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

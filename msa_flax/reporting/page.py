@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from msa_flax.evaluation.metrics import NOTICE
+from msa_flax.files import NOTICE
 from msa_flax.reporting import (
     calibration,
     card,

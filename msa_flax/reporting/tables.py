@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.evaluation import auditing, differences, shortcuts
+from msa_flax.auditing import auditing, shortcuts
+from msa_flax.evaluation import differences
 from msa_flax.evaluation.estimates import NAMES
 from msa_flax.evaluation.intervals import METHODS
+from msa_flax.files import flatten
 from msa_flax.reporting import points
 from msa_flax.reporting.artefacts import Artefacts
 
@@ -196,15 +198,6 @@ def origin(run: Artefacts) -> Table:
     rows = [[name, _plain(value)] for name, value in shown.items()]
     rows.append(["files left out", str(len(run.run.get("bad_files") or []))])
     return Table(title="Fingerprints, weights and environment", head=["What", "Value"], rows=rows)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one, keys joined with dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else None
-        flat |= {f"{prefix}{key}": value} if inner is None else inner
-    return flat
 
 
 _UNGROUPED = (

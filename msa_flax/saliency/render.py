@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+from msa_flax.files import UserError
+
 _TOP = 0.995  # quantile of a map's values above 0 that its last colour stands for
 
 
-class SaliencyError(ValueError):
+class SaliencyError(UserError):
     """A map cannot be shown or written; the message says why."""
-
-    exit_code = 2
 
 
 def upsample(saliency: np.ndarray, size: int) -> np.ndarray:

@@ -16,16 +16,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from msa_flax.files import UserError
 from msa_flax.training.state import TrainState
 
 Progress = dict[str, Any]
 log = logging.getLogger("msa_flax")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or does not fit the model."""
-
-    exit_code = 2
 
 
 class Checkpoints:

@@ -10,13 +10,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from msa_flax.files import UserError
+
 AXIS = "batch"
 
 
-class DevicesError(ValueError):
+class DevicesError(UserError):
     """The devices cannot share a batch equally."""
-
-    exit_code = 2
 
 
 def mesh(batch_size: int) -> Mesh:

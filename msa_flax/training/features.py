@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.files import UserError
+
 log = logging.getLogger("msa_flax")
 
 
-class FeaturesError(FloatingPointError):
+class FeaturesError(UserError):
     """Features cannot be kept."""
-
-    exit_code = 2
 
 
 def cached_features(

@@ -14,13 +14,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from msa_flax.files import UserError
+
 SHUTDOWN_SECONDS = 30  # of waiting, for a process that fails alone, until all of them are ended
 
 
-class HostsError(ValueError):
+class HostsError(UserError):
     """The processes cannot work together."""
-
-    exit_code = 2
 
 
 class PeerError(RuntimeError):

@@ -5,14 +5,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from msa_flax.files import UserError
+
 Sums = dict[str, Float[Array, ""]]
 ClassWeights = tuple[float, float]  # of label 0 (normal) and of label 1 (fracture)
 
 
-class ClassWeightsError(ValueError):
+class ClassWeightsError(UserError):
     """The labels give no class weights."""
-
-    exit_code = 2
 
 
 def cross_entropy_sums(

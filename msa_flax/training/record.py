@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from msa_flax.config import Config, changed_fields
+from msa_flax.files import UserError
 
-SCHEMA_VERSION = 1
 _PACKAGES = (
     "jax",
     "jaxlib",
@@ -30,10 +30,8 @@ _PACKAGES = (
 )
 
 
-class WorkdirError(ValueError):
+class WorkdirError(UserError):
     """The workdir belongs to another run, or cannot be written."""
-
-    exit_code = 2
 
 
 def check_workdir(workdir: Path, config: Config) -> None:
@@ -61,19 +59,6 @@ def check_workdir(workdir: Path, config: Config) -> None:
     parent = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):
         raise WorkdirError(f"--workdir: {parent} cannot be written to")
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes values as JSON with the schema version, whole or not at all."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=2, sort_keys=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n")
-    os.replace(temporary, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns what :func:`write_json` wrote, or {} where there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def environment() -> dict[str, Any]:

@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
+from msa_flax.files import cache_dir
 from msa_flax.weights.keras_file import WeightsError, read, tensors_hash
 
 URL = "https://storage.googleapis.com/"  # Keras' own
@@ -94,20 +95,6 @@ KNOWN: dict[tuple[str, float, bool], Published] = {
         file="d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
     ),
 }
-
-
-def cache_dir() -> Path:
-    """Returns the folder of downloaded weights; it need not exist.
-
-    ``MSA_FLAX_CACHE``, or else ``msa_flax`` in ``XDG_CACHE_HOME``, or else ``~/.cache/msa_flax``.
-    """
-    own = os.environ.get("MSA_FLAX_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    # The XDG specification: a relative path is invalid and to be ignored.
-    base = Path(shared) if shared and Path(shared).is_absolute() else Path.home() / ".cache"
-    return base / "msa_flax"
 
 
 def imagenet_path(backbone: str, *, alpha: float, include_top: bool = False) -> Path:

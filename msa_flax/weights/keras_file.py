@@ -21,6 +21,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from msa_flax.files import UserError
+
 MAX_BYTES = 4 * 2**30  # of one file's tensors: a small file may declare shapes that fill the memory
 
 Layers = Iterable[tuple[str, str]]  # (class name, layer name) in the order of Keras' model.layers
@@ -55,10 +57,8 @@ _DAMAGE = (
 )
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights cannot be read or do not fit; the message lists every reason."""
-
-    exit_code = 2
 
 
 def read(path: str | Path, *, layers: Layers = ()) -> dict[str, np.ndarray]:

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from msa_flax.data.examples import DataError, cache_dir, fingerprint, from_rows
+from msa_flax.data.examples import DataError, fingerprint, from_rows
+from msa_flax.files import cache_dir
 
 
 def make(n=6, *, order=None, masks=False, **changes):

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from msa_flax.evaluation.auditing import audit
-from msa_flax.evaluation.families import Families
-from msa_flax.evaluation.findings import Images
+from msa_flax.auditing.auditing import audit
+from msa_flax.auditing.families import Families
+from msa_flax.auditing.findings import Images
 
 SOURCES, COPIES = 40, 3  # images 3 i to 3 i + 2 show source i
 N = SOURCES * COPIES

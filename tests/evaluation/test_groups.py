@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from msa_flax.evaluation import composition
+from msa_flax.auditing import composition
 
 # Groups.
 

@@ -6,8 +6,9 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from msa_flax.evaluation.estimates import NAMES, TABLE4
-from msa_flax.evaluation.metrics import compute, metrics_json, write_json
+from msa_flax.evaluation.metrics import compute, metrics_json
 from msa_flax.evaluation.predictions import Predictions, PredictionsError, sigmoid
+from msa_flax.files import write_json
 
 
 def from_counts(tp, fn, fp, tn):

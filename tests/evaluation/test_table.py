@@ -5,8 +5,9 @@ import json
 import numpy as np
 
 from msa_flax.evaluation.estimates import NAMES, TABLE4
-from msa_flax.evaluation.metrics import metrics_json, table, write_json
+from msa_flax.evaluation.metrics import metrics_json, table
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.files import write_json
 
 
 def as_json(labels, probabilities, group, stamps=()):

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from msa_flax.evaluation import metrics_json, write_json
-from msa_flax.evaluation.leakage import Finding
+from msa_flax.auditing.leakage import Finding
+from msa_flax.evaluation import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.files import write_json
 from msa_flax.reporting import read
 from msa_flax.saliency.render import safe_stem, write_explanation
 

@@ -16,9 +16,10 @@ import pytest
 from keras.src.utils import file_utils
 
 from msa_flax.config import ModelConfig
+from msa_flax.files import cache_dir
 from msa_flax.models import create_model
 from msa_flax.weights import KERAS_FAMILIES, cache, load, read
-from msa_flax.weights.cache import KNOWN, Published, cache_dir, imagenet_path
+from msa_flax.weights.cache import KNOWN, Published, imagenet_path
 from msa_flax.weights.keras_file import WeightsError, tensors_hash
 
 NAME = "mobilenet_1_0_224_tf_no_top.h5"

@@ -16,7 +16,8 @@ from absl import logging
 
 from msa_flax.config import DataConfig
 from msa_flax.data import pipeline, preprocess, scan
-from msa_flax.data.examples import DataError, Examples, cache_dir, from_rows
+from msa_flax.data.examples import DataError, Examples, from_rows
+from msa_flax.files import cache_dir
 
 pipeline.hide_gpu()
 

@@ -5,9 +5,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from msa_flax.evaluation import figures, panels
 from msa_flax.evaluation.metrics import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.plots import figures, panels
 
 STAMPS = ["copies cross the split"]
 ROWS = [

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msa_flax.auditing import families
+from msa_flax.auditing.families import SIZE, connected, find_families
 from msa_flax.config import DataConfig
 from msa_flax.data.inspection import inspect_folder
-from msa_flax.evaluation import families
-from msa_flax.evaluation.families import SIZE, connected, find_families
 
 CENTRE = (SIZE - 1) / 2
 SOURCE = re.compile(r"^(CSFDV\d+B\d+ \(\d+\))")

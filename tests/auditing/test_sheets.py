@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msa_flax.evaluation import auditing, sheets
+from msa_flax.auditing import auditing, sheets
 
 SOURCES, COPIES = 40, 3
 N = SOURCES * COPIES

@@ -2,7 +2,7 @@
 
 Paper 2 draws accuracy and loss, a confusion matrix, a precision-recall or a robustness curve for
 each of its three networks, on axes of their own (its Figures 5 to 16). Here those that share an
-axis share a plot, in the style and colours of :mod:`msa_flax.evaluation.figures`. Runs are compared
+axis share a plot, in the style and colours of :mod:`msa_flax.plots.figures`. Runs are compared
 as if on one test set; that they were is for the caller to check.
 """
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msa_flax.evaluation import metrics as numbers
-from msa_flax.evaluation.figures import (
+from msa_flax.evaluation.predictions import Predictions
+from msa_flax.plots.figures import (
     BLUE,
     GREY,
     VERMILION,
@@ -21,7 +22,6 @@ from msa_flax.evaluation.figures import (
     drawn,
     wrapped,
 )
-from msa_flax.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def learning_curves(
 
     Args:
         runs: name of a run to the rows of its ``metrics.jsonl``, as
-            :func:`msa_flax.evaluation.figures.learning_curves` takes them.
+            :func:`msa_flax.plots.figures.learning_curves` takes them.
         path: the PNG file.
         stamps: written below the figure.
     """

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from msa_flax.evaluation.auditing import audit, ladder_table
-from msa_flax.evaluation.families import find_families
-from msa_flax.evaluation.findings import SEVERITIES, Images
-from msa_flax.evaluation.metrics import NOTICE
+from msa_flax.auditing.auditing import audit, ladder_table
+from msa_flax.auditing.families import find_families
+from msa_flax.auditing.findings import SEVERITIES, Images
+from msa_flax.files import NOTICE
 
 SOURCES, COPIES = 40, 3
 N = SOURCES * COPIES

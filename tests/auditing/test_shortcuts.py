@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from msa_flax.evaluation import shortcuts
-from msa_flax.evaluation.shortcuts import Rows, best_shortcut, ladder, predictability
+from msa_flax.auditing import shortcuts
+from msa_flax.auditing.shortcuts import Rows, best_shortcut, ladder, predictability
 
 RUNGS = [
     "majority class",

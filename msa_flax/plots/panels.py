@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msa_flax.evaluation.figures import Path, drawn, row_title, show, wrapped
+from msa_flax.plots.figures import Path, drawn, row_title, show, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msa_flax.evaluation.families import Families
-from msa_flax.evaluation.figures import BLUE, GREY, VERMILION, drawn, show, wrapped
-from msa_flax.evaluation.findings import Images
-from msa_flax.evaluation.shortcuts import Predictability
+from msa_flax.auditing.families import Families
+from msa_flax.auditing.findings import Images
+from msa_flax.auditing.shortcuts import Predictability
+from msa_flax.plots.figures import BLUE, GREY, VERMILION, drawn, show, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.evaluation.families import Families, connected
-from msa_flax.evaluation.findings import SHOWN, Finding, Images
+from msa_flax.auditing.families import Families, connected
+from msa_flax.auditing.findings import SHOWN, Finding, Images
 
 _RANDOM_SPLIT = 0.2  # share held out by the random split that is tried (paper 1 §3.1)
 

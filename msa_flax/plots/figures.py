@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msa_flax.evaluation.metrics import NOTICE
-from msa_flax.evaluation.predictions import Predictions, write_atomically
+from msa_flax.evaluation.predictions import Predictions
+from msa_flax.files import NOTICE, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from msa_flax.evaluation import comparison
 from msa_flax.evaluation.metrics import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.plots import comparison
 
 STAMPS = ["copies cross the split"]
 NAMES = ("mobilenet_v2", "resnet50/seed-0", "convnext_tiny-with-a-rather-long-name/$seed_0$")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msa_flax.evaluation import composition, leakage
-from msa_flax.evaluation.findings import SEVERITIES
+from msa_flax.auditing import composition, leakage
+from msa_flax.auditing.findings import SEVERITIES
 
 
 def by_key(findings):

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.evaluation import composition, leakage, sheets, shortcuts
-from msa_flax.evaluation.families import Families
-from msa_flax.evaluation.findings import SEVERITIES, Finding, Images
-from msa_flax.evaluation.metrics import NOTICE, write_json
-from msa_flax.evaluation.predictions import write_atomically
-from msa_flax.evaluation.shortcuts import Predictability
+from msa_flax.auditing import composition, leakage, sheets, shortcuts
+from msa_flax.auditing.families import Families
+from msa_flax.auditing.findings import SEVERITIES, Finding, Images
+from msa_flax.auditing.shortcuts import Predictability
+from msa_flax.files import NOTICE, write_atomically, write_json
 
 SCHEMA_VERSION = 1
 _MARGIN = 0.1  # by how much a fact must beat the commonest class to be a shortcut
@@ -32,7 +31,7 @@ class Audit:
         findings: the worst first.
         label_from, split_from: how well each fact tells the label, and the split: "family", in
             other families; "group", in groups that were not seen, where groups are known.
-        ladder: the rungs of :func:`msa_flax.evaluation.shortcuts.ladder`, empty if not asked for.
+        ladder: the rungs of :func:`msa_flax.auditing.shortcuts.ladder`, empty if not asked for.
         model: "accuracy" and "auc" of the run that is audited, by split, empty if there is none.
         found: the families by pixels.
         slice_index: -1 unknown, int [n].
@@ -194,7 +193,7 @@ def ladder_table(
     """Returns the ladder as rows of cells, head first, the model last if there is one.
 
     Args:
-        ladder: see :func:`msa_flax.evaluation.shortcuts.ladder`.
+        ladder: see :func:`msa_flax.auditing.shortcuts.ladder`.
         model: the model's "accuracy" and "auc" by split.
     """
     splits = [split for split in ("validation", "test") if any(split in rung for rung in ladder)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from msa_flax.evaluation.findings import SHOWN, Finding, Images
+from msa_flax.auditing.findings import SHOWN, Finding, Images
 
 
 def unreadable(bad_files: Sequence[tuple[str, str]], total: int) -> Finding:
