@@ -24,7 +24,7 @@ ARROWS = {
     "evaluation": {"evaluation"},
     "auditing": {"auditing", "data", "evaluation", "plots"},
     "plots": {"plots", "evaluation"},
-    "reporting": {"reporting", "plots", "evaluation"},
+    "reporting": {"reporting", "plots", "evaluation", "auditing"},
     "saliency": {"saliency"},
 }
 NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
