@@ -10,17 +10,6 @@ run with the first instead, and writes them to DIR/compare-SPLIT.csv (--out FILE
 differences of AUC, accuracy, recall, specificity, Brier score and log loss, with 95 % intervals and
 p values, which Holm's method corrects for their number. Where it is known which images belong
 together, intervals come from draws of whole groups. The report on several runs has this table too.
-
-python -m msa_flax.report --check TABLE.csv checks published metrics instead.
-
-Says for each row whether any confusion matrix of the given class sizes has the printed metrics:
-every matrix that does, how the metrics must be read for it (of which class, or averaged how) and
-how exact it is; or the nearest one, and the metrics that contradict it.
-
-The table has the columns name, positives, negatives (images of the first and the second class) and
-any of accuracy, precision, recall, specificity, f1, npv, balanced_accuracy, mcc and auc, which is
-not checked. Copy the numbers with all digits that are printed; above 1 or with a sign % they are
-in per cent; leave empty what is not reported. This reads no run and needs no --workdir.
 """
 
 import shlex
@@ -58,20 +47,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "compare", False, "compare runs in pairs, without a page", flag_values=values
     )
-    flags.DEFINE_string("check", None, "table of published metrics, as CSV", flag_values=values)
 
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
     folders = _folders(args)
-    if args.check is not None:
-        _check_alone(args)
-        print(check(Path(args.check)), end="")
-        return
     if not folders:
         raise cli.UsageError(
-            "--workdir: expected the folder of a run, or --check a table, got nothing; "
-            "--help says more"
+            "--workdir: expected the folder of a run, got nothing; --help says more"
         )
     if args.compare:
         out = Path(args.out) if args.out else folders[0] / f"compare-{args.split}.csv"
@@ -151,17 +134,6 @@ def commands(run: "Artefacts") -> list[tuple[str, str]]:
     ]
 
 
-def check(path: Path) -> str:
-    """Returns which rows of a table of published metrics can be true, as text.
-
-    Raises:
-        ConsistencyError: the file is no such table.
-    """
-    from msa_flax.evaluation import published
-
-    return published.check(published.read(path))
-
-
 def _check_own(out: Path, header: bytes) -> None:
     """Refuses to replace a file that does not begin like those that would be written."""
     if not out.is_file():
@@ -189,17 +161,6 @@ def _as_text(table: "Table") -> str:
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join([*lines, "", *textwrap.wrap(table.note, 100)]) + "\n"
-
-
-def _check_alone(args: SimpleNamespace) -> None:
-    if not args.check:
-        raise cli.UsageError("--check: expected a table, got nothing; --help says more")
-    if args.workdir:
-        raise cli.UsageError("--check and --workdir: expected one of them, got both")
-    if args.compare:
-        raise cli.UsageError("--check and --compare: expected one of them, got both")
-    if args.workdirs:
-        raise cli.UsageError(f"unexpected argument {args.workdirs[0]!r}; --check takes one table")
 
 
 def _folders(args: SimpleNamespace) -> list[Path]:

@@ -62,7 +62,7 @@ def test_a_file_name_that_is_no_text_does_not_stop_the_report(write, table, tmp_
         (["--workdir=nothing"], "without config.json"),
         (["--workdir=w", "--split=train"], "split"),
         (["--workdir=w", "--split=validation"], "msa_flax.evaluate --workdir w --split validation"),
-        (["--workdir=w", "--check=t.csv"], "expected one of them"),
+        (["--workdir=w", "--bogus"], "bogus"),
         (["--workdir=w", "nothing"], "'nothing' without config.json"),
         (["--workdir=w", "--out=w"], "cannot be written"),
     ],

@@ -102,7 +102,6 @@ def test_an_earlier_comparison_is_replaced_and_another_file_is_not(folders, caps
         (["a", "b", "--split=validation"], "msa_flax.evaluate --workdir a --split validation"),
         (["a", "fewer"], "expected the 120 images of a, got 90"),
         (["a", "relabelled"], "of which 60 are among them with the same label"),
-        (["a", "b", "--check=t.csv"], "--check and --compare: expected one of them"),
         (["a", "b", "--out=a"], "cannot be written"),
     ],
 )

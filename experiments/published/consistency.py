@@ -7,12 +7,12 @@ positive one, and precision, recall and F1 of that class (``binary``), averaged 
 mean of the classes' F1. Specificity and negative predictive value belong to the positive class in
 every reading.
 
-The metric with the finest digits is searched for first, and the others in what it has left; how,
-says :mod:`msa_flax.evaluation.matrices`.
+The metric with the finest digits is searched for first, and the others in what it has left;
+``confusion_matrices.py`` says how.
 
 What this cannot do: a mean over folds, runs or more than two classes is not a confusion matrix, and
-need not fit one; AUC does not follow from a matrix. A metric that is 0/0 (precision and F1 without
-a positive call) matches no printed number, so a table whose software prints 0 there fits nothing.
+need not fit one; AUC does not follow from a matrix. A metric that is 0/0 (precision and F1 where
+no image is predicted positive) matches no printed number: a table that prints 0 there fits nothing.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
+from confusion_matrices import AVERAGED, METRICS, SIDED, SLACK, Region, Space
 
-from msa_flax.evaluation.matrices import AVERAGED, METRICS, SIDED, SLACK, Region, Space
 from msa_flax.files import UserError
 
 IGNORED = ("auc",)  # may be printed, is not checked
@@ -67,8 +67,8 @@ class Printed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """A way to read a table; several in one where they give the same matrices.
+class Reading:
+    """A way to read a table, or several that give the same matrices.
 
     Attributes:
         averaging: out of ``AVERAGINGS``: all where no averaged metric is printed; macro and
@@ -82,17 +82,17 @@ class Way:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reading:
-    """The confusion matrices that fit, read in one way.
+class Fit:
+    """The confusion matrices that fit under one reading.
 
     Attributes:
-        way: how the table is read.
+        reading: how the table is read.
         tolerance: out of ``TOLERANCES``; what fits "rounded" is not repeated under "one unit".
         count: how many matrices there are.
         matrices: the first of them, TP, FN, FP, TN of the positive class, int [k, 4].
     """
 
-    way: Way
+    reading: Reading
     tolerance: str
     count: int
     matrices: np.ndarray
@@ -103,28 +103,28 @@ class NearMiss:
     """The matrix with the fewest metrics that are off, and of those the one with the least error.
 
     Attributes:
-        way: how the table is read.
+        reading: how the table is read.
         matrix: TP, FN, FP, TN of the positive class.
         contradictions: the metrics that are off, with the matrix's values; NaN is undefined.
     """
 
-    way: Way
+    reading: Reading
     matrix: tuple[int, int, int, int]
     contradictions: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What :func:`check` found.
+class SearchResult:
+    """What :func:`search` found.
 
     Attributes:
-        readings: what fits, rounded ones first.
+        fits: what fits, rounded ones first.
         nearest: None where something fits.
         impossible: where nothing fits: metrics that no matrix has, whatever the others are.
         ignored: what was printed and not checked.
     """
 
-    readings: tuple[Reading, ...]
+    fits: tuple[Fit, ...]
     nearest: NearMiss | None
     impossible: tuple[str, ...]
     ignored: tuple[str, ...]
@@ -152,10 +152,10 @@ def parse(text: str, metric: str) -> Printed:
     return Printed(value=value, decimals=len(match[1].partition(".")[2]), percent=percent)
 
 
-def check(
+def search(
     printed: Mapping[str, str], n_positive: int, n_negative: int, *, limit: int = 1000
-) -> Verdict:
-    """Says which confusion matrices have the printed metrics, and under which reading.
+) -> SearchResult:
+    """Returns which confusion matrices have the printed metrics, and under which reading.
 
     Args:
         printed: the metrics, out of ``METRICS`` and ``IGNORED``, with all their digits.
@@ -178,21 +178,21 @@ def check(
             f"expected 1 to {LARGEST:,} images of each class, got {n_positive:,} and {n_negative:,}"
         )
     spaces = {
-        way: Space(
+        reading: Space(
             n_positive=n_positive,
             n_negative=n_negative,
-            averaging=way.averaging[0],
-            swapped=CLASSES[0] not in way.positive,
+            averaging=reading.averaging[0],
+            swapped=CLASSES[0] not in reading.positive,
         )
-        for way in _ways(set(table), n_positive == n_negative)
+        for reading in _possible_readings(set(table), n_positive == n_negative)
     }
-    found = [r for way, space in spaces.items() for r in _readings(way, space, table, limit)]
-    found.sort(key=lambda reading: list(TOLERANCES).index(reading.tolerance))
+    found = [fit for r, space in spaces.items() for fit in _fits(r, space, table, limit)]
+    found.sort(key=lambda fit: list(TOLERANCES).index(fit.tolerance))
     nearest, impossible = (None, ()) if found else _nearest(spaces, table)
-    return Verdict(readings=tuple(found), nearest=nearest, impossible=impossible, ignored=ignored)
+    return SearchResult(fits=tuple(found), nearest=nearest, impossible=impossible, ignored=ignored)
 
 
-def _ways(metrics: set[str], balanced: bool) -> Iterator[Way]:
+def _possible_readings(metrics: set[str], balanced: bool) -> Iterator[Reading]:
     averagings: list[tuple[str, ...]] = [(name,) for name in AVERAGINGS]
     if not metrics & AVERAGED:
         averagings = [AVERAGINGS]
@@ -202,12 +202,12 @@ def _ways(metrics: set[str], balanced: bool) -> Iterator[Way]:
         sided = metrics & SIDED or averaging == AVERAGINGS[:1]
         # Classes of one size may change places: the same four counts have the same metrics.
         for positive in [(name,) for name in CLASSES] if sided and not balanced else [CLASSES]:
-            yield Way(averaging=averaging, positive=positive)
+            yield Reading(averaging=averaging, positive=positive)
 
 
-def _readings(
-    way: Way, space: Space, table: Mapping[str, Printed], limit: int
-) -> Iterator[Reading]:
+def _fits(
+    reading: Reading, space: Space, table: Mapping[str, Printed], limit: int
+) -> Iterator[Fit]:
     region = space.all()
     for name, number in sorted(table.items(), key=lambda item: item[1].unit):
         region = space.within(region, name, number.value, TOLERANCES["one unit"] * number.unit)
@@ -218,11 +218,11 @@ def _readings(
     for tolerance, part in (("rounded", rounded), ("one unit", region.without(rounded))):
         if part.count:
             matrices = np.stack(space.counts(*part.take(limit)), axis=1)
-            yield Reading(way=way, tolerance=tolerance, count=part.count, matrices=matrices)
+            yield Fit(reading=reading, tolerance=tolerance, count=part.count, matrices=matrices)
 
 
 def _nearest(
-    spaces: Mapping[Way, Space], table: Mapping[str, Printed]
+    spaces: Mapping[Reading, Space], table: Mapping[str, Printed]
 ) -> tuple[NearMiss, tuple[str, ...]]:
     """Returns the nearest matrix where none fits, and the metrics that are impossible alone.
 
@@ -232,23 +232,23 @@ def _nearest(
     impossible: tuple[str, ...] | None = None
     for wider in (10.0**power for power in itertools.count()):
         regions = {
-            way: {
+            reading: {
                 name: space.within(
                     space.all(), name, number.value, wider * TOLERANCES["one unit"] * number.unit
                 )
                 for name, number in table.items()
             }
-            for way, space in spaces.items()
+            for reading, space in spaces.items()
         }
         fits = {name for found in regions.values() for name in found if found[name].count}
         if impossible is None:
             impossible = tuple(name for name in table if name not in fits)
         for size in range(len(table), 0, -1):
             misses = [
-                _best(way, space, table, region)
-                for way, space in spaces.items()
+                _best(reading, space, table, region)
+                for reading, space in spaces.items()
                 for names in itertools.combinations(table, size)
-                if (region := _common([regions[way][name] for name in names])).count
+                if (region := _common([regions[reading][name] for name in names])).count
             ]
             if misses:
                 return min(misses, key=lambda miss: miss[0])[1], impossible
@@ -262,7 +262,7 @@ def _common(regions: Sequence[Region]) -> Region:
 
 
 def _best(
-    way: Way, space: Space, table: Mapping[str, Printed], region: Region
+    reading: Reading, space: Space, table: Mapping[str, Printed], region: Region
 ) -> tuple[float, NearMiss]:
     """Returns the matrix of a region whose largest error is the least, and before it that error.
 
@@ -276,7 +276,7 @@ def _best(
     true_positive, fn, false_positive, tn = (int(count[best]) for count in space.counts(tp, fp))
     reach = [TOLERANCES["one unit"] * number.unit + SLACK for number in table.values()]
     miss = NearMiss(
-        way=way,
+        reading=reading,
         matrix=(true_positive, fn, false_positive, tn),
         contradictions={
             name: float(values[i, best])

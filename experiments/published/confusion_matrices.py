@@ -3,7 +3,7 @@
 With the sizes P and N of the classes a confusion matrix is two numbers, TP in 0..P and FP in 0..N.
 Every metric here, of either class or averaged over both, grows or stays with TP and falls or stays
 with FP: for a given TP those FP that give it a value within some reach are an interval, found by
-bisection. A :class:`Region` holds such intervals, one a TP, and never the (P + 1)(N + 1) matrices.
+bisection. A :class:`Region` holds such intervals, one per TP, never the (P + 1)(N + 1) matrices.
 That the Matthews coefficient is monotone too is shown by the tests, which compare all this with a
 loop over all matrices.
 """
@@ -101,7 +101,7 @@ class Space:
 
         def values(fp: np.ndarray) -> np.ndarray:
             found = self.values(name, region.tp, fp)
-            # Only the first and the last matrix can be undefined: no class, or all, called positive
+            # Only the first and the last matrix can be undefined: none or all predicted positive
             return np.where(np.isnan(found), np.where(fp == 0, np.inf, -np.inf), found)
 
         reach += SLACK

@@ -1,4 +1,4 @@
-"""The command that checks published metrics: what it says, what it refuses, what it ships."""
+"""The check of published metrics: what it says, what it refuses, and the tables beside it."""
 
 import csv
 import importlib.util
@@ -6,39 +6,34 @@ import pathlib
 import subprocess
 import sys
 
+import check
+import consistency
+import printed_tables
 import pytest
 
-from msa_flax import cli, report
-from msa_flax.evaluation import consistency, published
-
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
-TABLES = sorted((EXPERIMENTS / "published").glob("*.csv"))
+EXPERIMENTS = pathlib.Path(__file__).parents[3] / "experiments"
+PUBLISHED = EXPERIMENTS / "published"
+TABLES = sorted(PUBLISHED.glob("*.csv"))
 HEAVY = ("jax", "flax", "tensorflow", "matplotlib", "scipy", "sklearn", "cv2")
 
 
-def call(*arguments):
-    return cli.call(report.main, report.define_flags, report.__doc__, ["report", *arguments])
-
-
 def row(name, table):
-    (found,) = [
-        row for row in published.read(EXPERIMENTS / "published" / table) if row.name == name
-    ]
+    (found,) = [row for row in printed_tables.read_table(PUBLISHED / table) if row.name == name]
     return found
 
 
 def verdict(name, table):
     found = row(name, table)
-    return consistency.check(found.printed, found.positives, found.negatives)
+    return consistency.search(found.printed, found.positives, found.negatives)
 
 
 def matrices(verdict, tolerance):
     return {
         (averaging, tuple(matrix))
-        for reading in verdict.readings
-        if reading.tolerance == tolerance
-        for averaging in reading.way.averaging
-        for matrix in reading.matrices.tolist()
+        for fit in verdict.fits
+        if fit.tolerance == tolerance
+        for averaging in fit.reading.averaging
+        for matrix in fit.matrices.tolist()
     }
 
 
@@ -61,8 +56,8 @@ def test_paper_1s_validation_row_is_an_average_over_the_classes():
 @pytest.mark.parametrize("name", ["ConvNext", "EfficientNet", "ResNet50"])
 def test_paper_1s_baselines_fit_only_averaged_over_the_classes(name):
     found = verdict(name, "paper1_table5.csv")
-    assert found.readings
-    assert "binary" not in {a for reading in found.readings for a in reading.way.averaging}
+    assert found.fits
+    assert "binary" not in {a for fit in found.fits for a in fit.reading.averaging}
 
 
 def test_paper_1s_own_row_beside_the_baselines_is_not_averaged():
@@ -74,11 +69,11 @@ def test_paper_1s_own_row_beside_the_baselines_is_not_averaged():
 
 
 def test_no_row_of_paper_2_fits_under_any_reading():
-    rows = published.read(EXPERIMENTS / "published" / "paper2_table1.csv")
+    rows = printed_tables.read_table(PUBLISHED / "paper2_table1.csv")
     assert len(rows) == 6
     for row in rows:
-        found = consistency.check(row.printed, row.positives, row.negatives)
-        assert found.readings == ()
+        found = consistency.search(row.printed, row.positives, row.negatives)
+        assert found.fits == ()
         assert "accuracy" in found.nearest.contradictions
         impossible = row.printed["accuracy"] == "97.45" and row.positives == 200
         assert found.impossible == (("accuracy",) if impossible else ())
@@ -127,7 +122,7 @@ def test_the_tables_hold_the_numbers_that_the_experiments_claim(table, experimen
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
 def test_every_shipped_table_is_checked(path, capsys):
-    assert call(f"--check={path}") == 0
+    assert check.main([str(path)]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     with path.open(newline="") as lines:
@@ -147,7 +142,7 @@ def table(tmp_path):
     def write(text, name="table.csv"):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return f"--check={path}"
+        return [str(path)]
 
     return write
 
@@ -155,7 +150,7 @@ def table(tmp_path):
 def test_a_verdict_says_matrix_reading_and_tolerance(table, capsys):
     text = "name,positives,negatives,accuracy,precision,auc\n"
     text += "a,20,80,0.9300,0.8421,\nb,20,80,0.93,0.10,0.9\nc,3,3,1.0,,0.5\nd,4,4,0.55,,\n"
-    assert call(table(text)) == 0
+    assert check.main(table(text)) == 0
     out = capsys.readouterr().out.splitlines()
     assert "a (20 + 80 images)" in out
     assert "  fits: TP 16 FN 4 FP 3 TN 77, binary, positive = first class, rounded" in out
@@ -169,7 +164,7 @@ def test_a_verdict_says_matrix_reading_and_tolerance(table, capsys):
 
 
 def test_many_matrices_are_counted_and_four_are_shown(table, capsys):
-    assert call(table("name,positives,negatives,accuracy\na,200,200,0.90\n")) == 0
+    assert check.main(table("name,positives,negatives,accuracy\na,200,200,0.90\n")) == 0
     out = capsys.readouterr().out
     rounded = out.splitlines()[1]
     assert rounded.count("TP ") == 4
@@ -180,7 +175,7 @@ def test_many_matrices_are_counted_and_four_are_shown(table, capsys):
 
 def test_a_table_may_come_from_a_spreadsheet(table, capsys):
     text = '\ufeff Name ,Positives,Negatives,Accuracy,MCC\r\n\r\n"a, b",2,2, 75 % ,\r\n,,,,\r\n'
-    assert call(table(text)) == 0
+    assert check.main(table(text)) == 0
     assert "a, b (2 + 2 images)" in capsys.readouterr().out
 
 
@@ -219,7 +214,7 @@ HEADER = "name,positives,negatives,accuracy,auc\n"
     ],
 )
 def test_a_bad_table_costs_one_sentence_and_exit_code_2(text, said, table, capsys):
-    assert call(table(text)) == 2
+    assert check.main(table(text)) == 2
     printed = capsys.readouterr()
     assert said in printed.err
     assert printed.out == ""
@@ -230,50 +225,58 @@ def test_a_bad_table_costs_one_sentence_and_exit_code_2(text, said, table, capsy
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--workdir: expected the folder of a run, or --check a table, got nothing"),
-        (["--check="], "--check: expected a table, got nothing"),
-        (["--check=none.csv"], "none.csv: expected a CSV file, got No such file or directory"),
-        (["--check=."], ".: expected a CSV file, got Is a directory"),
-        (["--check=none.csv", "more.csv"], "unexpected argument 'more.csv'"),
-        (["--bogus"], "bogus"),
+        (["none.csv"], "none.csv: expected a CSV file, got No such file or directory"),
+        (["."], ".: expected a CSV file, got Is a directory"),
+        ([str(TABLES[0]), "none.csv"], "none.csv: expected a CSV file"),
     ],
 )
-def test_bad_usage_costs_one_sentence_and_exit_code_2(
+def test_a_missing_table_costs_one_sentence_and_exit_code_2(
     arguments, said, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert call(*arguments) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert len(error.strip().splitlines()) == 1
+    assert check.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+    assert len(printed.err.strip().splitlines()) == 1
+
+
+def test_without_arguments_all_tables_are_checked_each_under_its_name(capsys):
+    assert check.main([]) == 0
+    out = capsys.readouterr().out
+    headings = [line for line in out.splitlines() if line.startswith("# ")]
+    assert headings == [f"# {path.stem}" for path in TABLES]
+    said = []
+    for path in TABLES:
+        check.main([str(path)])
+        said.append(f"# {path.stem}\n{capsys.readouterr().out}")
+    assert out == "".join(said)
 
 
 # --- help, and what is imported -------------------------------------------------------------------
 
 
-def imported(*arguments):
-    """Returns the exit code and what a new process has imported after the command."""
+def run_script(*arguments):
+    """Returns what the script prints in a process of its own, and the modules it has imported."""
     code = (
-        "import sys\nfrom msa_flax import cli, report as r\n"
-        f"code = cli.call(r.main, r.define_flags, r.__doc__, {['report', *arguments]!r})\n"
-        "print(code, *sys.modules, file=sys.stderr)\n"
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        f"sys.argv = {['check.py', *arguments]!r}\n"
+        f"sys.path.insert(0, {str(PUBLISHED)!r})\n"
+        f"runpy.run_path({str(PUBLISHED / 'check.py')!r}, run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    code, *modules = done.stderr.split()
-    return int(code), set(modules), done.stdout
+    return done.stdout, set(done.stderr.split())
 
 
 def test_checking_imports_no_framework():
-    code, modules, out = imported(f"--check={EXPERIMENTS / 'published/paper1_table4.csv'}")
-    assert code == 0
+    out, modules = run_script(str(PUBLISHED / "paper1_table4.csv"))
     assert "TP 200 FN 0 FP 1 TN 199" in out
     assert not modules & set(HEAVY)
 
 
-def test_help_names_the_columns_and_imports_not_even_the_check():
-    code, modules, out = imported("--help")
-    assert code == 0
+def test_help_names_the_columns():
+    out, _ = run_script("--help")
     assert "not a medical device" in out
-    for column in published.COLUMNS:
+    for column in printed_tables.COLUMNS:
         assert column in out
-    assert not modules & {*HEAVY, "msa_flax.evaluation"}

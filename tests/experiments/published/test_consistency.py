@@ -5,18 +5,17 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from msa_flax.evaluation.consistency import (
+from consistency import (
     AVERAGINGS,
     CLASSES,
     LARGEST,
     METRICS,
     ConsistencyError,
-    check,
     parse,
+    search,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 UNITS = {"rounded": Fraction(1, 2), "one unit": Fraction(3, 2)}
 SLACK = Fraction(1, 10**12)  # the Matthews coefficient alone is no fraction, and computed in floats
@@ -86,17 +85,17 @@ def every_fit(printed, n_positive, n_negative):
     return found
 
 
-def found_fits(verdict, *, balanced):
-    """Returns the readings of a verdict, those that are merged one by one."""
+def found_fits(result, *, balanced):
+    """Returns the fits of a result as single readings and matrices, as every_fit does."""
     found = set()
-    for reading in verdict.readings:
-        assert reading.count == len(reading.matrices)
-        for averaging, positive in itertools.product(reading.way.averaging, reading.way.positive):
-            both = len(reading.way.positive) == 2
-            for matrix in map(tuple, reading.matrices.tolist()):
+    for fit in result.fits:
+        assert fit.count == len(fit.matrices)
+        for averaging, positive in itertools.product(fit.reading.averaging, fit.reading.positive):
+            both = len(fit.reading.positive) == 2
+            for matrix in map(tuple, fit.matrices.tolist()):
                 turned = both and positive == "second" and not balanced
                 shown = matrix[::-1] if turned else matrix
-                found.add((averaging, positive, shown, reading.tolerance))
+                found.add((averaging, positive, shown, fit.tolerance))
     return found
 
 
@@ -126,7 +125,7 @@ def tables(draw, largest=6):
 @settings(deadline=None, max_examples=100)
 def test_the_metrics_of_a_matrix_lead_back_to_it_and_all_fits_are_found(table):
     printed, sizes, own = table
-    found = found_fits(check(printed, *sizes), balanced=sizes[0] == sizes[1])
+    found = found_fits(search(printed, *sizes), balanced=sizes[0] == sizes[1])
     assert own in found
     assert found == every_fit(printed, *sizes)
 
@@ -137,11 +136,11 @@ def test_a_falsified_table_is_judged_as_by_a_loop_over_all_matrices(table, data)
     printed, sizes, _ = table
     name = data.draw(st.sampled_from(sorted(printed)))
     printed = printed | {name: f"0.{data.draw(st.integers(0, 999)):03d}"}
-    verdict = check(printed, *sizes)
+    result = search(printed, *sizes)
     expected = every_fit(printed, *sizes)
-    assert found_fits(verdict, balanced=sizes[0] == sizes[1]) == expected
+    assert found_fits(result, balanced=sizes[0] == sizes[1]) == expected
     if expected:
-        assert verdict.nearest is None
+        assert result.nearest is None
         return
     off = {
         (averaging, positive, matrix): {
@@ -152,15 +151,15 @@ def test_a_falsified_table_is_judged_as_by_a_loop_over_all_matrices(table, data)
         for averaging in AVERAGINGS
         for positive, matrix in every_matrix(*sizes)
     }
-    way, matrix = verdict.nearest.way, verdict.nearest.matrix
-    for averaging in way.averaging:
-        wrong = off[averaging, way.positive[0], matrix]
-        assert wrong == set(verdict.nearest.contradictions)
-    if set(verdict.impossible) != set(printed):
+    reading, matrix = result.nearest.reading, result.nearest.matrix
+    for averaging in reading.averaging:
+        wrong = off[averaging, reading.positive[0], matrix]
+        assert wrong == set(result.nearest.contradictions)
+    if set(result.impossible) != set(printed):
         assert len(wrong) == min(map(len, off.values()))
-    assert set(verdict.impossible) == set.intersection(*off.values())
-    for key, value in verdict.nearest.contradictions.items():
-        right = exact(key, way.averaging[0], matrix)
+    assert set(result.impossible) == set.intersection(*off.values())
+    for key, value in result.nearest.contradictions.items():
+        right = exact(key, reading.averaging[0], matrix)
         assert math.isnan(value) if right is None else value == pytest.approx(float(right))
 
 
@@ -170,11 +169,11 @@ def test_a_falsified_table_is_judged_as_by_a_loop_over_all_matrices(table, data)
 def fits(printed, *sizes, tolerance="rounded"):
     return {
         (averaging, positive, tuple(matrix))
-        for reading in check(printed, *sizes).readings
-        if reading.tolerance == tolerance
-        for averaging in reading.way.averaging
-        for positive in reading.way.positive
-        for matrix in reading.matrices.tolist()
+        for fit in search(printed, *sizes).fits
+        if fit.tolerance == tolerance
+        for averaging in fit.reading.averaging
+        for positive in fit.reading.positive
+        for matrix in fit.matrices.tolist()
     }
 
 
@@ -197,16 +196,16 @@ def test_macro_and_weighted_averages_are_told_apart_where_the_classes_differ():
 
 
 def test_classes_of_one_size_merge_what_is_the_same():
-    verdict = check({"accuracy": "0.9934", "recall": "0.9934", "precision": "0.9935"}, 380, 380)
-    assert [reading.way.averaging for reading in verdict.readings] == [("macro", "weighted")] * 2
-    assert {reading.way.positive for reading in verdict.readings} == {CLASSES}
+    result = search({"accuracy": "0.9934", "recall": "0.9934", "precision": "0.9935"}, 380, 380)
+    assert [fit.reading.averaging for fit in result.fits] == [("macro", "weighted")] * 2
+    assert {fit.reading.positive for fit in result.fits} == {CLASSES}
 
 
 def test_without_an_averaged_metric_any_averaging_does():
-    (reading,) = check({"accuracy": "1.000"}, 3, 5).readings
-    assert reading.way.averaging == AVERAGINGS
-    assert reading.way.positive == CLASSES
-    assert reading.matrices.tolist() == [[3, 0, 0, 5]]
+    (fit,) = search({"accuracy": "1.000"}, 3, 5).fits
+    assert fit.reading.averaging == AVERAGINGS
+    assert fit.reading.positive == CLASSES
+    assert fit.matrices.tolist() == [[3, 0, 0, 5]]
 
 
 @pytest.mark.parametrize(
@@ -233,62 +232,62 @@ def test_one_unit_is_counted_after_rounding():
     printed = {"f1": "0.9974", "accuracy": "0.9975"}
     assert fits(printed, 200, 200) == set()
     assert ("binary", "first", (200, 0, 1, 199)) in fits(printed, 200, 200, tolerance="one unit")
-    assert not check(printed | {"f1": "0.9973"}, 200, 200).readings
+    assert not search(printed | {"f1": "0.9973"}, 200, 200).fits
 
 
 def test_what_is_undefined_fits_no_number():
     """Nothing is called positive: precision is 0/0, whatever a library prints for it."""
     assert fits({"accuracy": "0.50", "recall": "0.00"}, 2, 2)
-    verdict = check({"accuracy": "0.50", "recall": "0.00", "precision": "0.00"}, 2, 2)
-    assert verdict.readings == ()
-    assert verdict.impossible == ()
-    assert verdict.nearest is not None
+    result = search({"accuracy": "0.50", "recall": "0.00", "precision": "0.00"}, 2, 2)
+    assert result.fits == ()
+    assert result.impossible == ()
+    assert result.nearest is not None
 
 
 def test_a_contradiction_is_named_with_what_the_matrix_has():
     printed = {"accuracy": "97.50", "recall": "0.47", "f1": "0.49", "precision": "0.49"}
-    verdict = check(printed | {"auc": "0.99"}, 200, 200)
-    assert verdict.readings == ()
-    assert verdict.ignored == ("auc",)
-    assert verdict.impossible == ()
-    assert list(verdict.nearest.contradictions) == ["accuracy"]
-    tp, fn, fp, tn = verdict.nearest.matrix
+    result = search(printed | {"auc": "0.99"}, 200, 200)
+    assert result.fits == ()
+    assert result.ignored == ("auc",)
+    assert result.impossible == ()
+    assert list(result.nearest.contradictions) == ["accuracy"]
+    tp, fn, fp, tn = result.nearest.matrix
     assert (tp + fn, fp + tn) == (200, 200)
-    assert verdict.nearest.contradictions["accuracy"] == pytest.approx((tp + tn) / 400)
+    assert result.nearest.contradictions["accuracy"] == pytest.approx((tp + tn) / 400)
 
 
 def test_an_accuracy_that_the_counts_do_not_allow_is_called_impossible():
-    verdict = check({"accuracy": "97.45", "recall": "0.97"}, 200, 200)  # 389.8 of 400
-    assert verdict.impossible == ("accuracy",)
-    assert verdict.nearest.contradictions == {"accuracy": pytest.approx(0.975)}
+    result = search({"accuracy": "97.45", "recall": "0.97"}, 200, 200)  # 389.8 of 400
+    assert result.impossible == ("accuracy",)
+    assert result.nearest.contradictions == {"accuracy": pytest.approx(0.975)}
 
 
 def test_where_every_metric_is_impossible_the_nearest_is_still_near():
-    verdict = check({"accuracy": "0.12345", "recall": "0.54321"}, 10, 10)
-    assert set(verdict.impossible) == {"accuracy", "recall"}
-    assert set(verdict.nearest.contradictions) == {"accuracy", "recall"}
+    result = search({"accuracy": "0.12345", "recall": "0.54321"}, 10, 10)
+    assert set(result.impossible) == {"accuracy", "recall"}
+    assert set(result.nearest.contradictions) == {"accuracy", "recall"}
 
 
 def test_all_matrices_are_counted_and_some_are_listed():
-    verdict = check({"accuracy": "0.900"}, 4000, 4000, limit=7)
-    counts = {reading.tolerance: reading.count for reading in verdict.readings}
+    result = search({"accuracy": "0.900"}, 4000, 4000, limit=7)
+    counts = {fit.tolerance: fit.count for fit in result.fits}
     # errors FN + FP of 8000 within 4, then 12, of 800; k errors can be shared out in k + 1 ways
     rounded = sum(k + 1 for k in range(796, 805))
     assert counts == {
         "rounded": rounded,
         "one unit": sum(k + 1 for k in range(788, 813)) - rounded,
     }
-    assert all(reading.matrices.shape == (7, 4) for reading in verdict.readings)
+    assert all(fit.matrices.shape == (7, 4) for fit in result.fits)
 
 
 def test_the_largest_sizes_are_searched_without_listing_their_matrices():
     printed = {"accuracy": "0.9000", "recall": "0.8800", "f1": "0.89796", "mcc": "0.8006"}
-    (reading,) = [
+    (fit,) = [
         found
-        for found in check(printed, LARGEST, LARGEST, limit=1).readings
-        if (found.tolerance, found.way.averaging) == ("rounded", ("binary",))
+        for found in search(printed, LARGEST, LARGEST, limit=1).fits
+        if (found.tolerance, found.reading.averaging) == ("rounded", ("binary",))
     ]
-    tp, fn, fp, tn = reading.matrices[0].tolist()
+    tp, fn, fp, tn = fit.matrices[0].tolist()
     assert (tp + tn) / (2 * LARGEST) == pytest.approx(0.9, abs=5e-5)
     assert 2 * tp / (2 * tp + fp + fn) == pytest.approx(0.89796, abs=5e-6)
 
@@ -330,5 +329,5 @@ def test_a_matthews_coefficient_may_be_negative_with_either_minus():
 )
 def test_what_cannot_be_checked_is_refused_in_a_sentence(printed, sizes, said):
     with pytest.raises(ConsistencyError) as caught:
-        check(printed, *sizes)
+        search(printed, *sizes)
     assert said in str(caught.value)

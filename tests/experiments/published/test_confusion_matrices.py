@@ -1,12 +1,11 @@
 """The metrics are scikit-learn's, and monotone; regions count and list what they hold."""
 
+import confusion_matrices
 import numpy as np
 import pytest
+from confusion_matrices import METRICS, Region
+from consistency import AVERAGINGS
 from sklearn import metrics as sklearn_metrics
-
-from msa_flax.evaluation import matrices
-from msa_flax.evaluation.consistency import AVERAGINGS
-from msa_flax.evaluation.matrices import METRICS, Region
 
 
 @pytest.mark.parametrize("averaging", AVERAGINGS)
@@ -28,7 +27,9 @@ def test_the_metrics_are_scikit_learns(averaging):
             "mcc": sklearn_metrics.matthews_corrcoef(labels, calls),
         }
         counts = [np.array([count]) for count in (tp, fn, fp, tn)]
-        found = {name: float(matrices.metric(name, averaging, counts)[0]) for name in METRICS}
+        found = {
+            name: float(confusion_matrices.metric(name, averaging, counts)[0]) for name in METRICS
+        }
         assert found == pytest.approx(expected, abs=1e-14)
 
 
@@ -37,7 +38,7 @@ def test_the_metrics_are_scikit_learns(averaging):
 def test_every_metric_grows_with_tp_and_falls_with_fp(averaging, swapped):
     """What the search by intervals rests on, where it is least obvious: sizes that differ."""
     for sizes in ((1, 40), (40, 1), (13, 31), (20, 20)):
-        space = matrices.Space(
+        space = confusion_matrices.Space(
             n_positive=sizes[0], n_negative=sizes[1], averaging=averaging, swapped=swapped
         )
         tp, fp = np.meshgrid(*(np.arange(size + 1) for size in sizes), indexing="ij")
@@ -76,4 +77,6 @@ def test_a_part_is_taken_out_of_a_region():
 def test_products_of_large_counts_do_not_overflow():
     counts = [np.array([90_000]), np.array([10_000]), np.array([20_000]), np.array([80_000])]
     expected = (9 * 8 - 1 * 2) / (11 * 10 * 9 * 10) ** 0.5
-    assert matrices.metric("mcc", "binary", counts)[0] == pytest.approx(expected, rel=1e-14)
+    assert confusion_matrices.metric("mcc", "binary", counts)[0] == pytest.approx(
+        expected, rel=1e-14
+    )
