@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.evaluation import estimates, intervals, recalibration, scores
-from msa_flax.evaluation.predictions import sigmoid
+from msa_flax.evaluation import compute_metrics, intervals, metrics, sigmoid
+from msa_flax.evaluation.calibration_slope import slope_and_intercept
 
 PROPORTIONS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98, 0.99)
 SIZES = ((20, 20), (100, 5))  # groups, images a group
@@ -63,16 +63,10 @@ class World:
     def truth(self, rng: np.random.Generator) -> dict[str, float]:
         """Returns the metrics of very many groups; the calibration errors of right logits are 0."""
         _, label, logit = self.sample(rng, TRUTH, 1)
-        rows = scores.ordered(
-            label=label,
-            probability=sigmoid(logit).astype(np.float64),
-            logit=logit.astype(np.float64),
-            group=np.zeros(TRUTH, np.intp),
-            called=logit >= 0,
-        )
-        one = np.ones((1, 1), np.intp)
-        found = scores.by_counts(rows, one, 0.5) | scores.by_ranks(rows, one)
-        found |= recalibration.recalibrate(rows, one)
+        images = metrics.sort_images(label, sigmoid(logit), threshold=0.5, logits=logit)
+        once = np.ones((1, 1), np.intp)
+        found = metrics.count_metrics(images, once) | metrics.rank_metrics(images, once)
+        found |= slope_and_intercept(images, once)
         known = {"ece": 0.0, "ece_debiased": 0.0} if self.stretch == 1 else {}
         return {name: float(value[0]) for name, value in found.items()} | known
 
@@ -105,7 +99,7 @@ def of_delong(rng: np.random.Generator, n: int, value: float, repetitions: int) 
     shift = np.sqrt(2) * stats.norm.ppf(value)
     hits = []
     for _ in range(repetitions):
-        found = intervals.delong(label, rng.normal(size=n) + shift * label)
+        found = intervals.delong_interval(label, rng.normal(size=n) + shift * label)
         if not found.reason:
             hits.append(found.low <= value <= found.high)
     return float(np.mean(hits))
@@ -139,15 +133,14 @@ def _intervals(
     probability = sigmoid(logit)
     given: dict[str, Any] = {"threshold": 0.5, "logits": logit}
     for kind, known in (("clustered", names), ("independent", None)):
-        found = estimates.compute(label, probability, group=known, **given)["metrics"]
+        found = compute_metrics(label, probability, group=known, **given)["metrics"]
         for name, entry in found.items():
             if entry["low"] is not None:
                 yield kind, name, entry["low"], entry["high"]
-    rows = scores.ordered(
-        label, probability.astype(np.float64), logit.astype(np.float64), group, logit >= 0
-    )
-    weights = intervals.draw_groups(rows.groups)
-    draws = scores.by_counts(rows, weights, 0.5) | scores.by_ranks(rows, weights)
+    sorted_images = metrics.sort_images(label, probability, group=group, **given)
+    weights = intervals.draw_groups(sorted_images.groups)
+    draws = metrics.count_metrics(sorted_images, weights)
+    draws |= metrics.rank_metrics(sorted_images, weights)
     for name in MAIN:
         low, high = np.nanquantile(draws[name], [0.025, 0.975])
         if low < high:

@@ -26,7 +26,7 @@ import numpy as np
 from msa_flax import api, evaluate, files
 from msa_flax.config import Config
 from msa_flax.data import corruptions
-from msa_flax.evaluation import metrics
+from msa_flax.evaluation import compute_metrics
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import write_atomically
 from msa_flax.plots import comparison
@@ -133,7 +133,7 @@ def robustness(name: str, result: Result, ids: np.ndarray) -> list[dict[str, Any
 
     def scores(images: np.ndarray) -> dict[str, Any]:
         threshold = run.config.eval.threshold
-        found = metrics.compute(chosen.label, sigmoid(run.predict(images)), threshold=threshold)
+        found = compute_metrics(chosen.label, sigmoid(run.predict(images)), threshold=threshold)
         return {key: found["metrics"][key]["value"] for key in ("accuracy", "auc")}
 
     rows, unchanged = [], scores(chosen.images)

@@ -108,7 +108,7 @@ def _audit(
 
 def _pool(folder: Path, results: Path, model: str) -> None:
     """Computes the metrics of all folds' test images together."""
-    from msa_flax.evaluation import Predictions, compute
+    from msa_flax.evaluation import Predictions, compute_metrics
     from msa_flax.files import write_json
 
     paths = sorted(folder.glob("fold-*/eval/test/predictions.csv"))
@@ -117,7 +117,11 @@ def _pool(folder: Path, results: Path, model: str) -> None:
     found = [Predictions.read(path) for path in paths]
     label = np.concatenate([one.label for one in found])
     probability = np.concatenate([one.probability for one in found])
-    values = {"n": len(label), "groups": len(paths), **compute(label, probability, threshold=0.5)}
+    values = {
+        "n": len(label),
+        "groups": len(paths),
+        **compute_metrics(label, probability, threshold=0.5),
+    }
     write_json(results / "protocols" / model / "grouped" / "pooled.json", values)
 
 

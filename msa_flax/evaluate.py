@@ -183,8 +183,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from msa_flax.evaluation import metrics
     from msa_flax.evaluation.predictions import Predictions, sigmoid
+    from msa_flax.evaluation.summary import metrics_json
 
     began = time.perf_counter()
     logits = run.predict(examples.images)
@@ -199,7 +199,7 @@ def _evaluate(
         logit=logits,
         probability=sigmoid(logits),
     )
-    values = metrics.metrics_json(
+    values = metrics_json(
         predictions,
         split=split,
         threshold=run.config.eval.threshold,
@@ -271,8 +271,9 @@ def _steered(run: "Run") -> list[str]:
 
 def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
     """Prints the metrics and draws ROC and confusion matrix from the saved predictions."""
-    from msa_flax.evaluation import calibration_summary, metrics
+    from msa_flax.evaluation import calibration_summary
     from msa_flax.evaluation.predictions import Predictions
+    from msa_flax.evaluation.terminal import metrics_table
     from msa_flax.plots import figures
 
     title = f"checkpoint {run.checkpoint}, step {run.step}"
@@ -284,7 +285,7 @@ def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
             run.workdir / "figures" / f"roc_confusion_{folder.name}.png",
             f"{split}: {title}",
         )
-    print(f"{run.workdir}: {title}\n{metrics.table(results)}")
+    print(f"{run.workdir}: {title}\n{metrics_table(results)}")
     if calibrated := calibration_summary.describe(results):
         print(calibrated)
     if beside := _shortcuts(run.workdir, results):

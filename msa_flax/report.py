@@ -86,24 +86,24 @@ def compare(workdirs: list[Path], out: Path, *, split: str = "test") -> str:
     """Writes the paired comparison of runs with the first as CSV; returns it as a table of text.
 
     The file has a row a run and metric, with the columns of
-    :class:`msa_flax.evaluation.differences.Difference`; runs are named by their folders.
+    :class:`msa_flax.evaluation.compare.PairedDifference`; runs are named by their folders.
 
     Raises:
         UsageError: there are not two different folders, or ``out`` is a file of another kind.
         ReportError: a run is not evaluated, its files do not fit, or runs cannot be compared.
     """
     from msa_flax import reporting
-    from msa_flax.evaluation import differences
+    from msa_flax.evaluation import compare
     from msa_flax.reporting import artefacts, tables
 
     if len(workdirs) < 2 or len(set(workdirs)) < len(workdirs):
         got = ", ".join(map(str, workdirs))
         raise cli.UsageError(f"--compare: expected two or more runs, each once, got {got}")
-    _check_own(out, ",".join(differences.COLUMNS).encode())
+    _check_own(out, ",".join(compare.COLUMNS).encode())
     runs = {str(folder): reporting.read(folder, split) for folder in workdirs}
     artefacts.check_same_examples(list(runs.values()))
-    found = differences.compare({n: (r.predictions, r.threshold) for n, r in runs.items()})
-    _write(out, differences.as_csv(found).encode("utf-8", "surrogateescape"))
+    found = compare.compare_runs({n: (r.predictions, r.threshold) for n, r in runs.items()})
+    _write(out, compare.as_csv(found).encode("utf-8", "surrogateescape"))
     stamps = [f"stamp: {n}: {stamp}\n" for n, r in runs.items() for stamp in r.metrics["stamps"]]
     return _as_text(tables.paired(found)) + "".join(stamps)
 

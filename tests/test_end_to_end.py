@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msa_flax.evaluation.estimates import NAMES
+from msa_flax.evaluation.summary import NAMES
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 SMALL = (

@@ -7,9 +7,9 @@ import numpy as np
 
 from msa_flax.evaluation import conformal
 from msa_flax.evaluation.calibrated import Calibrated
-from msa_flax.evaluation.estimates import compute
 from msa_flax.evaluation.postprocess import Calibration, count_groups
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.summary import compute_metrics
 
 SCORES = ("brier", "log_loss", "ece", "ece_debiased")
 OPTIMISTIC = (
@@ -106,7 +106,7 @@ def _calibrators(
     }
     values = {}
     for name in _TITLES:
-        computed = compute(
+        computed = compute_metrics(
             predictions.label,
             found.probability[name],
             threshold=threshold,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.evaluation.estimates import compute
+from msa_flax.evaluation.summary import compute_metrics
 
 CLASSES = ("normal", "fracture")  # by label
 SETS = ("neither", "normal", "fracture", "both")
@@ -105,7 +105,7 @@ def limits(logits: np.ndarray, labels: np.ndarray, alpha: float) -> dict[str, Li
 def summarise(labels: np.ndarray, found: np.ndarray, group: np.ndarray) -> dict[str, Any]:
     """Returns how often sets hold the right label, how large they are, and how good decisions are.
 
-    Intervals follow the one rule of :func:`msa_flax.evaluation.estimates.compute`.
+    Intervals follow the one rule of :func:`msa_flax.evaluation.summary.compute_metrics`.
 
     Args:
         labels: int [m], 1 fracture, 0 normal.
@@ -139,7 +139,7 @@ def summarise(labels: np.ndarray, found: np.ndarray, group: np.ndarray) -> dict[
 
 def _rates(label: np.ndarray, called: np.ndarray, group: np.ndarray) -> tuple[Any, Any, Any]:
     """Returns accuracy, recall and specificity of images called fractures, with intervals."""
-    found = compute(label, called.astype(np.float32), threshold=0.5, group=group)["metrics"]
+    found = compute_metrics(label, called.astype(np.float32), threshold=0.5, group=group)["metrics"]
     return found["accuracy"], found["recall"], found["specificity"]
 
 

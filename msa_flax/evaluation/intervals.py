@@ -8,9 +8,11 @@ import math
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import placements
+
 DRAWS, SEED = 2000, 0
 FEWEST = 10  # groups: below it the spread of draws says little about the spread of groups
-_TAIL = 0.025
+TAIL = 0.025  # on each side of a 95 % interval
 _UNDEFINED = 0.05  # share of the draws that may leave a metric undefined
 METHODS = {
     "wilson": "Wilson's interval, taking images as independent",
@@ -69,55 +71,21 @@ def all_or_none(value: float, groups: int) -> Interval:
     return dataclasses.replace(found, method="clopper-pearson of groups")
 
 
-def area(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the AUC, the chance that a fracture scores above a normal image, ties half.
-
-    NaN where there is one class only.
-
-    Args:
-        labels: bool [n].
-        scores: float [n].
-    """
-    return float(np.mean(placements(labels, scores)[0])) if _two_classes(labels) else np.nan
-
-
-def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the shares of the other class that each image is above or below, ties half.
-
-    V10 of the fractures is the share of normal images that score below each, V01 of the normal
-    images the share of fractures that score above each (DeLong et al. 1988); the mean of either is
-    the AUC. Images stay in their order, so that those of two runs can be subtracted.
-
-    Args:
-        labels: bool [n], one or more of each class.
-        scores: float [n].
-    """
-    labels = np.asarray(labels, bool)
-    fractures, normal = scores[labels], scores[~labels]
-
-    def share(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-        of = np.sort(others)
-        return (of.searchsorted(values, "left") + of.searchsorted(values, "right")) / (2 * len(of))
-
-    return share(fractures, normal), 1 - share(normal, fractures)
-
-
-def delong_variance(labels: np.ndarray, scores: np.ndarray) -> float:
+def delong_variance(above: np.ndarray, below: np.ndarray) -> float:
     """Returns DeLong, DeLong and Clarke-Pearson's (1988) variance of an AUC of independent images.
 
-    With m fractures and n normal images it is var(V10) / m + var(V01) / n. V10 is for each fracture
-    the share of normal images that score below it, V01 for each normal image the share of
-    fractures above it, ties half; both follow from mid-ranks in n log n (Sun and Xu 2014).
+    With m fractures and n normal images it is var(V10) / m + var(V01) / n. Of the differences of
+    two runs' placements it is the variance of the difference of their AUCs, covariances included.
 
     Args:
-        labels: bool [n], two or more of each class.
-        scores: float [n].
+        above: V10 of the fractures, float [m], of :func:`msa_flax.evaluation.metrics.placements`;
+            m is 2 or more.
+        below: V01 of the normal images, float [n]; n is 2 or more.
     """
-    above, below = placements(labels, scores)
     return float(np.var(above, ddof=1) / len(above) + np.var(below, ddof=1) / len(below))
 
 
-def delong(labels: np.ndarray, scores: np.ndarray) -> Interval:
+def delong_interval(labels: np.ndarray, scores: np.ndarray) -> Interval:
     """Returns DeLong's interval of the AUC of independent images, on the logit scale.
 
     On that scale it is symmetrical, and it stays between 0 and 1 (Pepe 2003, section 5.2.4).
@@ -126,20 +94,27 @@ def delong(labels: np.ndarray, scores: np.ndarray) -> Interval:
         labels: bool [n].
         scores: float [n].
     """
-    labels = np.asarray(labels, bool)
-    if not _two_classes(labels):
-        return Interval(reason="the images are of one class only")
-    if min(labels.sum(), (~labels).sum()) < 2:
-        return Interval(reason="DeLong's variance needs two images of each class")
-    value, error = area(labels, scores), float(np.sqrt(delong_variance(labels, scores)))
+    if reason := too_few_for_delong(labels):
+        return Interval(reason=reason)
+    above, below = placements(labels, scores)
+    value, error = float(np.mean(above)), float(np.sqrt(delong_variance(above, below)))
     if value in (0, 1) or error < np.finfo(np.float32).eps:
         return Interval(reason=f"DeLong's variance is 0 where the AUC of the images is {value:g}")
     from scipy import special
 
-    half = float(special.ndtri(1 - _TAIL)) * error / (value * (1 - value))
+    half = float(special.ndtri(1 - TAIL)) * error / (value * (1 - value))
     middle = float(special.logit(value))
     low, high = (float(special.expit(middle + shift)) for shift in (-half, half))
     return Interval(low=low, high=high, method="delong")
+
+
+def too_few_for_delong(labels: np.ndarray) -> str:
+    """Returns why DeLong's variance cannot be computed of images with these labels, or ""."""
+    fractures = int(np.sum(np.asarray(labels, bool)))
+    fewer = min(fractures, len(labels) - fractures)
+    if not fewer:
+        return "the images are of one class only"
+    return "DeLong's variance needs two images of each class" if fewer < 2 else ""
 
 
 def draw_groups(groups: int) -> np.ndarray:
@@ -201,7 +176,7 @@ def clustered(
         np.std(scale.there(np.clip(defined, *near)), ddof=1),
         np.std(defined, ddof=1) * scale.slope(value),
     )
-    half = stats.t.ppf(1 - _TAIL, groups - 1) * error * np.sqrt(groups / (groups - 1))
+    half = stats.t.ppf(1 - TAIL, groups - 1) * error * np.sqrt(groups / (groups - 1))
     middle = scale.there(np.array(value))
     low, high = float(scale.back(middle - half)), float(scale.back(middle + half))
     low -= biased * (math.sqrt(2) + 1) * max(0.0, float(defined.mean()) - value)
@@ -216,12 +191,8 @@ def too_few(groups: int) -> str:
 def _proportion(count: int, total: int, kind: str, method: str) -> Interval:
     from scipy import stats
 
-    found = stats.binomtest(count, total).proportion_ci(1 - 2 * _TAIL, method=kind)
+    found = stats.binomtest(count, total).proportion_ci(1 - 2 * TAIL, method=kind)
     return Interval(low=float(found.low), high=float(found.high), method=method)
-
-
-def _two_classes(labels: np.ndarray) -> bool:
-    return bool(np.any(labels)) and not np.all(labels)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msa_flax.evaluation import metrics as numbers
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.evaluation.summary import compute_metrics
 from msa_flax.plots.figures import (
     BLUE,
     GREY,
@@ -51,7 +51,7 @@ def roc_curves(
         axes = _unit_square(figure, "1 - specificity", "recall (sensitivity)", title)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance\nAUC 0.5")
         for i, (name, run) in enumerate(runs.items()):
-            found = numbers.compute(run.label, run.probability, threshold=0.5)["metrics"]["auc"]
+            found = compute_metrics(run.label, run.probability, threshold=0.5)["metrics"]["auc"]
             if found["value"] is None:
                 _curve(axes, i, [], [], _entry(name, "AUC undefined"))
                 continue

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from msa_flax.evaluation.estimates import TABLE4
+from msa_flax.evaluation.summary import TABLE4
 from msa_flax.reporting import maps, points
 from msa_flax.reporting.artefacts import SPLITS, Artefacts
 from msa_flax.reporting.gallery import TITLES

@@ -25,7 +25,7 @@ OUTCOMES = {
 
 
 def outcomes(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Returns "tp", "fn", "fp" or "tn" of each image, as ``metrics.compute`` counts them.
+    """Returns "tp", "fn", "fp" or "tn" of each image, as ``metrics.confusion`` counts them.
 
     Args:
         labels: int [n], 1 fracture, 0 normal.
@@ -45,7 +45,7 @@ def counts(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> d
 def values(confusion: dict[str, int]) -> dict[str, float | None]:
     """Returns every number of :data:`NUMBERS`; None where a denominator is 0.
 
-    As in ``metrics.compute``, F1 is undefined where precision or recall is.
+    As in ``metrics.rates``, F1 is undefined where precision or recall is.
     """
     tp, fn, fp, tn = (confusion[key] for key in ("tp", "fn", "fp", "tn"))
     called, not_called, positives, negatives = tp + fp, tn + fn, tp + fn, tn + fp

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from msa_flax.auditing import auditing, shortcuts
-from msa_flax.evaluation import differences
-from msa_flax.evaluation.estimates import NAMES
+from msa_flax.evaluation import compare
 from msa_flax.evaluation.intervals import METHODS
+from msa_flax.evaluation.summary import NAMES
 from msa_flax.files import flatten
 from msa_flax.reporting import points
 from msa_flax.reporting.artefacts import Artefacts
@@ -155,10 +155,10 @@ def comparison(runs: Mapping[str, Artefacts]) -> list[Table]:
         note="Each at its own threshold, on the same images.",
     )
     tested = {title: (run.predictions, run.threshold) for title, run in runs.items()}
-    return [beside, paired(differences.compare(tested)), pairs, _differences(runs)]
+    return [beside, paired(compare.compare_runs(tested)), pairs, _differences(runs)]
 
 
-def paired(found: Sequence[differences.Difference]) -> Table:
+def paired(found: Sequence[compare.PairedDifference]) -> Table:
     """Returns how runs differ from the first, with intervals and p values, and what these mean."""
     rows = []
     for row in found:
@@ -207,7 +207,7 @@ _UNGROUPED = (
 _GROUP_COLUMNS = ("accuracy", "sensitivity", "specificity", "ppv", "f1")
 
 
-def _paired_note(found: Sequence[differences.Difference]) -> str:
+def _paired_note(found: Sequence[compare.PairedDifference]) -> str:
     tests = sum(row.p is not None for row in found)
     used = dict.fromkeys(name for row in found for name in (row.method, row.test))
     images, groups = (max(getattr(row, what) for row in found) for what in ("images", "groups"))
@@ -218,7 +218,7 @@ def _paired_note(found: Sequence[differences.Difference]) -> str:
         f"{found[0].first} calls rightly; c: images that only this run does.",
         f"p: two-sided. p, Holm: corrected for the {tests} tests of this table as one family, all "
         "metrics and all runs.",
-        *(f"{name}: {differences.METHODS[name]}." for name in used if name != "none"),
+        *(f"{name}: {compare.METHODS[name]}." for name in used if name != "none"),
     ]
     if not {"delong", "agresti-min", "mcnemar"}.isdisjoint(used):
         lines.append(_UNGROUPED)

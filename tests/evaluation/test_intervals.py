@@ -10,8 +10,9 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from msa_flax.evaluation import intervals
-from msa_flax.evaluation.estimates import compute
+from msa_flax.evaluation.metrics import auc, placements
 from msa_flax.evaluation.predictions import sigmoid
+from msa_flax.evaluation.summary import compute_metrics
 
 Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
@@ -26,7 +27,7 @@ def clusters(seed=0, groups=30, images=12, shared=1.0, distance=2.0):
 
 
 def entries(label, logit, group=None, threshold=0.5):
-    found = compute(label, sigmoid(logit), threshold=threshold, group=group, logits=logit)
+    found = compute_metrics(label, sigmoid(logit), threshold=threshold, group=group, logits=logit)
     return found["metrics"]
 
 
@@ -91,10 +92,11 @@ def brute_force(label, scores):
 )
 def test_auc_and_variance_are_those_of_all_pairs_whatever_the_ties(rows):
     label, scores = np.array(rows).T
-    auc, variance = brute_force(label, scores)
-    assert intervals.area(label, scores) == pytest.approx(auc, abs=1e-12)
-    assert intervals.delong_variance(label, scores) == pytest.approx(variance, abs=1e-12)
-    assert auc == pytest.approx(sklearn_metrics.roc_auc_score(label, scores), abs=1e-12)
+    expected, variance = brute_force(label, scores)
+    assert auc(label, scores) == pytest.approx(expected, abs=1e-12)
+    found = intervals.delong_variance(*placements(label, scores))
+    assert found == pytest.approx(variance, abs=1e-12)
+    assert expected == pytest.approx(sklearn_metrics.roc_auc_score(label, scores), abs=1e-12)
 
 
 def test_delongs_variance_is_that_of_a_bootstrap_over_images():
@@ -103,21 +105,24 @@ def test_delongs_variance_is_that_of_a_bootstrap_over_images():
     found = []
     for _ in range(1000):
         rows = rng.integers(0, len(label), len(label))
-        found.append(intervals.area(label[rows], logit[rows]))
+        found.append(auc(label[rows], logit[rows]))
     # A variance from 1,000 draws has a relative standard error of 4.5 %; the bootstrap's own bias
     # is a few per cent. Images of shuffled labels would have five times this variance.
-    assert np.var(found) == pytest.approx(intervals.delong_variance(label, logit), rel=0.25)
+    assert np.var(found) == pytest.approx(
+        intervals.delong_variance(*placements(label, logit)), rel=0.25
+    )
 
 
 def test_delongs_interval_is_symmetrical_on_the_logit_scale_and_stays_below_1():
     label, logit, _ = clusters(seed=2, groups=10, images=6, distance=4, shared=0.0)
-    auc, variance = brute_force(label, logit)
-    found = intervals.delong(label, logit)
-    centre, half = math.log(auc / (1 - auc)), Z * math.sqrt(variance) / (auc * (1 - auc))
+    value, variance = brute_force(label, logit)
+    found = intervals.delong_interval(label, logit)
+    error = math.sqrt(variance)
+    centre, half = math.log(value / (1 - value)), Z * error / (value * (1 - value))
     expected = [1 / (1 + math.exp(-(centre + sign * half))) for sign in (-1, 1)]
     assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
-    assert found.low < auc < found.high < 1
-    assert auc + Z * math.sqrt(variance) > 1  # what it would be without the logit
+    assert found.low < value < found.high < 1
+    assert value + Z * error > 1  # what it would be without the logit
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_delongs_interval_is_symmetrical_on_the_logit_scale_and_stays_below_1():
     ],
 )
 def test_an_auc_without_variance_has_no_interval_and_a_reason(label, scores, said):
-    found = intervals.delong(np.array(label), np.array(scores))
+    found = intervals.delong_interval(np.array(label), np.array(scores))
     assert math.isnan(found.low)
     assert math.isnan(found.high)
     assert found.method == "none"

@@ -1,314 +1,243 @@
-import json
+"""Metrics of weighted images against scikit-learn on images that really are there several times."""
+
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
 from sklearn import metrics as sklearn_metrics
+from sklearn.linear_model import LogisticRegression
 
-from msa_flax.evaluation.estimates import NAMES, TABLE4
-from msa_flax.evaluation.metrics import compute, metrics_json
-from msa_flax.evaluation.predictions import Predictions, PredictionsError, sigmoid
-from msa_flax.files import write_json
+from msa_flax.evaluation import metrics
+from msa_flax.evaluation.calibration_slope import slope_and_intercept
 
-
-def from_counts(tp, fn, fp, tn):
-    labels = np.repeat([1, 1, 0, 0], [tp, fn, fp, tn])
-    probabilities = np.repeat([0.9, 0.1, 0.8, 0.2], [tp, fn, fp, tn])
-    return labels, probabilities
-
-
-def values(labels, probabilities, threshold=0.5):
-    found = compute(labels, probabilities, threshold=threshold)["metrics"]
-    return {name: entry["value"] for name, entry in found.items()}
+NAMES = {
+    *("accuracy", "precision", "npv", "recall", "specificity", "f1", "mcc", "net_benefit"),
+    *("brier", "log_loss", "auc", "average_precision", "sensitivity_at_specificity_95"),
+    *("ece", "ece_debiased", "calibration_slope", "calibration_intercept"),
+}
 
 
-def random_case(seed=0, n=300):
+def images(seed=0, n=240, groups=12, ties=True):
+    """Labels, probabilities (in steps of 0.025 or without ties), and groups of unequal size."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, n)
-    return labels, sigmoid(rng.normal(size=n) + labels)
+    label = rng.integers(0, 2, n).astype(bool)
+    probability = expit(rng.normal(size=n) + 1.5 * (label - 0.5))
+    if ties:
+        probability = np.clip(np.round(probability / 0.025) * 0.025, 0.025, 0.975)
+    # As predictions.csv holds them, so that rounding to float32 makes no difference later.
+    probability = probability.astype(np.float32).astype(np.float64)
+    return label, probability, np.minimum(rng.geometric(0.2, n) - 1, groups - 1)
 
 
-def predictions(labels, probabilities, **changes):
-    n = len(labels)
-    columns = {
-        "example_id": np.array([f"{i:04d}" for i in range(n)]),
-        "split": np.full(n, "test"),
-        "fold": np.full(n, ""),
-        "group": np.full(n, "B10"),
-        "family": np.full(n, ""),
-        "label": labels,
-        "logit": np.log(probabilities / (1 - probabilities)),
-        "probability": probabilities,
-    }
-    return Predictions(**(columns | changes))
+def rows_of(label, probability, group, threshold=0.5):
+    return metrics.sort_images(label, probability, threshold=threshold, group=group)
 
 
-def as_json(labels, probabilities, stamps=(), **changes):
-    return metrics_json(
-        predictions(labels, probabilities, **changes),
-        split="test",
-        threshold=0.5,
-        stamps=stamps,
-        seconds=4.4164,
+def everything(rows, weights):
+    found = metrics.count_metrics(rows, weights) | metrics.rank_metrics(rows, weights)
+    return found | slope_and_intercept(rows, weights)
+
+
+def once(rows):
+    return np.ones((1, rows.groups), int)
+
+
+def second_opinion(label, probability, threshold=0.5):
+    """All metrics by scikit-learn, or written out the slow way."""
+    called = probability >= threshold
+    false_rate, true_rate, _ = sklearn_metrics.roc_curve(
+        label, probability, drop_intermediate=False
     )
-
-
-def test_a_hand_computed_case_has_the_hand_computed_metrics():
-    found = compute(*from_counts(3, 1, 2, 4), threshold=0.5)
-    assert found["confusion"] == {"tp": 3, "fn": 1, "fp": 2, "tn": 4}
-    assert TABLE4 == NAMES[:6] == ("accuracy", "precision", "recall", "specificity", "f1", "auc")
-    got = values(*from_counts(3, 1, 2, 4))
-    assert {name: got[name] for name in TABLE4} == {
-        "accuracy": 0.7,
-        "precision": 0.6,
-        "recall": 0.75,
-        "specificity": 4 / 6,
-        "f1": 6 / 9,
-        # of the 24 pairs: 3 x (2 + 4) right, 1 x 2 wrong (0.1 < 0.8), 1 x 4 wrong (0.1 < 0.2)
-        "auc": 18 / 24,
+    fit = LogisticRegression(C=np.inf, tol=1e-12, solver="newton-cholesky", max_iter=500)
+    fit.fit(logit(probability)[:, None], label)
+    hits, alarms = np.sum(called & label), np.sum(called & ~label)
+    return {
+        "accuracy": sklearn_metrics.accuracy_score(label, called),
+        "precision": sklearn_metrics.precision_score(label, called),
+        "npv": sklearn_metrics.precision_score(label, called, pos_label=0),
+        "recall": sklearn_metrics.recall_score(label, called),
+        "specificity": sklearn_metrics.recall_score(label, called, pos_label=0),
+        "f1": sklearn_metrics.f1_score(label, called),
+        "mcc": sklearn_metrics.matthews_corrcoef(label, called),
+        "net_benefit": (hits - alarms * threshold / (1 - threshold)) / len(label),
+        "brier": sklearn_metrics.brier_score_loss(label, probability),
+        "log_loss": sklearn_metrics.log_loss(label, probability),
+        "auc": sklearn_metrics.roc_auc_score(label, probability),
+        "average_precision": sklearn_metrics.average_precision_score(label, probability),
+        "sensitivity_at_specificity_95": true_rate[false_rate <= 0.05 + 1e-12].max(),
+        "calibration_slope": fit.coef_[0, 0],
+        "calibration_intercept": fit.intercept_[0],
+        **calibration_errors(label, probability),
     }
-    others = {
-        "npv": 4 / 5,
-        "mcc": (3 * 4 - 2 * 1) / math.sqrt(5 * 4 * 6 * 5),
-        "net_benefit": 3 / 10 - 2 / 10,
-        "brier": (3 * 0.1**2 + 0.9**2 + 2 * 0.8**2 + 4 * 0.2**2) / 10,
-        # down to 0.9 three of four fractures are found, at 0.8 two of six normal images are called
-        "sensitivity_at_specificity_95": 3 / 4,
-        "average_precision": 3 / 4 + 1 / 4 * 4 / 10,
-        "log_loss": -(3 * math.log(0.9) + math.log(0.1) + 2 * math.log(0.2) + 4 * math.log(0.8))
-        / 10,
-    }
-    # Probabilities are float32, which have seven digits.
-    assert {name: got[name] for name in others} == pytest.approx(others, rel=1e-6)
 
 
-def test_the_counts_of_paper_1s_test_row_give_its_numbers_within_a_unit_of_the_last_digit():
-    got = values(*from_counts(200, 0, 1, 199))
-    table4 = {
-        "accuracy": 0.9975,
-        "precision": 0.9950,
-        "f1": 0.9974,
-        "recall": 0.9999,
-        "specificity": 0.9950,
-    }
-    for name, published in table4.items():
-        # 1e-4 is the last digit, half of it is our own rounding to four digits.
-        assert got[name] == pytest.approx(published, abs=1.5e-4), name
+def calibration_errors(label, probability):
+    """The two sums over bins, one image after the other; images of one probability share a bin."""
+    bins = {}
+    for y, p in zip(label, probability, strict=True):
+        higher, same = np.sum(probability > p), np.sum(probability == p)
+        bins.setdefault(int(15 * (2 * higher + same) // (2 * len(label))), []).append((y, p))
+    absolute = squared = 0.0
+    for members in bins.values():
+        n, (y, p) = len(members), np.mean(members, axis=0)
+        absolute += n / len(label) * abs(p - y)
+        noise = y * (1 - y) / (n - 1) if n > 1 else 0.0
+        squared += n / len(label) * ((p - y) ** 2 - noise)
+    return {"ece": absolute, "ece_debiased": math.sqrt(max(0.0, squared))}
 
 
-def test_no_neighbouring_confusion_matrix_gives_paper_1s_test_row():
-    for counts in ((199, 1, 1, 199), (200, 0, 2, 198), (200, 0, 0, 200)):
-        assert abs(values(*from_counts(*counts))["accuracy"] - 0.9975) > 1.5e-4
+@pytest.mark.parametrize("threshold", [0.5, 0.2])
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_metric_is_the_second_implementations(seed, ties, threshold):
+    label, probability, group = images(seed, ties=ties)
+    rows = rows_of(label, probability, group, threshold)
+    found = everything(rows, once(rows))
+    assert found.keys() == NAMES
+    expected = second_opinion(label, probability, threshold)
+    # Sums in another order, or scikit-learn's optimiser, which stops at a gradient of 1e-12.
+    assert {name: value[0] for name, value in found.items()} == pytest.approx(expected, rel=1e-7)
 
 
-def test_a_probability_equal_to_the_threshold_is_called_a_fracture():
-    found = compute(np.array([1, 0]), np.array([0.5, 0.4999]), threshold=0.5)
-    assert found["confusion"] == {"tp": 1, "fn": 0, "fp": 0, "tn": 1}
+def test_a_weight_is_a_number_of_copies():
+    label, probability, group = images()
+    rows = rows_of(label, probability, group)
+    weights = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), size=25)
+    found = everything(rows, weights)
+    for i, weight in enumerate(weights):
+        drawn = np.concatenate([np.flatnonzero(group == g) for g in np.repeat(range(12), weight)])
+        expected = second_opinion(label[drawn], probability[drawn])
+        assert {name: value[i] for name, value in found.items()} == pytest.approx(
+            expected, rel=1e-7
+        )
 
 
-def test_the_threshold_is_compared_in_float32_as_the_table_stores_it():
-    # float32(0.7) is below the float64 0.7; stored and read back it must still count as reached.
-    found = compute(np.array([1, 0]), np.array([0.7, 0.1], np.float32), threshold=0.7)
-    assert found["confusion"]["tp"] == 1
+def test_weights_that_belong_to_other_groups_are_found_out():
+    label, probability, group = images()
+    weights = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), size=25)
+    found = everything(rows_of(label, probability, group), weights)
+    swapped = everything(rows_of(label, probability, (group + 1) % 12), weights)
+    for name in NAMES:
+        assert np.max(np.abs(found[name] - swapped[name])) > 1e-3, name
 
 
-def test_tied_scores_count_half_in_the_auc():
-    assert values(np.array([0, 1, 0, 1]), np.full(4, 0.3))["auc"] == 0.5
+def test_a_group_of_weight_0_is_a_group_that_is_not_there():
+    label, probability, group = images()
+    rows = rows_of(label, probability, group)
+    weights = once(rows)
+    weights[0, [1, 4]] = 0
+    keep = ~np.isin(group, [1, 4])
+    _, renumbered = np.unique(group[keep], return_inverse=True)
+    fewer = rows_of(label[keep], probability[keep], renumbered)
+    expected = everything(fewer, once(fewer))
+    for name, value in everything(rows, weights).items():
+        assert value == pytest.approx(expected[name], rel=1e-12), name
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_metrics_of_table_4_agree_with_scikit_learn(seed):
-    labels, probabilities = random_case(seed)
-    called = probabilities >= 0.5
-    expected = {
-        "accuracy": sklearn_metrics.accuracy_score(labels, called),
-        "precision": sklearn_metrics.precision_score(labels, called),
-        "recall": sklearn_metrics.recall_score(labels, called),
-        "specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
-        "f1": sklearn_metrics.f1_score(labels, called),
-        "auc": sklearn_metrics.roc_auc_score(labels, probabilities),
-    }
-    # The same ratios of the same counts, at most a few roundings of float64 apart.
-    got = values(labels, probabilities)
-    assert {name: got[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.booleans())
+def test_the_order_of_the_images_changes_no_bit(seed, n, ties):
+    label, probability, group = images(seed, n=n, groups=5, ties=ties)
+    order = np.random.default_rng(seed).permutation(n)
+    rows = rows_of(label, probability, group)
+    other = rows_of(label[order], probability[order], group[order])
+    weights = np.random.default_rng(0).integers(0, 3, (7, rows.groups))
+    expected = everything(other, weights)
+    for name, value in everything(rows, weights).items():
+        assert np.array_equal(value, expected[name], equal_nan=True), name
 
 
-def test_the_auc_is_the_share_of_pairs_in_the_right_order():
-    labels, probabilities = random_case(n=80)
-    positive, negative = probabilities[labels == 1], probabilities[labels == 0]
-    above = positive[:, None] > negative[None, :]
-    # A mean of whole numbers: only float64 rounding is left.
-    assert values(labels, probabilities)["auc"] == pytest.approx(above.mean(), rel=1e-12)
-
-
-def test_permuting_the_rows_changes_nothing():
-    labels, probabilities = random_case()
-    order = np.random.default_rng(1).permutation(len(labels))
-    before = compute(labels, probabilities, threshold=0.5)
-    assert compute(labels[order], probabilities[order], threshold=0.5) == before
-
-
-def test_permuting_probabilities_against_labels_does_change_the_metrics():
-    labels, probabilities = random_case()
-    order = np.random.default_rng(1).permutation(len(labels))
-    assert values(labels, probabilities[order])["auc"] < values(labels, probabilities)["auc"] - 0.1
-
-
-def test_swapping_the_classes_swaps_recall_and_specificity():
-    labels, probabilities = random_case()
-    assert not np.any(probabilities == 0.5)  # on the threshold the swap would not be symmetric
-    before, after = values(labels, probabilities), values(1 - labels, 1 - probabilities)
-    assert after["recall"] == before["specificity"]
-    assert after["specificity"] == before["recall"]
-    assert after["accuracy"] == before["accuracy"]
-    # Both sides are counts of the same pairs.
-    assert after["auc"] == pytest.approx(before["auc"], rel=1e-12)
-    assert after["recall"] != before["recall"]
-
-
-def test_the_intervals_are_wilsons():
-    entry = compute(*from_counts(3, 1, 2, 4), threshold=0.5)["metrics"]["accuracy"]
-    n, p, z = 10, 0.7, 1.959963984540054  # the 97.5 % quantile of the normal distribution
-    centre, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    # The same closed form; rounding only.
-    assert entry["low"] == pytest.approx((centre - half) / (1 + z**2 / n), rel=1e-9)
-    assert entry["high"] == pytest.approx((centre + half) / (1 + z**2 / n), rel=1e-9)
-    assert entry["method"] == "wilson"
-
-
-APART = dict.fromkeys(("calibration_slope", "calibration_intercept"), "separates the classes")
-ONE_CLASS = dict.fromkeys((*APART, "auc", "sensitivity_at_specificity_95"), "one class")
-NO_FRACTURE = ONE_CLASS | {"average_precision": "no fracture"}
+def test_many_draws_are_the_same_one_by_one():
+    label, probability, group = images(n=3000)
+    rows = rows_of(label, probability, group)
+    weights = np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), size=200)
+    together = everything(rows, weights)
+    for i in (0, 86, 87, 199):  # 87 draws go into a chunk
+        for name, value in everything(rows, weights[i : i + 1]).items():
+            assert value[0] == pytest.approx(together[name][i], rel=1e-12), name
 
 
 @pytest.mark.parametrize(
-    ("counts", "undefined"),
+    ("weights", "undefined"),
     [
-        ((0, 3, 0, 4), {"precision": "called", "f1": "precision", "mcc": "precision"} | APART),
-        ((0, 0, 2, 4), {"recall": "no fracture", "f1": "recall", "mcc": "recall"} | NO_FRACTURE),
-        ((3, 1, 0, 0), {"specificity": "no normal", "mcc": "specificity"} | ONE_CLASS),
-        (
-            (0, 0, 0, 4),
-            {"precision": "called", "recall": "no fracture", "f1": "precision", "mcc": "precision"}
-            | NO_FRACTURE,
-        ),
-        ((3, 0, 2, 0), {"npv": "called normal", "mcc": "npv"} | APART),
-        ((0, 2, 3, 4), APART),
-        ((3, 1, 2, 4), {}),
+        ([0, 0, 1], {"recall", "f1", "mcc", "auc", "average_precision"}),
+        ([1, 0, 0], {"specificity", "npv", "mcc", "auc"}),
+        ([1, 1, 1], set()),
     ],
 )
-def test_what_is_undefined_is_none_with_a_reason_and_nothing_else_is(counts, undefined):
-    found = compute(*from_counts(*counts), threshold=0.5)["metrics"]
-    assert {name for name in NAMES if found[name]["value"] is None} == set(undefined)
-    for name in NAMES:
-        assert ("reason" in found[name]) == (name in undefined)
-        if name in undefined:
-            assert undefined[name] in found[name]["reason"]
-            assert found[name]["low"] is found[name]["high"] is None
-            assert found[name]["method"] == "none"
+def test_what_a_draw_leaves_undefined_is_nan(weights, undefined):
+    # group 0 holds fractures above the threshold, 1 some of both, 2 normal images of both calls
+    label = np.array([1, 1, 1, 0, 1, 0, 0, 0, 0], bool)
+    probability = np.array([0.9, 0.8, 0.3, 0.4, 0.7, 0.8, 0.6, 0.2, 0.1])
+    rows = rows_of(label, probability, np.array([0, 0, 1, 1, 1, 1, 2, 2, 2]))
+    found = everything(rows, np.array([weights]))
+    if undefined:
+        undefined |= {"calibration_slope", "calibration_intercept"}
+        undefined |= {"sensitivity_at_specificity_95"}
+    assert {name for name in NAMES if np.isnan(found[name][0])} == undefined
 
 
-def test_probabilities_of_0_and_1_have_no_logit_and_no_finite_loss_where_they_are_wrong():
-    labels, probabilities = np.array([1, 1, 0, 0]), np.array([1.0, 0.4, 0.6, 0.0])
-    found = compute(labels, probabilities, threshold=0.5)["metrics"]
-    assert found["log_loss"]["value"] == pytest.approx(2 * math.log(1 / 0.4) / 4, rel=1e-6)
-    assert "no logit" in found["calibration_slope"]["reason"]
-    found = compute(1 - labels, probabilities, threshold=0.5)["metrics"]
-    assert "infinite" in found["log_loss"]["reason"]
-    logits = np.array([40.0, -0.4, 0.4, -40.0])  # with their logits there is nothing undefined
-    found = compute(1 - labels, probabilities, threshold=0.5, logits=logits)["metrics"]
-    assert found["log_loss"]["value"] == pytest.approx(20, abs=0.5)
-    assert found["calibration_slope"]["value"] < 0
+def test_a_perfect_table_of_any_size_has_exactly_1():
+    for n in (7, 1000, 30001):
+        label = np.arange(n) % 3 == 0
+        rows = rows_of(label, np.where(label, 0.9, 0.1), np.zeros(n, int))
+        found = metrics.count_metrics(rows, once(rows)) | metrics.rank_metrics(rows, once(rows))
+        for name in ("accuracy", "f1", "mcc", "auc", "average_precision"):
+            assert found[name][0] == 1, name
 
 
-def test_at_a_threshold_of_1_there_is_no_net_benefit():
-    found = compute(*from_counts(3, 1, 2, 4), threshold=1.0)["metrics"]
-    assert "no hit outweighs" in found["net_benefit"]["reason"]
+def test_the_specificity_of_exactly_19_in_20_is_allowed():
+    label = np.repeat([True, False], [2, 40])
+    probability = np.concatenate([[0.9, 0.5], [0.8, 0.7], np.linspace(0.1, 0.4, 38)])
+    rows = rows_of(label, probability, np.zeros(42, int))
+    # two false alarms in 40 are 5 %, so the threshold 0.5 may be used; a third would be too many
+    assert metrics.rank_metrics(rows, once(rows))["sensitivity_at_specificity_95"][0] == 1
+    probability[-1] = 0.6
+    rows = rows_of(label, probability, np.zeros(42, int))
+    assert metrics.rank_metrics(rows, once(rows))["sensitivity_at_specificity_95"][0] == 0.5
 
 
-def test_without_images_everything_is_undefined():
-    found = compute(np.zeros(0, int), np.zeros(0), threshold=0.5)
-    assert {entry["reason"] for entry in found["metrics"].values()} == {"there are no images"}
-    assert found["by_group"] == {}
+# --- calibration ----------------------------------------------------------------------------------
 
 
-def test_f1_is_zero_where_every_call_is_wrong():
-    assert values(*from_counts(0, 2, 3, 4))["f1"] == 0
-
-
-def test_metrics_json_has_the_published_form():
-    labels, probabilities = from_counts(2, 0, 1, 1)
-    got = as_json(
-        labels, probabilities, ["series cross the split"], group=np.array(["B1", "B2", "", "B2"])
-    )
-    assert set(got) == {
-        "schema_version",
-        "split",
-        "n",
-        "groups",
-        "positive",
-        "threshold",
-        "stamps",
-        "confusion",
-        "metrics",
-        "by_group",
-        "seconds",
-    }
-    assert got["schema_version"] == 1
-    assert got["positive"] == "fracture"
-    assert (got["n"], got["groups"], got["split"]) == (4, 2, "test")
-    assert got["stamps"] == ["series cross the split"]
-    assert set(got["metrics"]) == set(NAMES)
-    assert list(got["by_group"]) == ["B1", "B2"]
-    assert json.loads(json.dumps(got)) == got
-    assert all(
-        type(v) in (int, float, str, type(None))
-        for e in got["metrics"].values()
-        for v in e.values()
+def test_equal_mass_bins_are_those_of_sorted_images_in_fifteen_equal_parts():
+    label, probability, _ = images(n=300, ties=False)
+    order = np.argsort(probability)
+    gaps = [
+        len(part) * abs(np.mean(probability[part]) - np.mean(label[part]))
+        for part in np.array_split(order, 15)
+    ]
+    rows = rows_of(label, probability, np.zeros(300, int))
+    assert metrics.rank_metrics(rows, once(rows))["ece"][0] == pytest.approx(
+        sum(gaps) / 300, rel=1e-9
     )
 
 
-def test_metrics_are_made_of_the_groups_and_logits_of_the_predictions():
-    labels, probabilities = random_case()
-    group = np.char.mod("B%02d", np.arange(len(labels)) % 12)
-    logits = np.random.default_rng(5).normal(size=len(labels))
-    got = as_json(labels, probabilities, group=group, logit=logits)
-    expected = compute(labels, probabilities, threshold=0.5, group=group, logits=logits)
-    assert {name: got[name] for name in expected} == expected
-    without = compute(labels, probabilities, threshold=0.5)["metrics"]
-    assert without["log_loss"]["value"] != got["metrics"]["log_loss"]["value"]
+def test_of_right_probabilities_the_debiased_error_is_far_nearer_to_0():
+    rng = np.random.default_rng(0)
+    found = {"ece": [], "ece_debiased": []}
+    for _ in range(200):
+        probability = expit(2 * rng.normal(size=300))
+        rows = rows_of(rng.random(300) < probability, probability, np.zeros(300, int))
+        now = metrics.rank_metrics(rows, once(rows))
+        for name, values in found.items():
+            values.append(now[name][0])
+    # Theory for 15 bins of 20: 0.8 times a standard error of 0.09 in the mean, about 0.07, and for
+    # what is under the root an expectation of 0, so that the median is about 0.
+    assert 0.05 < np.mean(found["ece"]) < 0.09
+    assert np.median(found["ece_debiased"]) < 0.015
+    assert np.mean(found["ece_debiased"]) < np.mean(found["ece"]) / 2
 
 
-def test_rows_of_another_split_are_refused():
-    labels, probabilities = from_counts(1, 1, 1, 1)
-    with pytest.raises(PredictionsError, match="'train'"):
-        as_json(labels, probabilities, split=np.array(["test", "train", "test", "test"]))
-
-
-def test_written_json_has_the_same_bytes_in_any_order_and_undefined_values_as_null(tmp_path):
-    got = as_json(*from_counts(0, 0, 2, 4))
-    write_json(tmp_path / "a.json", got)
-    write_json(tmp_path / "b.json", dict(reversed(got.items())))
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    read = json.loads((tmp_path / "a.json").read_text())
-    assert read["metrics"]["auc"]["value"] is None
-    assert read == got
-
-
-def test_nan_is_never_written(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "a.json", {"value": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_same_predictions_in_any_order_give_the_same_bytes(tmp_path):
-    labels, probabilities = random_case()
-    group = np.char.mod("B%02d", np.arange(len(labels)) % 12)
-    order = np.random.default_rng(3).permutation(len(labels))
-    write_json(tmp_path / "a.json", as_json(labels, probabilities, group=group))
-    other = as_json(labels[order], probabilities[order], group=group[order])
-    write_json(tmp_path / "b.json", other)
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    again = as_json(labels, probabilities, group=group[order])  # other groups, other intervals
-    assert again["metrics"]["auc"]["value"] == other["metrics"]["auc"]["value"]
-    assert again["metrics"]["auc"]["low"] != other["metrics"]["auc"]["low"]
+def test_probabilities_that_are_too_high_by_a_tenth_have_an_error_of_a_tenth():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0.2, 0.9, 200_000)
+    label = rng.random(len(probability)) < probability - 0.1
+    rows = rows_of(label, probability, np.zeros(len(label), int))
+    found = metrics.rank_metrics(rows, once(rows))
+    # The standard error of a share of 200,000 is 0.001.
+    assert found["ece"][0] == pytest.approx(0.1, abs=0.005)
+    assert found["ece_debiased"][0] == pytest.approx(0.1, abs=0.005)

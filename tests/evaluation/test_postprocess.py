@@ -9,9 +9,9 @@ import pytest
 
 from msa_flax.evaluation import calibrated, calibration_summary, conformal
 from msa_flax.evaluation.calibrated import COLUMNS, apply
-from msa_flax.evaluation.metrics import metrics_json
 from msa_flax.evaluation.postprocess import Calibration, CalibrationError, fit
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.summary import metrics_json
 from msa_flax.files import write_json
 
 OF = {"checkpoint": "best", "step": 12, "data_fingerprint": "f" * 64}

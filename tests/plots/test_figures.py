@@ -5,8 +5,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from msa_flax.evaluation.metrics import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.summary import metrics_json
 from msa_flax.plots import figures, panels
 
 STAMPS = ["copies cross the split"]

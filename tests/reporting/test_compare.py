@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from msa_flax import cli, report
-from msa_flax.evaluation import differences
+from msa_flax.evaluation import compare
 from msa_flax.reporting import page, points, read, tables
 
 
@@ -49,7 +49,7 @@ def test_the_command_prints_and_writes_the_paired_comparison(folders):
     assert "stamp: b: copies cross the split" in done.stdout
     written = rows(folders / "a" / "compare-test.csv")
     assert [(row["first"], row["second"]) for row in written] == [
-        ("a", other) for other in "bc" for _ in differences.METRICS
+        ("a", other) for other in "bc" for _ in compare.METRICS
     ]
     lines = done.stdout.splitlines()
     assert lines[0].split("  ")[0] == "Run and metric"
@@ -130,7 +130,7 @@ def test_the_page_has_the_same_table(folders):
     runs = {name: read(folders / folder, "test") for name, folder in zip("xyz", "abc", strict=True)}
     beside, paired, *_ = tables.comparison(runs)
     assert beside.title == "Metrics side by side"
-    found = differences.compare({n: (r.predictions, r.threshold) for n, r in runs.items()})
+    found = compare.compare_runs({n: (r.predictions, r.threshold) for n, r in runs.items()})
     assert paired == tables.paired(found)
     text = page(runs["x"], [runs["y"], runs["z"]])
     section = text[text.index('<section id="comparison"') : text.index('<section id="origin"')]
@@ -146,7 +146,7 @@ def test_the_page_has_the_same_table(folders):
 
 def paired(table, **options):
     runs = {"a": (table(seed=0, **options), 0.5), "b": (table(seed=1, **options), 0.5)}
-    return tables.paired(differences.compare(runs))
+    return tables.paired(compare.compare_runs(runs))
 
 
 def test_what_is_missing_has_its_reason_and_methods_are_explained(table):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from msa_flax.evaluation import compute
+from msa_flax.evaluation import compute_metrics
 from msa_flax.reporting import points
 
 
@@ -33,7 +33,7 @@ def test_images_at_the_threshold_are_counted_as_evaluate_counts_them():
     for threshold in (0.1, 0.3, 0.7, 0.0, 1.0):  # 0.1 is not the float32 nearest to it
         assert (
             points.counts(label, probability, threshold)
-            == compute(label, probability, threshold=threshold)["confusion"]
+            == compute_metrics(label, probability, threshold=threshold)["confusion"]
         )
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from msa_flax.evaluation import intervals, scores
-from msa_flax.evaluation.estimates import NAMES, TABLE4, compute
+from msa_flax.evaluation import intervals, metrics
 from msa_flax.evaluation.predictions import sigmoid
+from msa_flax.evaluation.summary import NAMES, TABLE4, compute_metrics
 
 PROPORTIONS = ("accuracy", "precision", "recall", "specificity", "npv")
 
@@ -21,7 +21,7 @@ def case(groups=12, images=16, seed=0, distance=1.5):
 
 
 def computed(labels, logits, group=None):
-    return compute(labels, sigmoid(logits), threshold=0.5, group=group, logits=logits)
+    return compute_metrics(labels, sigmoid(logits), threshold=0.5, group=group, logits=logits)
 
 
 def test_unknown_groups_give_wilsons_and_delongs_intervals_and_no_others():
@@ -116,11 +116,8 @@ def test_intervals_are_made_of_the_draws_of_the_groups():
     logits += 1
     found = computed(labels, logits, group)["metrics"]
     _, index = np.unique(group, return_inverse=True)
-    probability = sigmoid(logits).astype(np.float64)
-    rows = scores.ordered(
-        labels == 1, probability, logits.astype(np.float64), index, probability >= 0.5
-    )
-    draws = scores.by_ranks(rows, intervals.draw_groups(20))
+    images = metrics.sort_images(labels, sigmoid(logits), threshold=0.5, logits=logits, group=index)
+    draws = metrics.rank_metrics(images, intervals.draw_groups(20))
     of_bins = {"stretch": False, "biased": True}
     for name, kind in (("auc", {}), ("ece", of_bins), ("ece_debiased", of_bins)):
         value = found[name]["value"]

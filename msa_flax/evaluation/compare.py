@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from msa_flax.evaluation import intervals, pairs, scores
-from msa_flax.evaluation.intervals import Interval
+from msa_flax.evaluation import intervals, metrics, significance
+from msa_flax.evaluation.intervals import TAIL, Interval
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.evaluation.summary import NO_IMAGES, ONE_CLASS
 from msa_flax.files import UserError
 
 METRICS = ("auc", "accuracy", "recall", "specificity", "brier", "log_loss")
@@ -23,20 +24,14 @@ METHODS = {  # of intervals, and of the tests that belong to them
     "mcnemar": "McNemar's exact test, taking images as independent",
 }
 _PROPORTIONS = ("accuracy", "recall", "specificity")
-_TAIL = 0.025
-_EMPTY = {
-    "auc": "the images are of one class only",
-    "recall": "there is no fracture among the images",
-    "specificity": "there is no normal image among the images",
-}
 
 
-class PairsError(UserError):
+class ComparisonError(UserError):
     """Runs cannot be compared in pairs; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class PairedDifference:
     """By how much a metric of a run differs from that of the first run, on the same images.
 
     Attributes:
@@ -52,7 +47,7 @@ class Difference:
         only_first: for a proportion b, the images that only the first run calls rightly.
         only_second: for a proportion c, those that only the other run calls rightly.
         p: two-sided p value of no difference, None where there is no test.
-        p_holm: the same, corrected for all tests of one call of :func:`compare`.
+        p_holm: the same, adjusted for all tests of one call of :func:`compare_runs`.
         test: how p was made, a key of :data:`METHODS`, or "none".
         images: number of images that the metric is about (for recall: the fractures).
         groups: of their groups; for the AUC, the groups with a fracture or those with a normal
@@ -79,49 +74,50 @@ class Difference:
     reason: str = ""
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Difference))
+COLUMNS = tuple(field.name for field in dataclasses.fields(PairedDifference))
 
 
-def compare(runs: Mapping[str, tuple[Predictions, float]]) -> list[Difference]:
+def compare_runs(runs: Mapping[str, tuple[Predictions, float]]) -> list[PairedDifference]:
     """Returns how every further run differs from the first, in every one of :data:`METRICS`.
 
-    The metrics are those of :func:`msa_flax.evaluation.estimates.compute`, each run's at its own
-    threshold. For intervals and tests, all but one of :mod:`msa_flax.evaluation.pairs`, there is
-    one rule, like the one there:
+    The metrics are those of :func:`msa_flax.evaluation.summary.compute_metrics`, each run's at its
+    own threshold. For intervals and tests, which :mod:`msa_flax.evaluation.significance` defines,
+    there is one rule, like the one there:
 
     - No image's group is known: images are taken as independent, which slices of one patient are
-      not. ``delong`` for the AUC; ``agresti_min`` and ``flips`` of images, which is McNemar's
-      exact test, for proportions; nothing for the others.
-    - Every image's group is known: ``flips`` of whole groups for proportions, however few the
-      groups; and from 10 groups on :func:`msa_flax.evaluation.intervals.clustered` for all, in
+      not. ``delong_test`` for the AUC; ``agresti_min`` and ``sign_flip_test`` of images, which is
+      McNemar's exact test, for proportions; nothing for the others.
+    - Every image's group is known: ``sign_flip_test`` of whole groups for proportions, however few
+      the groups; and from 10 groups on :func:`msa_flax.evaluation.intervals.clustered` for all, in
       which both runs have the same draws, with a test from the same standard error for what is no
       proportion. For the AUC, fractures and normal images must each be of 10 groups, and the
       fewer ones count: with few groups of fractures among many, to count all of them would call
       equal runs different too often.
     - Groups known of some images only, or not the same in all runs: neither.
 
-    The p values are corrected together by ``holm``, all metrics and all runs as one family. The
+    The p values are adjusted together by ``holm``, all metrics and all runs as one family. The
     order of the images changes nothing.
 
     Args:
         runs: name to predictions and threshold, the first run first; two or more.
 
     Raises:
-        PairsError: one run only, or runs that predict other images or know other labels of them.
+        ComparisonError: one run only, or runs that predict other images or know other labels of
+            them.
     """
     if len(runs) < 2:
-        raise PairsError(f"expected two or more runs to compare, got {len(runs)}")
+        raise ComparisonError(f"expected two or more runs to compare, got {len(runs)}")
     images, rows = _align(runs)
     first, *others = (_measure(images, rows[name], name, runs[name][1]) for name in runs)
     found = [_difference(images, metric, first, run) for run in others for metric in METRICS]
     tested = [i for i, row in enumerate(found) if row.p is not None]
-    corrected = pairs.holm(np.array([found[i].p for i in tested], np.float64))
-    for i, p in zip(tested, corrected.tolist(), strict=True):
+    adjusted = significance.holm(np.array([found[i].p for i in tested], np.float64))
+    for i, p in zip(tested, adjusted.tolist(), strict=True):
         found[i] = dataclasses.replace(found[i], p_holm=p)
     return found
 
 
-def as_csv(found: Sequence[Difference]) -> str:
+def as_csv(found: Sequence[PairedDifference]) -> str:
     """Returns differences as CSV, a row each; empty cells for what is missing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -169,12 +165,12 @@ def _align(runs: Mapping[str, tuple[Predictions, float]]) -> tuple[_Images, dict
     for name in others:
         if not np.array_equal(rows[name].example_id, one.example_id):
             common = len(np.intersect1d(rows[name].example_id, one.example_id))
-            raise PairsError(
+            raise ComparisonError(
                 f"{name}: expected the {len(one)} images of {first}, got {len(rows[name])}, of "
                 f"which {common} are among them; compare runs of one data set and split"
             )
         if other := int(np.sum(rows[name].label != one.label)):
-            raise PairsError(
+            raise ComparisonError(
                 f"{name}: expected the labels of {first}, got other labels of {other} images; "
                 "compare runs of one data set"
             )
@@ -203,39 +199,38 @@ def _sorted(table: Predictions) -> Predictions:
 
 
 def _measure(images: _Images, table: Predictions, name: str, threshold: float) -> _Run:
-    called = table.probability >= np.float32(threshold)
-    rows = scores.ordered(
-        label=images.label,
-        probability=table.probability.astype(np.float64),
-        logit=table.logit.astype(np.float64),
+    rows = metrics.sort_images(
+        images.label,
+        table.probability,
+        threshold=threshold,
+        logits=table.logit,
         group=images.group,
-        called=called,
     )
 
-    def metrics(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = scores.by_counts(rows, weights, threshold) | scores.by_ranks(rows, weights)
+    def weighted_metrics(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = metrics.count_metrics(rows, weights) | metrics.rank_metrics(rows, weights)
         return {name: found[name] for name in METRICS}
 
-    once = metrics(np.ones((1, rows.groups), np.intp))
+    once = weighted_metrics(np.ones((1, rows.groups), np.intp))
     enough = images.groups >= intervals.FEWEST
     return _Run(
         name=name,
         probability=table.probability,
-        right=called == images.label,
+        right=metrics.called_fractures(table.probability, threshold) == images.label,
         values={name: float(value[0]) for name, value in once.items()},
-        draws=metrics(intervals.draw_groups(images.groups)) if enough else {},
+        draws=weighted_metrics(intervals.draw_groups(images.groups)) if enough else {},
     )
 
 
-def _difference(images: _Images, metric: str, one: _Run, two: _Run) -> Difference:
+def _difference(images: _Images, metric: str, one: _Run, two: _Run) -> PairedDifference:
     about = images.about(metric)
-    row = Difference(
+    row = PairedDifference(
         first=one.name,
         second=two.name,
         metric=metric,
         images=len(about),
         groups=images.groups_of(metric),
-        reason=_EMPTY.get(metric, ""),
+        reason=NO_IMAGES.get(metric, ONE_CLASS if metric == "auc" else ""),
     )
     value = two.values[metric] - one.values[metric]
     if not np.isfinite(value):
@@ -263,21 +258,21 @@ def _difference(images: _Images, metric: str, one: _Run, two: _Run) -> Differenc
 def _judge(
     images: _Images, metric: str, one: _Run, two: _Run, sign: np.ndarray
 ) -> tuple[Interval, float, str]:
-    """Returns interval, p value (NaN if there is none) and test, by the rule of :func:`compare`."""
+    """Returns interval, p value (NaN if none) and test, by the rule of :func:`compare_runs`."""
     if images.refusal:
         return Interval(reason=images.refusal), np.nan, "none"
     if not images.groups and metric in _PROPORTIONS:
-        found = pairs.agresti_min(int(np.sum(sign < 0)), int(np.sum(sign > 0)), len(sign))
-        return found, pairs.flips(sign), "mcnemar"
+        found = significance.agresti_min(int(np.sum(sign < 0)), int(np.sum(sign > 0)), len(sign))
+        return found, significance.sign_flip_test(sign), "mcnemar"
     if not images.groups and metric == "auc":
-        return *pairs.delong(images.label, one.probability, two.probability), "delong"
+        return *significance.delong_test(images.label, one.probability, two.probability), "delong"
     if not images.groups:
         reason = "without groups there is one for proportions and the AUC only"
         return Interval(reason=reason), np.nan, "none"
     found, p = _of_groups(metric, images.groups_of(metric), one, two)
     if metric in _PROPORTIONS:
         totals = np.bincount(images.group[images.about(metric)], sign)
-        return found, pairs.flips(totals.astype(int)), "flips of groups"
+        return found, significance.sign_flip_test(totals.astype(int)), "flips of groups"
     return found, p, "t of groups"
 
 
@@ -292,5 +287,5 @@ def _of_groups(metric: str, groups: int, one: _Run, two: _Run) -> tuple[Interval
     found = intervals.clustered(value, two.draws[metric] - one.draws[metric], groups)
     if found.reason:
         return found, np.nan
-    error = (found.high - value) / stats.t.isf(_TAIL, groups - 1)
+    error = (found.high - value) / stats.t.isf(TAIL, groups - 1)
     return found, float(2 * stats.t.sf(abs(value) / error, groups - 1))

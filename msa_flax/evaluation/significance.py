@@ -1,4 +1,4 @@
-"""Tests and intervals for two runs on the same images: what is known of a difference.
+"""What is known of a difference between two runs on the same images: tests and intervals.
 
 Two models that see the same images are wrong on many of the same ones, so the difference of two
 metrics is known better than either, and two intervals that overlap say little about it.
@@ -6,18 +6,18 @@ metrics is known better than either, and two intervals that overlap say little a
 
 import numpy as np
 
-from msa_flax.evaluation.intervals import Interval, placements
+from msa_flax.evaluation.intervals import TAIL, Interval, delong_variance, too_few_for_delong
+from msa_flax.evaluation.metrics import placements
 
-_TAIL = 0.025
 
-
-def delong(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
+def delong_test(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[Interval, float]:
     """Returns the interval of the difference of two AUCs of independent images, and its p value.
 
-    DeLong, DeLong and Clarke-Pearson (1988): the difference is asymptotically normal, and with m
-    fractures and n normal images its variance is var(V10' - V10) / m + var(V01' - V01) / n, where
-    V10 and V01 are those of :func:`msa_flax.evaluation.intervals.placements`. NaN and the reason
-    where the variance is 0.
+    DeLong, DeLong and Clarke-Pearson (1988): the difference is asymptotically normal, and its
+    variance follows from the differences of the placements of every image. NaN and the reason where
+    that variance is 0.
 
     Args:
         labels: bool [n].
@@ -26,15 +26,14 @@ def delong(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[I
     """
     from scipy import stats
 
-    labels = np.asarray(labels, bool)
-    if min(labels.sum(), (~labels).sum()) < 2:
-        return Interval(reason="DeLong's variance needs two images of each class"), np.nan
+    if reason := too_few_for_delong(labels):
+        return Interval(reason=reason), np.nan
     one, two = placements(labels, first), placements(labels, second)
     value = float(np.mean(two[0]) - np.mean(one[0]))
-    error = float(np.sqrt(_variance(one, two)))
+    error = float(np.sqrt(delong_variance(two[0] - one[0], two[1] - one[1])))
     if error < np.finfo(np.float32).eps:
         return Interval(reason="DeLong's variance of the difference is 0"), np.nan
-    half = float(stats.norm.isf(_TAIL)) * error
+    half = float(stats.norm.isf(TAIL)) * error
     found = Interval(low=max(value - half, -1.0), high=min(value + half, 1.0), method="delong")
     return found, float(2 * stats.norm.sf(abs(value) / error))
 
@@ -54,12 +53,12 @@ def agresti_min(only_first: int, only_second: int, images: int) -> Interval:
 
     total, either = images + 2, only_first + only_second + 1
     value = (only_second - only_first) / total
-    half = float(stats.norm.isf(_TAIL)) * np.sqrt(either / total - value**2) / np.sqrt(total)
+    half = float(stats.norm.isf(TAIL)) * np.sqrt(either / total - value**2) / np.sqrt(total)
     low, high = max(value - half, -1.0), min(value + half, 1.0)
     return Interval(low=float(low), high=float(high), method="agresti-min")
 
 
-def flips(totals: np.ndarray) -> float:
+def sign_flip_test(totals: np.ndarray) -> float:
     """Returns the exact two-sided p value of a sum of differences, were their signs by chance.
 
     Where two runs are equally good, they could have changed places in any group, and each group's
@@ -83,26 +82,17 @@ def flips(totals: np.ndarray) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Returns p values corrected for their number by Holm's (1979) step-down method.
+    """Returns p values adjusted for their number by Holm's (1979) step-down method.
 
     The k-th smallest of m is multiplied by m - k + 1, is at least the one before it and at most 1.
     Rejecting what stays below 0.05 makes one false rejection or more with a chance of 5 % at most,
     however the tests depend on each other.
 
     Args:
-        p: float [m].
+        p: float [m]; NaN stays NaN, and counts as one of the m tests.
     """
-    order = np.argsort(p)
+    order = np.argsort(p)  # NaN comes last
     steps = np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order])
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(steps, 1)
-    return corrected
-
-
-_Placements = tuple[np.ndarray, np.ndarray]  # V10 of the fractures, V01 of the normal images
-
-
-def _variance(one: _Placements, two: _Placements) -> float:
-    """Returns the variance of the difference of two AUCs; covariances are in it."""
-    above, below = two[0] - one[0], two[1] - one[1]
-    return float(np.var(above, ddof=1) / len(above) + np.var(below, ddof=1) / len(below))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from msa_flax.evaluation.estimates import NAMES, TABLE4
-from msa_flax.evaluation.metrics import metrics_json, table
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.summary import NAMES, TABLE4, metrics_json
+from msa_flax.evaluation.terminal import metrics_table
 from msa_flax.files import write_json
 
 
@@ -33,7 +33,7 @@ def random_case(groups, seed=0, n=300):
 
 
 def table_of(**splits):
-    text = table(splits)
+    text = metrics_table(splits)
     lines = text.splitlines()
     return lines, {line.split("  ")[0]: line for line in lines}
 
@@ -109,4 +109,6 @@ def test_too_few_groups_are_one_line_below_a_table_without_intervals():
 def test_metrics_that_were_read_back_make_the_same_table(tmp_path):
     got = as_json(*random_case(groups=12))
     write_json(tmp_path / "a.json", got)
-    assert table({"test": json.loads((tmp_path / "a.json").read_text())}) == table({"test": got})
+    assert metrics_table({"test": json.loads((tmp_path / "a.json").read_text())}) == metrics_table(
+        {"test": got}
+    )

@@ -1,39 +1,39 @@
-"""Logistic recalibration: how labels follow from logits, for many draws of groups at once."""
+"""Calibration slope and intercept: how labels follow from logits, in many draws at once."""
 
 import numpy as np
 
-from msa_flax.evaluation.scores import Rows, chunks
+from msa_flax.evaluation.metrics import SortedImages, chunks
 
-_ITERATIONS = 50  # Newton's method needs about six; damped, a few more
-_CLOSE = 1e-6  # of a step: the next one would be a millionth of a millionth, with Newton
+_ITERATIONS = 50  # Newton's method takes about six, and a few more where steps are halved
+_CLOSE = 1e-6  # the length of the last step; Newton's next one would be about its square
 
 
-def recalibrate(rows: Rows, weights: np.ndarray) -> dict[str, np.ndarray]:
+def slope_and_intercept(images: SortedImages, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the intercept a and slope b of P(fracture) = 1 / (1 + exp(-a - b logit)).
 
-    They are the maximum of the likelihood (Cox 1958): 0 and 1 where the probabilities are right, a
-    slope below 1 where they are too extreme. There is no maximum, and the result is NaN, where a
-    threshold separates the classes, in one direction or the other (Albert and Anderson 1984), which
-    includes images of one class and logits that are all the same.
+    They maximise the likelihood (Cox 1958, logistic recalibration): 0 and 1 where the probabilities
+    are right, a slope below 1 where they are too extreme. There is no maximum, and the result is
+    NaN, where a threshold on the logit separates the classes in either direction (Albert and
+    Anderson 1984); images of one class and logits that are all the same are cases of it.
 
     Args:
-        rows: n images with finite logits.
+        images: n images with finite logits.
         weights: int [draws, groups].
 
     Returns:
         name to float [draws].
     """
-    centre, scale = float(np.mean(rows.logit)), float(np.std(rows.logit)) or 1.0
-    x, y = (rows.logit - centre) / scale, rows.label.astype(np.float64)
-    everything = np.ones((1, rows.groups), np.intp)
+    centre, scale = float(np.mean(images.logit)), float(np.std(images.logit)) or 1.0
+    x, y = (images.logit - centre) / scale, images.label.astype(np.float64)
+    everything = np.ones((1, images.groups), np.intp)
     begin = np.zeros(2)
-    if overlap(rows, everything)[0]:
-        begin = _fit(x, y, everything[:, rows.group].astype(np.float64), begin)[0]
+    if classes_overlap(images, everything)[0]:
+        begin = _fit(x, y, everything[:, images.group].astype(np.float64), begin)[0]
     found = np.full((len(weights), 2), np.nan)
     start = 0
     for chunk in chunks(weights, len(x)):
-        fitted = np.flatnonzero(overlap(rows, chunk))
-        weight = chunk[fitted][:, rows.group].astype(np.float64)
+        fitted = np.flatnonzero(classes_overlap(images, chunk))
+        weight = chunk[fitted][:, images.group].astype(np.float64)
         found[start + fitted] = _fit(x, y, weight, begin)
         start += len(chunk)
     slope = found[:, 1] / scale
@@ -43,20 +43,20 @@ def recalibrate(rows: Rows, weights: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def overlap(rows: Rows, weights: np.ndarray) -> np.ndarray:
+def classes_overlap(images: SortedImages, weights: np.ndarray) -> np.ndarray:
     """Returns for each draw whether the classes overlap: no threshold on the logit separates them.
 
     Args:
-        rows: n images.
+        images: n images.
         weights: int [draws, groups].
 
     Returns:
         bool [draws].
     """
-    lowest, highest = np.full((2, rows.groups), np.inf), np.full((2, rows.groups), -np.inf)
-    label = rows.label.astype(np.intp)
-    np.minimum.at(lowest, (label, rows.group), rows.logit)
-    np.maximum.at(highest, (label, rows.group), rows.logit)
+    lowest, highest = np.full((2, images.groups), np.inf), np.full((2, images.groups), -np.inf)
+    label = images.label.astype(np.intp)
+    np.minimum.at(lowest, (label, images.group), images.logit)
+    np.maximum.at(highest, (label, images.group), images.logit)
     drawn = weights > 0
     low = [np.where(drawn, values, np.inf).min(axis=1) for values in lowest]
     high = [np.where(drawn, values, -np.inf).max(axis=1) for values in highest]

@@ -10,8 +10,14 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from msa_flax.evaluation import Predictions, compute, intervals, sigmoid
-from msa_flax.evaluation.differences import METRICS, Difference, PairsError, as_csv, compare
+from msa_flax.evaluation import Predictions, compute_metrics, intervals, sigmoid
+from msa_flax.evaluation.compare import (
+    METRICS,
+    ComparisonError,
+    PairedDifference,
+    as_csv,
+    compare_runs,
+)
 
 PROPORTIONS = ("accuracy", "recall", "specificity")
 
@@ -49,7 +55,7 @@ def changed(predictions, **columns):
 
 def by_metric(*runs, thresholds=(0.5, 0.5, 0.5)):
     named = {f"run {i}": (run, thresholds[i]) for i, run in enumerate(runs)}
-    return {row.metric: row for row in compare(named) if row.second == "run 1"}
+    return {row.metric: row for row in compare_runs(named) if row.second == "run 1"}
 
 
 @pytest.fixture
@@ -64,7 +70,9 @@ def test_values_are_those_of_metrics_json_at_each_runs_own_threshold():
     runs, thresholds = tables(), (0.3, 0.6)
     found = by_metric(*runs, thresholds=thresholds)
     entries = [
-        compute(r.label, r.probability, threshold=t, group=r.group, logits=r.logit)["metrics"]
+        compute_metrics(r.label, r.probability, threshold=t, group=r.group, logits=r.logit)[
+            "metrics"
+        ]
         for r, t in zip(runs, thresholds, strict=True)
     ]
     assert tuple(found) == METRICS
@@ -295,13 +303,13 @@ def test_images_of_one_class_leave_metrics_undefined_and_say_why(label, few_draw
 
 def test_every_further_run_is_compared_with_the_first_and_all_tests_are_one_family(few_draws):
     runs = {name: (run, 0.5) for name, run in zip("abc", tables(runs=3), strict=True)}
-    found = compare(runs)
+    found = compare_runs(runs)
     assert [(r.first, r.second) for r in found] == [("a", x) for x in "bc" for _ in METRICS]
     p = np.array([row.p for row in found])
     order = np.argsort(p)
     assert found[order[0]].p_holm == pytest.approx(min(1, 12 * p[order[0]]), rel=1e-12)
     assert all(row.p_holm >= row.p for row in found)
-    alone = {row.metric: row.p for row in compare({"a": runs["a"], "b": runs["b"]})}
+    alone = {row.metric: row.p for row in compare_runs({"a": runs["a"], "b": runs["b"]})}
     assert alone == {row.metric: row.p for row in found if row.second == "b"}
 
 
@@ -309,9 +317,9 @@ def test_every_further_run_is_compared_with_the_first_and_all_tests_are_one_fami
 
 
 def test_the_csv_holds_everything_to_the_last_digit():
-    found = compare({"a, b": (tables()[0], 0.5), "c": (tables(known=False)[1], 0.5)})
+    found = compare_runs({"a, b": (tables()[0], 0.5), "c": (tables(known=False)[1], 0.5)})
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert list(rows[0]) == [field.name for field in dataclasses.fields(Difference)]
+    assert list(rows[0]) == [field.name for field in dataclasses.fields(PairedDifference)]
     for row, cells in zip(found, rows, strict=True):
         for name, value in dataclasses.asdict(row).items():
             assert cells[name] == ("" if value is None else str(value))
@@ -328,6 +336,6 @@ def test_runs_that_cannot_be_compared_are_refused():
         ((one, shorter), "expected the 180 images of run 0, got 177, of which 177"),
         ((one, changed(two, label=label)), "other labels of 4 images"),
     ):
-        with pytest.raises(PairsError, match=said):
+        with pytest.raises(ComparisonError, match=said):
             by_metric(*runs)
-    assert PairsError.exit_code == 2
+    assert ComparisonError.exit_code == 2

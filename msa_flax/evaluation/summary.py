@@ -1,0 +1,266 @@
+"""Every metric with its interval, and ``metrics.json``: which metric gets which interval."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from msa_flax.evaluation import intervals, metrics
+from msa_flax.evaluation.calibration_slope import slope_and_intercept
+from msa_flax.evaluation.intervals import Interval
+from msa_flax.evaluation.metrics import SortedImages
+from msa_flax.evaluation.predictions import Predictions, PredictionsError
+from msa_flax.files import SCHEMA_VERSION
+
+TABLE4 = ("accuracy", "precision", "recall", "specificity", "f1", "auc")  # of paper 1
+NAMES = (
+    *TABLE4,
+    *("npv", "mcc", "average_precision", "sensitivity_at_specificity_95", "net_benefit"),
+    *("brier", "log_loss", "ece", "ece_debiased", "calibration_slope", "calibration_intercept"),
+)
+PROPORTIONS = ("accuracy", "precision", "recall", "specificity", "npv")
+_OF_BINS = ("ece", "ece_debiased")
+_UNBOUNDED = ("net_benefit", "calibration_slope", "calibration_intercept")
+_ENDS = (
+    dict.fromkeys(NAMES, (0.0, 1.0))
+    | dict.fromkeys(_UNBOUNDED, (-np.inf, np.inf))
+    | {"mcc": (-1.0, 1.0), "log_loss": (0.0, np.inf)}
+)
+ONE_CLASS = "the images are of one class only"
+NO_IMAGES = {  # why a metric that is about some of the images only is undefined without any
+    "precision": "no image was called a fracture",
+    "recall": "there is no fracture among the images",
+    "specificity": "there is no normal image among the images",
+    "npv": "no image was called normal",
+}
+
+
+def metrics_json(
+    predictions: Predictions,
+    *,
+    split: str,
+    threshold: float,
+    stamps: Sequence[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """Returns what ``metrics.json`` holds for the predictions of one split.
+
+    Args:
+        predictions: the rows of that split, and of no other.
+        split: its name, as in the column ``split``.
+        threshold: see :func:`compute_metrics`, which makes the metrics.
+        stamps: warnings that belong to the data, such as "series cross the split".
+        seconds: wall-clock time of the evaluation; the one value two equal runs do not share.
+
+    Raises:
+        PredictionsError: rows of another split are among the predictions.
+    """
+    others = sorted(set(predictions.split.tolist()) - {split})
+    if others:
+        raise PredictionsError(
+            f"split: expected rows of {split!r} only, got rows of {', '.join(map(repr, others))}"
+        )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "split": split,
+        "n": len(predictions),
+        "groups": len(set(predictions.group.tolist()) - {""}),
+        "positive": "fracture",
+        "threshold": float(threshold),
+        "stamps": list(stamps),
+        **compute_metrics(
+            predictions.label,
+            predictions.probability,
+            threshold=threshold,
+            group=predictions.group,
+            logits=predictions.logit,
+        ),
+        "seconds": float(seconds),
+    }
+
+
+def compute_metrics(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    threshold: float,
+    group: np.ndarray | None = None,
+    logits: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Returns the confusion matrix and the metrics of the class fracture, with 95 % intervals.
+
+    Images are called fractures at ``probability >= threshold``. The metrics of paper 1's Table 4
+    come first: accuracy, precision (positive predictive value), recall (sensitivity), specificity,
+    F1 and AUC. :mod:`msa_flax.evaluation.metrics` defines them and all others but the calibration
+    slope and intercept, which :mod:`msa_flax.evaluation.calibration_slope` defines. What the data
+    leave undefined is None with a ``reason``, never 0. For the intervals there is one rule:
+
+    - No image's group is known: images are taken as independent, which slices of one patient are
+      not. Wilson's interval for proportions, DeLong's for the AUC, none for the others.
+    - Every image's group is known, and the images that the metric is about are of 10 groups or
+      more: draws of whole groups (:func:`msa_flax.evaluation.intervals.clustered`) for every
+      metric; for a proportion of 0 or 1 :func:`msa_flax.evaluation.intervals.all_or_none`.
+    - Fewer groups, or images whose group is unknown among others: no interval.
+
+    Where there is none, ``interval_reason`` says why. The order of the images changes nothing.
+
+    Args:
+        labels: int [n], 1 fracture, 0 normal.
+        probabilities: float [n] in 0..1; taken in float32, the precision of predictions.csv.
+        threshold: the probability at and above which an image is called fractured.
+        group: str [n], series or patient, "" where unknown; None if unknown for all.
+        logits: float [n], taken in float32; None for those of the probabilities, of which a
+            probability of exactly 0 or 1 has none.
+
+    Returns:
+        ``{"confusion": {"tp", "fn", "fp", "tn"}, "metrics": {name: {"value", "low", "high",
+        "method", "n", "groups"[, "reason"][, "interval_reason"]}}, "by_group": {group: {"n",
+        "confusion", "metrics": {name: value}}}}``; "n" and "groups" count the images that the
+        metric is about (for recall: the fractures) and their groups, 0 if those are unknown.
+    """
+    group = np.full(len(labels), "") if group is None else np.asarray(group)
+    names, index = np.unique(group, return_inverse=True)
+    known = names != ""
+    images = metrics.sort_images(
+        labels, probabilities, threshold=threshold, logits=logits, group=index
+    )
+    values = _weighted_metrics(images, np.ones((1, len(names)), np.intp))
+    draws = {}
+    if known.all() and len(names) >= intervals.FEWEST:
+        draws = _weighted_metrics(images, intervals.draw_groups(len(names)))
+    return {
+        "confusion": metrics.confusion(images.label, images.probability, threshold),
+        "metrics": {
+            name: _entry(name, float(values[name][0]), draws, images=images, known=known)
+            for name in NAMES
+        },
+        "by_group": {
+            str(names[i]): _one_group(images, images.group == i) for i in np.flatnonzero(known)
+        },
+    }
+
+
+def _entry(
+    name: str,
+    value: float,
+    draws: Mapping[str, np.ndarray],
+    *,
+    images: SortedImages,
+    known: np.ndarray,
+) -> dict[str, Any]:
+    """Returns what ``metrics.json`` says of one metric; the arguments are those of _interval."""
+    about = _about(name, images)
+    entry: dict[str, Any] = {"value": None, "low": None, "high": None, "method": "none"}
+    if np.isfinite(value):
+        found = _interval(name, value, draws, images=images, about=about, known=known)
+        entry |= {"value": value, "method": found.method}
+        if found.reason:
+            entry["interval_reason"] = found.reason
+        else:
+            entry |= {"low": found.low, "high": found.high}
+    else:
+        entry["reason"] = _why_undefined(name, images)
+    groups = int(np.sum(known[np.unique(images.group[about])]))
+    return entry | {"n": len(about), "groups": groups}
+
+
+def _interval(
+    name: str,
+    value: float,
+    draws: Mapping[str, np.ndarray],
+    *,
+    images: SortedImages,
+    about: np.ndarray,
+    known: np.ndarray,
+) -> Interval:
+    """Returns a metric's interval by the one rule that :func:`compute_metrics` states.
+
+    Args:
+        name: of the metric.
+        value: of the metric, finite.
+        draws: name to float [draws]; empty where the groups are too few or not all known.
+        images: n images.
+        about: int [k], the images that the metric is about.
+        known: bool [groups], whether a group is one.
+    """
+    if not known.any():
+        return _of_independent_images(name, images, about)
+    if not known.all():
+        unknown = int(np.sum(~known[images.group]))
+        return Interval(reason=f"the group of {unknown} of {len(images.label)} images is unknown")
+    groups = len(np.unique(images.group[about]))
+    if groups < intervals.FEWEST:
+        return Interval(reason=intervals.too_few(groups))
+    if name in PROPORTIONS and value in (0, 1):
+        return intervals.all_or_none(value, groups)
+    return intervals.clustered(
+        value,
+        draws[name],
+        groups,
+        ends=_ENDS[name],
+        stretch=name not in _OF_BINS,  # which may well be 0
+        biased=name in _OF_BINS,
+    )
+
+
+def _of_independent_images(name: str, images: SortedImages, about: np.ndarray) -> Interval:
+    if name in PROPORTIONS:
+        right = images.label[about] == images.called[about]
+        return intervals.wilson(int(np.sum(right)), len(right))
+    if name == "auc":
+        return intervals.delong_interval(images.label, images.probability)
+    return Interval(reason="without groups there is one for proportions and the AUC only")
+
+
+def _weighted_metrics(images: SortedImages, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns every metric of every draw: name to float [draws], NaN or infinite if undefined."""
+    undefined = dict.fromkeys(NAMES, np.full(len(weights), np.nan))
+    if not len(images.label):
+        return undefined
+    found = metrics.count_metrics(images, weights) | metrics.rank_metrics(images, weights)
+    if np.isfinite(images.logit).all():
+        found |= slope_and_intercept(images, weights)
+    return undefined | found
+
+
+def _about(name: str, images: SortedImages) -> np.ndarray:
+    """Returns the numbers of the images that a metric is about: those in its denominator."""
+    chosen = {
+        "precision": images.called,
+        "npv": ~images.called,
+        "recall": images.label,
+        "specificity": ~images.label,
+    }
+    return np.flatnonzero(chosen.get(name, np.ones_like(images.label)))
+
+
+def _why_undefined(name: str, images: SortedImages) -> str:
+    """Returns the reason why a metric of the images is not a finite number."""
+    empty = [part for part in NO_IMAGES if not len(_about(part, images))]
+    first = f"{empty[0]} is undefined: {NO_IMAGES[empty[0]]}" if empty else ""
+    no_hit = f"at a threshold of {images.threshold:g} no hit outweighs a false alarm"
+    reasons = (
+        ("there are no images", not len(images.label)),
+        (NO_IMAGES.get(name, ""), name in empty),
+        (NO_IMAGES["recall"], name == "average_precision"),
+        (no_hit, name == "net_benefit"),
+        ("the right class has probability 0 somewhere: the loss is infinite", name == "log_loss"),
+        (first, name in ("f1", "mcc")),
+        (ONE_CLASS, bool({"recall", "specificity"} & set(empty))),
+        ("a probability of exactly 0 or 1 has no logit", not np.isfinite(images.logit).all()),
+        ("all logits are the same", len(np.unique(images.logit)) == 1),
+        ("a threshold on the logit separates the classes, so no finite slope fits best", True),
+    )
+    return next(reason for reason, holds in reasons if holds)
+
+
+def _one_group(images: SortedImages, chosen: np.ndarray) -> dict[str, Any]:
+    label, probability = images.label[chosen], images.probability[chosen]
+    counts = metrics.confusion(label, probability, images.threshold)
+    found = metrics.rates(**counts) | {"auc": np.float64(metrics.auc(label, probability))}
+    values = {name: float(found[name]) for name in ("accuracy", "recall", "specificity", "auc")}
+    return {
+        "n": len(label),
+        "confusion": counts,
+        "metrics": {name: None if np.isnan(v) else v for name, v in values.items()},
+    }
