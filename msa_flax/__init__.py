@@ -16,7 +16,7 @@ _WHERE = {
     "load_keras": "msa_flax.api",
     "restore": "msa_flax.api",
     "Run": "msa_flax.api",
-    "preprocess": "msa_flax.data.preprocess",
+    "preprocess": "msa_flax.data.images",
     "Config": "msa_flax.config",
 }
 _PARTS = ("evaluation", "saliency")

@@ -62,14 +62,15 @@ def load_files(names: Sequence[str], config: DataConfig) -> Examples:
     """
     import numpy as np
 
-    from msa_flax.data import examples, preprocess
+    from msa_flax.data import examples
+    from msa_flax.data.images import preprocess, read_image
 
     size, equalize = config.image_size, config.equalize
-    pictures = [preprocess.read_image(Path(name)) for name in names]
+    pictures = [read_image(Path(name)) for name in names]
     blank = {"label": -1, "group": "", "family": "", "slice_index": -1, "part": ""}
     rows = [
         {**blank, "example_id": name, "height": picture.shape[0], "width": picture.shape[1]}
         for name, picture in zip(names, pictures, strict=True)
     ]
-    resized = [preprocess.preprocess(p, size=size, equalize=equalize) for p in pictures]
+    resized = [preprocess(p, size=size, equalize=equalize) for p in pictures]
     return examples.from_rows(rows, np.array(resized, np.uint8).reshape(-1, size, size))

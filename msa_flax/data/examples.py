@@ -26,7 +26,7 @@ class Examples:
     part: np.ndarray  # str [n], the data set's own split: "train" | "val" | "" (none)
     height: np.ndarray  # int32 [n], pixels of the file
     width: np.ndarray  # int32 [n], pixels of the file
-    images: np.ndarray  # uint8 [n, s, s], grey, as msa_flax.data.preprocess makes them
+    images: np.ndarray  # uint8 [n, s, s], grey, as msa_flax.data.images makes them
     masks: np.ndarray | None  # uint8 [n, s, s], 1 = fracture line; None where there are none
     bad_files: tuple[tuple[str, str], ...]  # (name, reason) of what was left out
     fingerprint: str  # sha256 hex over ids, labels and preprocessed pixels

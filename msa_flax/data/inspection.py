@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from msa_flax.config import DataConfig
-from msa_flax.data import headers, preprocess
 from msa_flax.data.examples import DataError, Examples
+from msa_flax.data.images import SUFFIXES, ImageError, decode, read_bytes, read_header
 
 SIZE = 224  # pixels, the side of the images that are compared with one another
 PART_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
@@ -90,7 +90,7 @@ def inspect_folder(
         found = f"only the class {classes[0]}" if classes else outside
         raise DataError(
             f"{base}: expected images in two or more class folders, CLASS/FILE or "
-            f"PART/CLASS/FILE with extension {', '.join(headers.SUFFIXES)}; found {found}"
+            f"PART/CLASS/FILE with extension {', '.join(SUFFIXES)}; found {found}"
         )
     read, refused = _read_all(paths, base, progress)
     bad += refused
@@ -173,7 +173,7 @@ def _base(root: pathlib.Path, classes: Sequence[str]) -> pathlib.Path:
         raise DataError(f"expected a folder of images, got {str(root)!r}")
     visible = [path for path in root.iterdir() if not _is_hidden(path.name)]
     inside = [path for path in visible if path.is_dir()]
-    files = any(path.suffix.lower() in headers.SUFFIXES for path in visible)
+    files = any(path.suffix.lower() in SUFFIXES for path in visible)
     known = {*PART_NAMES, *(name.casefold() for name in classes)}
     deeper = len(inside) == 1 and not files and inside[0].name.casefold() not in known
     has_folders = deeper and any(path.is_dir() for path in inside[0].iterdir())
@@ -216,7 +216,7 @@ def _image_files(base: pathlib.Path) -> list[pathlib.Path]:
             if not _is_hidden(name) and not here.resolve().is_relative_to((here / name).resolve())
         ]
         found += [here / name for name in files if not _is_hidden(name)]
-    images = [path for path in found if path.suffix.lower() in headers.SUFFIXES]
+    images = [path for path in found if path.suffix.lower() in SUFFIXES]
     return sorted(images, key=lambda path: path.relative_to(base).as_posix())
 
 
@@ -267,10 +267,10 @@ def _read_all(
 def _read(path: pathlib.Path) -> tuple[dict[str, float], str, np.ndarray] | str:
     """Returns a file's facts, its pixels' hash and its image, or why it cannot be used."""
     try:
-        data = preprocess.read_bytes(path)
-        image = preprocess.decode(data, path.name)
-        header = headers.read(data, path.suffix.lower())
-    except preprocess.ImageError as error:
+        data = read_bytes(path)
+        image = decode(data, path.name)
+        header = read_header(data, path.name)
+    except ImageError as error:
         return str(error)
     height, width = image.shape
     facts = {

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from msa_flax.config import DataConfig
-from msa_flax.data import preprocess
 from msa_flax.data.examples import DataError, Examples, from_rows
-from msa_flax.data.headers import SUFFIXES
+from msa_flax.data.images import SUFFIXES, ImageError, preprocess, read_image
 
 PARTS = ("train", "val")
 _IGNORED = ("thumbs.db", "desktop.ini", "__macosx")  # left behind by desktops, never data
@@ -86,13 +85,11 @@ def read(scan: Scan, config: DataConfig) -> Examples:
     images = np.empty((len(scan.entries), config.image_size, config.image_size), np.uint8)
     for entry in scan.entries:
         try:
-            image = preprocess.read_image(entry.path)
-        except preprocess.ImageError as error:
+            image = read_image(entry.path)
+        except ImageError as error:
             bad.append((entry.example_id, str(error)))
             continue
-        images[len(rows)] = preprocess.preprocess(
-            image, size=config.image_size, equalize=config.equalize
-        )
+        images[len(rows)] = preprocess(image, size=config.image_size, equalize=config.equalize)
         fields = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
         rows.append(fields | {"height": image.shape[0], "width": image.shape[1]})
     total = len(scan.entries) + len(scan.bad_files)

@@ -11,8 +11,10 @@ import pytest
 
 from msa_flax import data
 from msa_flax.config import DataConfig
-from msa_flax.data import DataError, preprocess
+from msa_flax.data import DataError
 from msa_flax.data.builders import folder
+from msa_flax.data.images import preprocess, read_image
+from msa_flax.data.phantom import draw_slice
 
 FOLDERS = [f"{part}/{name}" for part in ("train", "val") for name in ("normal", "fracture")]
 
@@ -77,19 +79,19 @@ def test_a_folder_is_loaded_with_everything_its_names_say(root):
     assert examples.masks is None
     assert examples.bad_files == ()
     for name, image in zip(examples.example_id, examples.images, strict=True):
-        assert np.array_equal(image, preprocess.read_image(root / name))
+        assert np.array_equal(image, read_image(root / name))
 
 
 def test_the_second_load_decodes_no_file_and_is_the_same(root, monkeypatch):
     first = data.load(config(root))
-    monkeypatch.setattr(preprocess, "read_image", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(folder, "read_image", lambda path: pytest.fail(f"read {path}"))
     assert equal(first, data.load(config(root)))
 
 
 def test_images_are_resized_when_read_so_one_copy_serves_every_size(root, cache):
     large, small = (data.load(config(root, image_size=size)) for size in (40, 32))
     assert small.images.shape == (8, 32, 32)
-    assert np.array_equal(small.images[3], preprocess.preprocess(large.images[3], size=32))
+    assert np.array_equal(small.images[3], preprocess(large.images[3], size=32))
     assert len(copies(cache)) == 1
 
 
@@ -254,7 +256,7 @@ def test_an_interrupted_preparation_leaves_no_copy(root, cache, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(preprocess, "read_image", interrupt)
+        patch.setattr(folder, "read_image", interrupt)
         with pytest.raises(KeyboardInterrupt):
             data.load(config(root))
     assert not list(cache.glob("**/*.tfrecord*"))
@@ -313,3 +315,30 @@ def test_the_phantom_loads_through_the_same_door_with_masks_and_patients(cache):
     assert len(set(examples.group)) == 10
     assert set(examples.part) == {""}
     assert equal(examples, data.load(options))
+
+
+def test_every_door_equalises_and_one_prepared_copy_serves_all(root, cache):
+    found = {}
+    for equalize in ("none", "histogram", "clahe", "none"):  # again, after the others
+        options = config(root, image_size=32, equalize=equalize)
+        examples = data.load(options)
+        expected = [
+            preprocess(read_image(root / name), size=32, equalize=equalize)
+            for name in examples.example_id
+        ]
+        assert np.array_equal(examples.images, expected)
+        assert np.array_equal(data.load_external(root, options).images, expected)
+        found[equalize] = examples.fingerprint
+    assert len(set(found.values())) == 3
+    assert len(copies(cache)) == 1  # it holds the pixels of the files
+
+
+def test_the_phantom_is_equalised_and_its_masks_are_not(cache):
+    options = DataConfig(source="phantom", phantom_patients=10, image_size=32)
+    equalised = dataclasses.replace(options, equalize="histogram")
+    plain, equalised = data.load(options), data.load(equalised)
+    row = equalised.example_id.tolist().index("phantom/P0000/03")
+    expected = preprocess(draw_slice(0, 0, 3).image, size=32, equalize="histogram")
+    assert np.array_equal(equalised.images[row], expected)
+    assert not np.array_equal(plain.images[row], expected)
+    assert np.array_equal(plain.masks, equalised.masks)

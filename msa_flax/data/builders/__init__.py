@@ -15,8 +15,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from msa_flax.config import DataConfig
-from msa_flax.data import pipeline, preprocess, scan
+from msa_flax.data import pipeline, scan
 from msa_flax.data.examples import DataError, Examples, from_rows
+from msa_flax.data.images import decode, preprocess, resize_mask
 from msa_flax.files import cache_dir
 
 pipeline.hide_gpu()
@@ -82,12 +83,10 @@ def read(
     placed: list[Future[None]] = []
 
     def place(i: int, stored: dict[str, bytes]) -> None:
-        pixels = {name: preprocess.decode(data, "stored.png") for name, data in stored.items()}
-        images[i] = preprocess.preprocess(
-            pixels["image"], size=config.image_size, equalize=config.equalize
-        )
+        pixels = {name: decode(data, "stored.png") for name, data in stored.items()}
+        images[i] = preprocess(pixels["image"], size=config.image_size, equalize=config.equalize)
         if masks is not None:
-            masks[i] = preprocess.resize_mask(pixels["mask"], size=config.image_size)
+            masks[i] = resize_mask(pixels["mask"], size=config.image_size)
 
     try:
         with ThreadPoolExecutor() as pool:  # OpenCV lets other threads run while it works

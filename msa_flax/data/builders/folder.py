@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from msa_flax.config import DataConfig
-from msa_flax.data import preprocess
 from msa_flax.data.builders.schema import Builder, features, png
+from msa_flax.data.images import ImageError, read_image
 from msa_flax.data.scan import PARTS, Entry, Scan, check_bad_files, scan_folder
 
 
@@ -54,8 +54,8 @@ class Folder(Builder):
         bad = []
         for entry in entries:
             try:
-                image = preprocess.read_image(entry.path)
-            except preprocess.ImageError as error:
+                image = read_image(entry.path)
+            except ImageError as error:
                 bad.append((entry.example_id, str(error)))
                 continue
             fields = {

@@ -1,3 +1,5 @@
+"""Files become grey values, or are refused with a reason, before anything is decoded."""
+
 import io
 import struct
 import zlib
@@ -9,16 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msa_flax.data import headers
-from msa_flax.data import preprocess as pp
-from msa_flax.data.preprocess import (
-    ImageError,
-    decode,
-    preprocess,
-    read_bytes,
-    read_image,
-    resize_mask,
-)
+from msa_flax.data.images import ImageError, decode, read_bytes, read_header, read_image
 
 
 def picture(h=48, w=64):
@@ -198,13 +191,13 @@ def test_a_huge_text_chunk_does_not_change_the_picture():
 )
 def test_a_header_tells_how_many_samples_a_pixel_is_stored_with(mode, kind, channels):
     data = encoded(Image.fromarray(RGB).convert(mode), kind)
-    header = headers.read(data, f".{kind.lower()}")
+    header = read_header(data, f"a.{kind.lower()}")
     assert (header.width, header.height, header.channels) == (64, 48, channels)
 
 
 def test_a_header_counts_what_is_neither_pixels_nor_needed_for_them():
     def metadata(data):
-        return headers.read(data, ".png" if data.startswith(b"\x89PNG") else ".jpg").metadata
+        return read_header(data, "a.png" if data.startswith(b"\x89PNG") else "a.jpg").metadata
 
     plain, palette = encoded(picture()), Image.fromarray(picture()).convert("P")
     assert metadata(plain) == metadata(encoded(palette, transparency=100)) == 0
@@ -229,7 +222,7 @@ def test_files_are_read_from_disk(tmp_path):
 def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(picture()))
-    monkeypatch.setattr(pp, "MAX_BYTES", 100)
+    monkeypatch.setattr("msa_flax.data.images.MAX_BYTES", 100)
     for read in (read_image, read_bytes):
         with pytest.raises(ImageError, match="cannot be read: No such file"):
             read(tmp_path / "none.png")
@@ -240,55 +233,3 @@ def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path, monkeypatch)
     monkeypatch.undo()
     with pytest.raises(ImageError, match="cannot be read: Is a directory"):
         read_bytes(tmp_path)
-
-
-def test_halving_averages_four_pixels():
-    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    means = image.reshape(32, 2, 32, 2).mean(axis=(1, 3))
-    # Bilinear sampling at the centre of each block is its mean; half a grey value is rounding.
-    assert np.abs(preprocess(image, size=32) - means).max() <= 0.5
-    assert np.abs(image[::2, ::2] - means).max() > 50  # nearest-neighbour would be seen
-
-
-@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 1), (48, 64, 3)])
-def test_every_accepted_shape_gives_the_same_square(shape):
-    image = np.broadcast_to(picture()[..., None], (48, 64, 3))[..., : (*shape, 1)[2]]
-    resized = preprocess(np.ascontiguousarray(image).reshape(shape), size=40)
-    assert resized.dtype == np.uint8
-    assert np.array_equal(resized, cv2.resize(picture(), (40, 40)))
-
-
-def test_an_image_of_the_right_size_is_unchanged():
-    image = picture(48, 48)
-    assert np.array_equal(preprocess(image, size=48), image)
-
-
-@pytest.mark.parametrize(
-    ("image", "reason"),
-    [
-        (np.zeros((64, 64), np.uint16), "expected uint8 pixels, got uint16"),
-        (np.zeros((64, 64)), "expected uint8 pixels, got float64"),
-        (np.zeros(64, np.uint8), r"got \(64,\)"),
-        (np.zeros((64, 64, 4), np.uint8), r"got \(64, 64, 4\)"),
-        (np.zeros((0, 64), np.uint8), r"got \(0, 64\)"),
-    ],
-)
-def test_arrays_that_are_not_images_are_refused(image, reason):
-    with pytest.raises(ImageError, match=reason):
-        preprocess(image, size=32)
-
-
-def test_a_line_one_pixel_wide_survives_shrinking():
-    mask = np.zeros((512, 512), np.uint8)
-    mask[:, 301] = 1
-    small = resize_mask(mask, size=16)
-    assert small.dtype == np.uint8
-    assert np.array_equal(small.sum(axis=0), 16 * (np.arange(16) == 301 // 32))
-    nearest = cv2.resize(mask, (16, 16), interpolation=cv2.INTER_NEAREST)
-    assert nearest.sum() == 0  # what the rule is there to prevent
-
-
-def test_a_mask_is_not_thickened_by_enlarging():
-    mask = np.eye(32, dtype=np.uint8) * 255
-    source = np.arange(80) * 32 // 80
-    assert np.array_equal(resize_mask(mask, size=80), np.eye(32)[np.ix_(source, source)])

@@ -1,19 +1,20 @@
-"""Equalisation: what it computes, that it comes before resizing, and that no path leaves it out."""
+"""Grey values are equalised, then resized; lines in masks survive resizing."""
 
 import cv2
 import numpy as np
 import pytest
 
-from msa_flax import config, data
-from msa_flax.data import phantom
-from msa_flax.data import preprocess as pp
-from msa_flax.data.preprocess import (
-    EQUALIZERS,
+from msa_flax import config
+from msa_flax.data.images import (
+    CLIP_LIMIT,
+    TILES,
     ImageError,
     equalize_image,
     preprocess,
-    read_image,
+    resize_mask,
 )
+
+EQUALIZE = config._CHOICES["data.equalize"]
 
 
 def picture(h=48, w=64):
@@ -80,15 +81,15 @@ def test_an_image_of_one_value_is_equalised_without_error(value):
 
 
 def test_clahe_with_one_tile_and_no_limit_ranks_all_pixels(monkeypatch):
-    monkeypatch.setattr(pp, "TILES", (1, 1))
-    monkeypatch.setattr(pp, "CLIP_LIMIT", 0.0)  # OpenCV: none
+    monkeypatch.setattr("msa_flax.data.images.TILES", (1, 1))
+    monkeypatch.setattr("msa_flax.data.images.CLIP_LIMIT", 0.0)  # OpenCV: none
     image = neck()
     expected = np.rint(255 * ranks(image) / image.size)
     assert np.abs(equalize_image(image, "clahe") - expected).max() <= 1  # float32, as above
 
 
 def test_clahe_is_local_and_its_limit_and_tiles_are_the_stated_ones():
-    assert (pp.CLIP_LIMIT, pp.TILES) == (2.0, (8, 8))
+    assert (CLIP_LIMIT, TILES) == (2.0, (8, 8))
     left, right = picture(64, 128) // 8, 128 + picture(64, 128) // 8  # of little contrast
     image = np.hstack([left, right])
     found = equalize_image(image, "clahe")
@@ -99,7 +100,7 @@ def test_clahe_is_local_and_its_limit_and_tiles_are_the_stated_ones():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (33, 47), (64, 64)])
-@pytest.mark.parametrize("equalize", sorted(EQUALIZERS))
+@pytest.mark.parametrize("equalize", EQUALIZE)
 def test_an_image_of_any_size_keeps_it_and_its_pixels_are_left_alone(shape, equalize):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     before = image.copy()
@@ -130,51 +131,56 @@ def test_an_unknown_equalisation_is_refused_and_the_configuration_offers_what_th
         ImageError, match="equalize: expected one of none, histogram, clahe; got 'x"
     ):
         preprocess(neck(), size=40, equalize="x")
-    for equalize in EQUALIZERS:
-        config.Config(data=config.DataConfig(root="somewhere", equalize=equalize)).validate()
+    assert ", ".join(EQUALIZE) == "none, histogram, clahe"
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
-    for i, part in enumerate(("train", "val")):
-        for k, name in enumerate(("normal", "fracture")):
-            path = tmp_path / "set" / part / name
-            path.mkdir(parents=True)
-            cv2.imwrite(str(path / "a.png"), neck(60 + 4 * i, 70 + 4 * k))
-    return tmp_path / "set"
+def test_halving_averages_four_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    means = image.reshape(32, 2, 32, 2).mean(axis=(1, 3))
+    # Bilinear sampling at the centre of each block is its mean; half a grey value is rounding.
+    assert np.abs(preprocess(image, size=32) - means).max() <= 0.5
+    assert np.abs(image[::2, ::2] - means).max() > 50  # nearest-neighbour would be seen
 
 
-def test_every_door_to_a_folder_equalises_and_one_prepared_copy_serves_all(folder, tmp_path):
-    found = {}
-    for equalize in [*EQUALIZERS, "none"]:  # again, after the others
-        options = config.DataConfig(root=str(folder), image_size=32, equalize=equalize)
-        examples = data.load(options)
-        expected = [
-            preprocess(read_image(folder / name), size=32, equalize=equalize)
-            for name in examples.example_id
-        ]
-        assert np.array_equal(examples.images, expected)
-        assert np.array_equal(data.load_external(folder, options).images, expected)
-        found[equalize] = examples.fingerprint
-    assert len(set(found.values())) == 3
-    copies = [path for path in (tmp_path / "cache/datasets/folder").iterdir() if path.is_dir()]
-    assert len(copies) == 1  # it holds the pixels of the files
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 1), (48, 64, 3)])
+def test_every_accepted_shape_gives_the_same_square(shape):
+    image = np.broadcast_to(picture()[..., None], (48, 64, 3))[..., : (*shape, 1)[2]]
+    resized = preprocess(np.ascontiguousarray(image).reshape(shape), size=40)
+    assert resized.dtype == np.uint8
+    assert np.array_equal(resized, cv2.resize(picture(), (40, 40)))
 
 
-def test_the_phantom_is_equalised_and_its_masks_are_not(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path))
-    plain, equalised = (
-        data.load(
-            config.DataConfig(
-                source="phantom", phantom_patients=10, image_size=32, equalize=equalize
-            )
-        )
-        for equalize in ("none", "histogram")
-    )
-    drawn = phantom.draw_slice(0, 0, 3).image
-    row = equalised.example_id.tolist().index("phantom/P0000/03")
-    expected = preprocess(drawn, size=32, equalize="histogram")
-    assert np.array_equal(equalised.images[row], expected)
-    assert not np.array_equal(plain.images[row], expected)
-    assert np.array_equal(plain.masks, equalised.masks)
+def test_an_image_of_the_right_size_is_unchanged():
+    image = picture(48, 48)
+    assert np.array_equal(preprocess(image, size=48), image)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((64, 64), np.uint16), "expected uint8 pixels, got uint16"),
+        (np.zeros((64, 64)), "expected uint8 pixels, got float64"),
+        (np.zeros(64, np.uint8), r"got \(64,\)"),
+        (np.zeros((64, 64, 4), np.uint8), r"got \(64, 64, 4\)"),
+        (np.zeros((0, 64), np.uint8), r"got \(0, 64\)"),
+    ],
+)
+def test_arrays_that_are_not_images_are_refused(image, reason):
+    with pytest.raises(ImageError, match=reason):
+        preprocess(image, size=32)
+
+
+def test_a_line_one_pixel_wide_survives_shrinking():
+    mask = np.zeros((512, 512), np.uint8)
+    mask[:, 301] = 1
+    small = resize_mask(mask, size=16)
+    assert small.dtype == np.uint8
+    assert np.array_equal(small.sum(axis=0), 16 * (np.arange(16) == 301 // 32))
+    nearest = cv2.resize(mask, (16, 16), interpolation=cv2.INTER_NEAREST)
+    assert nearest.sum() == 0  # what the rule is there to prevent
+
+
+def test_a_mask_is_not_thickened_by_enlarging():
+    mask = np.eye(32, dtype=np.uint8) * 255
+    source = np.arange(80) * 32 // 80
+    assert np.array_equal(resize_mask(mask, size=80), np.eye(32)[np.ix_(source, source)])
