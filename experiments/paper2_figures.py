@@ -29,7 +29,7 @@ from msa_flax.data import corruptions
 from msa_flax.evaluation import compute_metrics
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import write_atomically
-from msa_flax.plots import comparison
+from msa_flax.plots import figures
 from msa_flax.training.loop import read_rows
 
 SEED = 0  # of the disturbances: the same for every run
@@ -150,11 +150,11 @@ def draw_tables(results: dict[str, Result], split: str, out: pathlib.Path) -> No
     """Draws what needs no model."""
     stamps = notes(results)
     tables = {name: result.predictions for name, result in results.items()}
-    comparison.roc_curves(tables, out / "roc.png", f"ROC curves ({split})", stamps=stamps)
-    comparison.precision_recall_curves(
+    figures.roc_curves(tables, out / "roc.png", f"ROC curves ({split})", stamps=stamps)
+    figures.precision_recall_curves(
         tables, out / "precision_recall.png", f"Precision and recall ({split})", stamps=stamps
     )
-    comparison.confusion_matrices(
+    figures.confusion_matrices(
         {name: result.metrics for name, result in results.items()},
         out / "confusion.png",
         f"Confusion matrices ({split})",
@@ -162,7 +162,7 @@ def draw_tables(results: dict[str, Result], split: str, out: pathlib.Path) -> No
         stamps=stamps,
     )
     rows = {name: result.rows for name, result in results.items()}
-    comparison.learning_curves(rows, out / "learning_curves.png", stamps=stamps)
+    figures.learning_curves(rows, out / "learning_curves.png", stamps=stamps)
 
 
 def draw_robustness(
@@ -178,7 +178,7 @@ def draw_robustness(
     writer.writeheader()
     writer.writerows(row for found in rows.values() for row in found)
     write_atomically(out / "robustness.csv", text.getvalue().encode("utf-8", "surrogateescape"))
-    comparison.robustness_curves(
+    figures.robustness_curves(
         rows,
         out / "robustness.png",
         f"Accuracy on disturbed images ({split}, {len(ids)} images)",

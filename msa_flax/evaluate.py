@@ -284,6 +284,7 @@ def report(run: "Run", results: dict[str, dict[str, Any]]) -> None:
             values,
             run.workdir / "figures" / f"roc_confusion_{folder.name}.png",
             f"{split}: {title}",
+            classes=run.config.data.classes,
         )
     print(f"{run.workdir}: {title}\n{metrics_table(results)}")
     if calibrated := calibration_summary.describe(results):

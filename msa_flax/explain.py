@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from msa_flax.api import Run
     from msa_flax.data.examples import Examples
     from msa_flax.data.splits import Splits
-    from msa_flax.plots import panels
+    from msa_flax.plots import sheets
     from msa_flax.saliency import Explanations
 
 FIGURE_CASES = 4  # images a class in the figure that training draws (paper 1 Figure 4)
@@ -270,18 +270,18 @@ def _write(
     )
 
 
-def _cases(
+def _with_maps(
     run: "Run",
     examples: "Examples",
     parts: Sequence[tuple["Examples", "Explanations"]],
     rows: "Sequence[int] | np.ndarray",
-) -> "list[panels.Case]":
+) -> "list[sheets.ImageWithMaps]":
     """Returns images with the maps, of all parts, of the class that was called."""
     from msa_flax import saliency
     from msa_flax.evaluation.predictions import sigmoid
-    from msa_flax.plots import panels
+    from msa_flax.plots import sheets
 
-    cases = []
+    members = []
     for i in rows:
         overlays, name, probability = [], str(examples.example_id[i]), 0.0
         for others, found in parts:
@@ -292,8 +292,8 @@ def _cases(
                 saliency.overlay(examples.images[i], maps[target][at])
                 for maps in found.maps.values()
             ]
-        cases.append(
-            panels.Case(
+        members.append(
+            sheets.ImageWithMaps(
                 example_id=name,
                 probability=probability,
                 image=examples.images[i],
@@ -301,7 +301,7 @@ def _cases(
                 title=run.config.data.classes[int(examples.label[i])],
             )
         )
-    return cases
+    return members
 
 
 def _draw(
@@ -312,16 +312,16 @@ def _draw(
     stamps: list[str],
 ) -> None:
     """Draws paper 1's Figure 4: the predicted class's map, row A normal, row B fracture."""
-    from msa_flax.plots import panels
+    from msa_flax.plots import sheets
 
     examples, found = part
     only = dataclasses.replace(found, maps={"gradcam": found.maps["gradcam"]})
     rows = {
-        run.config.data.classes[label]: _cases(run, examples, [(examples, only)], members)
+        run.config.data.classes[label]: _with_maps(run, examples, [(examples, only)], members)
         for label, members in examples.spaced(FIGURE_CASES).items()
     }
     title = f"Grad-CAM for the predicted class ({split})"
-    panels.gradcam_panel(rows, path, title, stamps)
+    sheets.gradcam_panel(rows, path, title, stamps)
 
 
 def _draw_sheet(
@@ -333,13 +333,13 @@ def _draw_sheet(
 ) -> None:
     """Draws some images of each class that all methods have explained, with all maps."""
     from msa_flax import saliency
-    from msa_flax.plots import panels
+    from msa_flax.plots import sheets
 
     fewest = min((examples for examples, _ in parts), key=len)
     rows = [row for members in fewest.spaced(SHEET_CASES).values() for row in members]
     titles = [saliency.METHODS[name].title for _, found in parts for name in found.maps]
-    panels.contact_sheet(
-        _cases(run, fewest, parts, rows),
+    sheets.contact_sheet(
+        _with_maps(run, fewest, parts, rows),
         titles,
         path,
         f"Maps of the predicted class ({split})",

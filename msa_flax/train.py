@@ -195,7 +195,7 @@ def _conclude(job: "Job") -> None:
 
     trained, data = api.restore(job.workdir), (job.examples, job.splits, job.stamps)
     results = {s: evaluate.evaluate_split(trained, *data, s) for s in ("validation", "test")}
-    rows = loop.read_rows(job.workdir / "metrics.jsonl")
+    rows = {job.config.name: loop.read_rows(job.workdir / "metrics.jsonl")}
     figures.learning_curves(rows, job.workdir / "figures/learning_curves.png", stamps=job.stamps)
     evaluate.report(trained, results)
     explain.explain_split(trained, *data, limit=explain.FIGURE_CASES)
@@ -230,12 +230,12 @@ def _describe(job: "Job", parts: "Parts") -> None:
 def _draw_samples(job: "Job") -> None:
     import numpy as np
 
-    from msa_flax.plots import figures
+    from msa_flax.plots import sheets
 
     labels, rows = job.examples.label, job.splits.indices("train")
     shuffled = np.random.default_rng(job.config.train.seed).permutation(rows)
     chosen = np.concatenate([shuffled[labels[shuffled] == k][:8] for k in (0, 1)])
-    figures.sample_sheet(
+    sheets.sample_sheet(
         job.examples.images[chosen],
         labels[chosen],
         job.examples.example_id[chosen].tolist(),

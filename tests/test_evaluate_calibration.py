@@ -46,7 +46,7 @@ def trained(tmp_path_factory, untrained_run):
 @pytest.fixture(scope="module", autouse=True)
 def no_figures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("msa_flax.plots.figures.roc_and_confusion", lambda *_: None)
+        patch.setattr("msa_flax.plots.figures.roc_and_confusion", lambda *_, **__: None)
         yield
 
 

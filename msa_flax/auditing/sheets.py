@@ -9,7 +9,7 @@ import numpy as np
 from msa_flax.auditing.families import Families
 from msa_flax.auditing.findings import Images
 from msa_flax.auditing.shortcuts import Predictability
-from msa_flax.plots.figures import BLUE, GREY, VERMILION, drawn, show, wrapped
+from msa_flax.plots.style import BLUE, GREY, VERMILION, drawn, show, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

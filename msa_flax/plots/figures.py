@@ -1,63 +1,67 @@
-"""The figures of paper 1, from the tables of a run: nothing here needs a model.
+"""The figures of the papers, from the tables of one run or several: nothing here needs a model.
 
-Every figure is drawn without pyplot, so there is no global state and no window, and with
-matplotlib's own defaults, so the same numbers give the same bytes whatever a user's matplotlibrc
-says. Colours are Okabe and Ito's and perceptually uniform maps: readable with any colour vision.
+Paper 1 draws learning curves, a ROC curve and a confusion matrix (its Figures 2 and 3). Paper 2
+draws these, a precision-recall and a robustness curve for each of its three networks, on axes of
+their own (its Figures 5 to 16); here those that share an axis share a plot. Runs are compared as if
+on one test set; that they were is for the caller to check.
 """
 
-import contextlib
-import io
-import os
-import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from msa_flax.evaluation.predictions import Predictions
-from msa_flax.files import NOTICE, write_atomically
+from msa_flax.plots import bands
+from msa_flax.plots.style import GREY, VERMILION, Path, colour, drawn, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6E6E6E"
-_NOTE_INCHES = 0.15  # height of one line of notes
-
-Path = str | os.PathLike[str]
+_LINES = ("-", "--", "-.")  # with seven colours no two of 21 curves look the same
+_MARKERS = "osD^v<>"
+_COLUMNS = 3  # panels beside each other
+_ROC_AXES = ("1 - specificity", "recall (sensitivity)")
 
 
 def learning_curves(
-    rows: Sequence[Mapping[str, Any]], path: Path, *, stamps: Sequence[str] = ()
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, *, stamps: Sequence[str]
 ) -> None:
-    """Draws accuracy and loss against the epoch for training and validation (paper 1 Figure 2).
+    """Draws accuracy and loss against the epoch (paper 1 Figure 2, paper 2 Figures 5, 6, 9 ... 14).
+
+    Training is dashed, validation has markers. One run has a colour per split; of several runs each
+    has a colour.
 
     Args:
-        rows: rows of ``metrics.jsonl`` with "epoch", "split" ("train" or "validation") and
-            "accuracy" and "loss"; rows of other kinds are left out.
+        runs: name of a run to the rows of its ``metrics.jsonl``, see
+            :func:`msa_flax.plots.bands.learning`.
         path: the PNG file.
         stamps: written below the figure.
     """
-    series = (("train", "training", BLUE, "o"), ("validation", "validation", VERMILION, "s"))
-    with drawn(path, 8.0, 3.6, stamps) as figure:
-        from matplotlib.ticker import MaxNLocator
+    splits: dict[str, dict[str, Any]] = {
+        "train": {"label": "training", "linestyle": "--"},
+        "validation": {"label": "validation", "marker": "o", "markersize": 4},
+    }
+    several = len(runs) > 1
+    with drawn(path, 9.2 if several else 8.0, 3.6, stamps) as figure:
+        from matplotlib.lines import Line2D
 
-        for axes, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-            for split, label, colour, marker in series:
-                found = [row for row in rows if row.get("split") == split and name in row]
-                axes.plot(
-                    [row["epoch"] for row in found],
-                    [row[name] for row in found],
-                    color=colour,
-                    label=label,
-                    marker=marker,
-                    markersize=4,
-                )
-            axes.set(xlabel="epoch", ylabel=name, title=name.capitalize())
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            axes.grid(color="0.9")
-        axes.legend()  # the two panels share their colours; loss has room at the top right
+        for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+            for i, rows in enumerate(runs.values()):
+                for j, (split, look) in enumerate(splits.items()):
+                    points = bands.learning(rows, split, quantity)
+                    axes.plot(*points, color=colour(i if several else j), **look)
+            axes.set(xlabel="epoch", ylabel=quantity, title=quantity.capitalize())
+            _whole_ticks(axes)
+        if not several:
+            axes.legend()  # the two panels share their colours; loss has room at the top right
+            return
+        handles = [
+            Line2D([], [], color=colour(i), label=wrapped(name, 24)) for i, name in enumerate(runs)
+        ]
+        handles += [Line2D([], [], color=GREY, **look) for look in splits.values()]
+        figure.legend(handles=handles, loc="outside right upper")
 
 
 def roc_and_confusion(
@@ -66,7 +70,7 @@ def roc_and_confusion(
     path: Path,
     title: str,
     *,
-    classes: Sequence[str] = ("normal", "fracture"),
+    classes: Sequence[str],
 ) -> None:
     """Draws the ROC curve and the confusion matrix of one split (paper 1 Figure 3).
 
@@ -78,77 +82,168 @@ def roc_and_confusion(
         title: above the figure.
         classes: names of the labels 0 and 1.
     """
+    auc, counts = metrics["metrics"]["auc"], metrics["confusion"]
     with drawn(path, 8.0, 4.2, metrics["stamps"]) as figure:
         figure.suptitle(title)
         left, right = figure.subplots(1, 2)
-        _draw_roc(left, predictions, metrics)
-        draw_confusion(right, metrics["confusion"], classes)
+        _unit_square(left, *_ROC_AXES, "ROC curve")
+        left.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+        if auc["value"] is None:
+            text = f"AUC is undefined:\n{wrapped(auc['reason'], 30)}"
+            left.text(0.5, 0.5, text, ha="center", va="center", backgroundcolor="white")
+        else:
+            _draw_curve(left, 0, bands.roc(predictions), f"AUC {auc['value']:.4f}")
+            left.plot(
+                counts["fp"] / (counts["fp"] + counts["tn"]),
+                counts["tp"] / (counts["tp"] + counts["fn"]),
+                color=VERMILION,
+                marker="o",
+                linestyle="none",
+                clip_on=False,
+                zorder=4,
+                label=f"threshold {metrics['threshold']:g}",
+            )
+            left.legend(loc="lower right")
+        _draw_confusion(right, counts, classes)
 
 
-def sample_sheet(
-    images: np.ndarray,
-    labels: np.ndarray,
-    titles: Sequence[str],
-    path: Path,
-    classes: Sequence[str],
-    *,
-    stamps: Sequence[str] = (),
+def roc_curves(
+    runs: Mapping[str, Predictions], path: Path, title: str, *, stamps: Sequence[str]
 ) -> None:
-    """Draws the given images in a grid, one row a class, in the given order.
+    """Draws the ROC curves of several runs in one plot, each one's AUC in the legend.
 
     Args:
-        images: uint8 [n, s, s].
-        labels: int [n], index into ``classes``.
-        titles: n short texts, written below the images.
+        runs: name of a run to its predictions of one split.
         path: the PNG file.
-        classes: names of the labels, in their order.
+        title: above the figure.
         stamps: written below the figure.
     """
-    members = [np.flatnonzero(np.asarray(labels) == label) for label in range(len(classes))]
-    columns = max([1, *map(len, members)])
-    with drawn(path, 1.6 * columns + 0.4, 2.0 * len(classes) + 0.1, stamps) as figure:
-        grid = figure.subplots(len(classes), columns, squeeze=False)
-        for row, name, indices in zip(grid, classes, members, strict=True):
-            row_title(row[0], name)
-            for i, axes in enumerate(row):
-                show(axes, images[indices[i]] if i < len(indices) else None)
-                if i < len(indices):
-                    axes.set_xlabel(wrapped(titles[indices[i]], 26), fontsize=6.5)
+    with drawn(path, 7.2, 4.6, stamps) as figure:
+        axes = _unit_square(figure.subplots(), *_ROC_AXES, title)
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance\nAUC 0.5")
+        for i, (name, run) in enumerate(runs.items()):
+            curve = bands.roc(run)
+            score = "undefined" if curve.undefined else f"{curve.area:.4f}"
+            _draw_curve(axes, i, curve, f"{wrapped(name, 28)}\nAUC {score}")
+        figure.legend(loc="outside right upper")
 
 
-def _draw_roc(axes: "Axes", predictions: Predictions, metrics: Mapping[str, Any]) -> None:
-    auc = metrics["metrics"]["auc"]
-    axes.set(
-        xlabel="1 - specificity", ylabel="recall (sensitivity)", xlim=(0, 1), ylim=(0, 1), aspect=1
-    )
-    axes.set_title("ROC curve")
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
-    axes.grid(color="0.9")
-    if auc["value"] is None:
-        text = f"AUC is undefined:\n{wrapped(auc['reason'], 30)}"
-        axes.text(0.5, 0.5, text, ha="center", va="center", backgroundcolor="white")
-        return
-    from sklearn.metrics import roc_curve
+def precision_recall_curves(
+    runs: Mapping[str, Predictions], path: Path, title: str, *, stamps: Sequence[str]
+) -> None:
+    """Draws precision against recall of several runs in one plot (paper 2 Figures 12 and 16).
 
+    The curves are steps, and the area under one is the average precision in its legend. The dotted
+    line is the prevalence, which a score that knows nothing attains.
+
+    Args:
+        runs: name of a run to its predictions of one split.
+        path: the PNG file.
+        title: above the figure.
+        stamps: written below the figure.
+    """
+    with drawn(path, 7.2, 4.6, stamps) as figure:
+        axes = _unit_square(figure.subplots(), "recall (sensitivity)", "precision", title)
+        for share in sorted({float(run.label.mean()) for run in runs.values()}):
+            label = f"prevalence {share:.3f}"
+            axes.axhline(share, color=GREY, linestyle=":", linewidth=1, label=label)
+        for i, (name, run) in enumerate(runs.items()):
+            curve = bands.precision_recall(run)
+            score = f"average precision {curve.area:.4f}"
+            score = "undefined, no fracture" if curve.undefined else score
+            _draw_curve(axes, i, curve, f"{wrapped(name, 28)}\n{score}", drawstyle="steps-pre")
+        figure.legend(loc="outside right upper")
+
+
+def confusion_matrices(
+    runs: Mapping[str, Mapping[str, Any]],
+    path: Path,
+    title: str,
+    *,
+    classes: Sequence[str],
+    stamps: Sequence[str],
+) -> None:
+    """Draws the confusion matrices of several runs side by side (paper 2 Figures 7, 11 and 15).
+
+    Args:
+        runs: name of a run to what :func:`msa_flax.evaluation.metrics_json` returned for it.
+        path: the PNG file.
+        title: above the figure.
+        classes: names of the labels 0 and 1.
+        stamps: written below the figure.
+    """
+    rows, columns = _grid_shape(len(runs))
+    with drawn(path, 3.3 * columns + 0.3, 3.7 * rows + 0.4, stamps) as figure:
+        figure.suptitle(title)
+        for axes, (name, values) in zip(_panels(figure, len(runs)), runs.items(), strict=True):
+            _draw_confusion(axes, values["confusion"], classes)
+            accuracy = values["metrics"]["accuracy"]["value"]
+            shown = "undefined" if accuracy is None else f"{accuracy:.4f}"
+            note = f"accuracy {shown} at threshold {values['threshold']:g}"
+            axes.set_title(f"{wrapped(name, 36)}\n{note}", fontsize=9)
+
+
+def robustness_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    title: str,
+    *,
+    majority: float,
+    stamps: Sequence[str],
+) -> None:
+    """Draws accuracy against the severity of corruptions, one panel per run (paper 2 Figure 8).
+
+    Args:
+        runs: name of a run to its rows with "corruption", "severity" (0, unchanged, to 5) and
+            "accuracy", in any order; a corruption has one colour in all panels.
+        path: the PNG file.
+        title: above the figure.
+        majority: share of the commoner class, the accuracy of always answering with it; dotted.
+        stamps: written below the figure.
+    """
+    names = list(dict.fromkeys(row["corruption"] for rows in runs.values() for row in rows))
+    rows_of_panels, columns = _grid_shape(len(runs))
+    with drawn(path, 3.3 * columns + 1.4, 3.1 * rows_of_panels + 0.3, stamps) as figure:
+        figure.suptitle(title)
+        panels = _panels(figure, len(runs))
+        for axes, (run, rows) in zip(panels, runs.items(), strict=True):
+            axes.axhline(majority, color=GREY, linestyle=":", linewidth=1, label="commoner class")
+            for i, name in enumerate(names):
+                chosen = [row for row in rows if row["corruption"] == name]
+                chosen.sort(key=lambda row: row["severity"])
+                axes.plot(
+                    [row["severity"] for row in chosen],
+                    [row["accuracy"] for row in chosen],
+                    color=colour(i),
+                    marker=_MARKERS[i % len(_MARKERS)],
+                    markersize=4.5,
+                    clip_on=False,  # an accuracy of 1 lies on the frame
+                    zorder=3,
+                    label=name,
+                )
+            axes.set(xlabel="severity", ylabel="accuracy", ylim=(0, 1))
+            axes.set_title(wrapped(run, 36), fontsize=9)
+            _whole_ticks(axes)
+        last = panels[min(columns, len(panels)) - 1]  # at the right end of the first row
+        last.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _draw_curve(axes: "Axes", number: int, curve: bands.Curve, label: str, **style: Any) -> None:
     # A perfect curve runs along the frame; without clipping it is seen all the same.
-    false_rate, true_rate, _ = roc_curve(predictions.label, predictions.probability)
-    label = f"AUC {auc['value']:.4f}"
-    axes.plot(false_rate, true_rate, color=BLUE, linewidth=2, clip_on=False, zorder=3, label=label)
-    counts = metrics["confusion"]
     axes.plot(
-        counts["fp"] / (counts["fp"] + counts["tn"]),
-        counts["tp"] / (counts["tp"] + counts["fn"]),
-        color=VERMILION,
-        marker="o",
-        linestyle="none",
+        curve.x,
+        curve.y,
+        color=colour(number),
+        linestyle=_LINES[number % len(_LINES)],
+        linewidth=2,
         clip_on=False,
-        zorder=4,
-        label=f"threshold {metrics['threshold']:g}",
+        zorder=3,
+        label=label,
+        **style,
     )
-    axes.legend(loc="lower right")
 
 
-def draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[str]) -> None:
+def _draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[str]) -> None:
     """Draws a confusion matrix: counts, and shares of the true class."""
     matrix = np.array([[counts["tn"], counts["fp"]], [counts["fn"], counts["tp"]]])
     totals = matrix.sum(axis=1, keepdims=True)
@@ -156,8 +251,8 @@ def draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[st
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (i, j), count in np.ndenumerate(matrix):
         share = f"\n{shares[i, j]:.1%} of row" if totals[i, 0] else "\nno such image"
-        colour = "white" if shares[i, j] > 0.5 else "black"
-        axes.text(j, i, f"{count}{share}", ha="center", va="center", color=colour, fontsize=11)
+        ink = "white" if shares[i, j] > 0.5 else "black"
+        axes.text(j, i, f"{count}{share}", ha="center", va="center", color=ink, fontsize=11)
     axes.set(xlabel="predicted", ylabel="true", xticks=(0, 1), yticks=(0, 1))
     axes.set_title("Confusion matrix")
     axes.set_xticklabels(classes)
@@ -165,55 +260,27 @@ def draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[st
     axes.tick_params(length=0)
 
 
-def show(axes: "Axes", image: np.ndarray | None) -> None:
-    """Draws a grey image without axes; None leaves the place empty."""
-    axes.set(xticks=(), yticks=())
-    if image is None:
-        axes.spines[:].set_visible(False)
-    else:
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+def _unit_square(axes: "Axes", x: str, y: str, title: str) -> "Axes":
+    axes.set(xlabel=x, ylabel=y, title=title, xlim=(0, 1), ylim=(0, 1), aspect=1)
+    axes.grid(color="0.9")
+    return axes
 
 
-def row_title(axes: "Axes", text: str, *, size: float = 10) -> None:
-    """Writes the title of a row of images before its first one."""
-    axes.set_ylabel(text, fontsize=size, fontweight="bold")
+def _grid_shape(count: int) -> tuple[int, int]:
+    columns = min(_COLUMNS, max(1, count))
+    return -(-max(1, count) // columns), columns
 
 
-def wrapped(text: str, width: int) -> str:
-    """Returns the text in lines of about ``width`` characters; ids break after "/", "-" and "_"."""
-    lines = [""]
-    for part in re.findall(rf"[^/\-_\s]{{0,{width}}}(?:[/\-_\s]|$)|[^/\-_\s]{{{width}}}", text):
-        if len(lines[-1]) + len(part.rstrip()) > width and lines[-1]:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(line.strip() for line in lines)
+def _panels(figure: "Figure", count: int) -> list["Axes"]:
+    """Returns one axes per run, in reading order; the places that are left over stay empty."""
+    grid = figure.subplots(*_grid_shape(count), squeeze=False).ravel().tolist()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return grid[:count]
 
 
-@contextlib.contextmanager
-def drawn(path: Path, width: float, height: float, stamps: Sequence[str]) -> "Iterator[Figure]":
-    """Gives a figure to draw on; on leaving, adds the notes below and writes the PNG."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+def _whole_ticks(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
 
-    # A character of the notes is 0.06 inches wide or less; what does not fit goes to a next line.
-    notes = [line for note in (*stamps, NOTICE) for line in textwrap.wrap(note, int(width / 0.06))]
-    margin = _NOTE_INCHES * (len(notes) + 0.8)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        # An id may hold a dollar sign, which must not start a formula.
-        matplotlib.rcParams.update(
-            {"font.size": 9, "legend.frameon": False, "text.parse_math": False}
-        )
-        figure = Figure(figsize=(width, height + margin), dpi=150)
-        bottom = margin / (height + margin)
-        layout = ConstrainedLayoutEngine(rect=(0, bottom, 1, 1 - bottom), h_pad=0.07, w_pad=0.07)
-        figure.set_layout_engine(layout)
-        yield figure
-        for i, note in enumerate(notes):
-            y = _NOTE_INCHES * (len(notes) - i - 0.6) / (height + margin)
-            figure.text(0.01, y, note, fontsize=6.5, color=GREY, va="bottom")
-        buffer = io.BytesIO()
-        # The version of matplotlib would make the bytes differ between machines.
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomically(path, buffer.getvalue())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(color="0.9")

@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 
 from msa_flax.files import NOTICE
+from msa_flax.plots import charts
 from msa_flax.reporting import (
     calibration,
     card,
     checklist,
-    curves,
     gallery,
     maps,
     points,
@@ -51,16 +51,14 @@ def page(
     """
     runs = _named([run, *others])
     check_same_examples(list(runs.values()))
-    one, several = {run.name: run.predictions}, {n: r.predictions for n, r in runs.items()}
-    charts = {
-        "learning": _learning(run),
-        "curves": [
-            curves.roc(one, threshold=run.threshold),
-            curves.precision_recall(one),
-            curves.reliability(one),
-            curves.decision(one),
-        ],
-        "comparison": _compared(several, run.threshold) if others else [],
+    entries = run.metrics["metrics"]
+    specificity, recall = (entries[name]["value"] for name in ("specificity", "recall"))
+    point = (None if specificity is None else 1 - specificity, recall)
+    tables_of_predictions = {name: one.predictions for name, one in runs.items()}
+    drawn = {
+        "learning": [charts.learning(run.history, q) for q in ("loss", "accuracy") if run.history],
+        "curves": charts.of_predictions({run.name: run.predictions}, point),
+        "comparison": charts.of_predictions(tables_of_predictions) if others else [],
     }
     script, plotly = _text("report.js"), _plotly()
     context = {
@@ -71,7 +69,7 @@ def page(
         "metrics": tables.main_metrics(run),
         "beside": tables.beside_shortcuts(run),
         "ladder": tables.ladder(run),
-        "charts": charts,
+        "charts": drawn,
         "numbers": points.NUMBERS,
         "outcomes": points.OUTCOMES,
         "threshold": f"{run.threshold:g}",
@@ -88,7 +86,7 @@ def page(
         "commands": commands,
         "card": card.card(run),
         "checklist": checklist.checklist(run),
-        "data": embedded(_data(run, charts)),
+        "data": embedded(_data(run, drawn)),
         "css": _text("report.css"),
         "script": script,
         "plotly": plotly,
@@ -151,20 +149,6 @@ def _named(runs: Sequence[Artefacts]) -> dict[str, Artefacts]:
     return dict(zip(names, runs, strict=True))
 
 
-def _learning(run: Artefacts) -> list[curves.Chart]:
-    return [curves.learning(run.history, name) for name in ("loss", "accuracy")] * bool(run.history)
-
-
-def _compared(runs: Mapping[str, Any], threshold: float) -> list[curves.Chart]:
-    found = [
-        curves.roc(runs, threshold=threshold),
-        curves.precision_recall(runs),
-        curves.reliability(runs),
-        curves.decision(runs),
-    ]
-    return found
-
-
 def _facts(run: Artefacts) -> list[tuple[str, str]]:
     sizes = ", ".join(f"{name} {run.sizes[name]}" for name in SPLITS if run.sizes[name])
     data, fractures = run.config.get("data", {}), int(run.predictions.label.sum())
@@ -184,12 +168,12 @@ def _facts(run: Artefacts) -> list[tuple[str, str]]:
     ]
 
 
-def _data(run: Artefacts, charts: Mapping[str, Sequence[curves.Chart]]) -> dict[str, Any]:
+def _data(run: Artefacts, drawn: Mapping[str, Sequence[charts.Chart]]) -> dict[str, Any]:
     """Returns what the page's script needs: figures, labels and probabilities."""
     return {
         "charts": {
             f"{section}-{chart.key}": chart.figure
-            for section, members in charts.items()
+            for section, members in drawn.items()
             for chart in members
             if chart.figure
         },

@@ -1,0 +1,112 @@
+"""Charts are valid Plotly figures in plain JSON, with their values as a table."""
+
+import json
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from sklearn import metrics as reference
+
+from msa_flax.plots import charts
+
+HISTORY = [
+    {"epoch": 1, "split": "train", "loss": 0.5},
+    {"epoch": 1, "split": "validation", "loss": 0.7},
+    {"epoch": 1, "split": "other", "loss": 9.0},
+    {"step": 3, "seconds": 1.0},
+]
+
+
+@pytest.fixture(scope="module")
+def run(predictions):
+    return predictions(400, groups=20, ties=True)
+
+
+@pytest.fixture(scope="module")
+def several(predictions):
+    return {"a": predictions(), "b <i>": predictions(seed=1)}
+
+
+def by_key(runs, **options):
+    return {chart.key: chart for chart in charts.of_predictions(runs, **options)}
+
+
+def trace(chart, name):
+    (found,) = [trace for trace in chart.figure["data"] if trace["name"] == name]
+    return found
+
+
+def test_figures_are_valid_plotly_in_plain_json(run, several):
+    for chart in (
+        *charts.of_predictions({"x": run}, (0.1, 0.9)),
+        *charts.of_predictions(several),
+        charts.learning(HISTORY, "loss"),
+    ):
+        json.dumps(chart.figure, allow_nan=False)
+        go.Figure(chart.figure)  # raises an error for what Plotly does not know
+        assert chart.rows
+        assert all(len(row) == len(chart.head) for row in chart.rows)
+
+
+def test_a_figure_that_plotly_does_not_know_is_noticed(run):
+    figure = dict(by_key({"x": run})["roc"].figure)
+    figure["data"] = [figure["data"][0] | {"colour": "red"}]
+    with pytest.raises(ValueError, match="colour"):
+        go.Figure(figure)
+
+
+def test_the_average_precision_and_the_brier_score_are_scikit_learns(run):
+    found = by_key({"x": run})
+    expected = reference.average_precision_score(run.label, run.probability)
+    assert f"Average precision of x: {expected:.4f}." in found["pr"].notes
+    brier = reference.brier_score_loss(run.label, run.probability.astype(np.float64))
+    assert f"Brier score of x: {brier:.4f}." in found["reliability"].notes
+
+
+def test_one_run_has_bands_and_says_how_they_were_made(run):
+    found = by_key({"x": run})
+    assert set(found) == {"roc", "pr", "reliability", "decision"}
+    for key, chart in found.items():
+        assert "20 whole groups" in chart.notes[-1]
+        names = [trace["name"] for trace in chart.figure["data"]]
+        assert ("95 % band" in names) == (key != "reliability")
+    bars = trace(found["reliability"], "x")["error_y"]
+    assert min(*bars["array"], *bars["arrayminus"]) >= 0
+    assert max(bars["array"]) > 0
+
+
+def test_the_operating_point_is_marked_where_it_is_given(run):
+    marked = trace(by_key({"x": run}, point=(0.25, 0.75))["roc"], "operating point")
+    assert (marked["x"], marked["y"], marked["meta"]) == ([0.25], [0.75], "operating point")
+    names = [trace["name"] for trace in by_key({"x": run})["roc"].figure["data"]]
+    assert "operating point" not in names
+
+
+def test_leaving_points_out_leaves_the_area_as_it_is(run):
+    line = trace(by_key({"x": run})["roc"], "x")
+    assert len(line["x"]) < len(np.unique(run.probability))
+    expected = reference.roc_auc_score(run.label, run.probability)
+    assert np.trapezoid(line["y"], line["x"]) == pytest.approx(expected, abs=1e-5)  # six digits
+
+
+def test_a_curve_of_one_class_is_undefined_with_its_reason(predictions):
+    found = by_key({"x": predictions(label=0)})
+    assert found["roc"].figure is found["pr"].figure is None
+    assert "x: undefined, because its images are of one class only." in found["roc"].notes
+    assert "no fracture" in found["pr"].notes[0]
+    json.dumps([found["reliability"].figure, found["decision"].figure], allow_nan=False)
+
+
+def test_several_runs_are_told_apart_and_have_no_bands(several):
+    chart = by_key(several)["roc"]
+    names = [trace["name"] for trace in chart.figure["data"]]
+    assert names == ["chance", "a", "b &lt;i&gt;"]  # Plotly reads HTML in names
+    assert len({str(trace["line"]) for trace in chart.figure["data"]}) == 3
+    assert {row[0] for row in chart.rows} == {"a", "b <i>"}
+    assert "No bands" in chart.notes[-1]
+
+
+def test_learning_curves_show_both_splits():
+    chart = charts.learning(HISTORY, "loss")
+    assert [trace["y"] for trace in chart.figure["data"]] == [[0.5], [0.7]]
+    assert chart.rows == [["training", "1", "0.5000"], ["validation", "1", "0.7000"]]
