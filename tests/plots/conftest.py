@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from msa_flax.evaluation.summary import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.summary import metrics_json
 
 STAMPS = ["copies cross the split"]
 
@@ -62,9 +62,7 @@ def texts(saved_figures):
     """Returns the texts of the figure that was saved last."""
     from matplotlib.text import Text
 
-    return lambda: [
-        text.get_text() for text in saved_figures[-1].findobj(Text) if text.get_text()
-    ]
+    return lambda: [text.get_text() for text in saved_figures[-1].findobj(Text) if text.get_text()]
 
 
 @pytest.fixture

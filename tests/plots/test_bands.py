@@ -9,6 +9,7 @@ from sklearn.calibration import calibration_curve
 
 from msa_flax.plots import bands
 
+
 @pytest.fixture(scope="module")
 def run(predictions):
     """400 images in 20 groups, with ties, which share one threshold."""
