@@ -67,7 +67,7 @@ def test_only_data_imports_tensorflow_and_there_only_two_places():
             name.split(".")[0] in ("tensorflow", "tensorflow_datasets") for name in imports(path)
         )
     }
-    assert users <= {("data", "builders"), ("data", "pipeline.py")}
+    assert users <= {("data", "tfds.py"), ("data", "pipeline.py")}
 
 
 def test_nothing_imports_experiments_or_tests():

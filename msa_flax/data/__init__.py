@@ -29,9 +29,9 @@ def load(config: DataConfig) -> Examples:
         DataError: the folder is not as expected, or holds files that cannot be read and
             ``config.on_bad_file`` is "error"; everything found is named.
     """
-    from msa_flax.data import builders
+    from msa_flax.data import tfds
 
-    return builders.load(config)
+    return tfds.load(config)
 
 
 def load_external(root: str | os.PathLike[str], config: DataConfig) -> Examples:

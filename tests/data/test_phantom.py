@@ -9,8 +9,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from msa_flax import data
-from msa_flax.config import DataConfig
 from msa_flax.data.phantom import LEVELS, PhantomError, draw_patient, draw_slice
 
 PATIENTS, TRAIN = 160, 120  # patients; the first 120 fit the audits, the others measure them
@@ -128,7 +126,7 @@ def test_level_size_and_brightness_do_not_tell_the_label(slices):
 
 
 def test_thumbnails_do_not_tell_the_label(slices):
-    assert held_out_auc(small(slices, 32).reshape(len(slices), -1), slices, 100) < 0.65  # idem
+    assert held_out_auc(small(slices, 32).reshape(len(slices), -1), slices, 100) < 0.65  # as above
 
 
 def test_the_audits_see_a_confounded_phantom():
@@ -154,43 +152,3 @@ def test_numbers_outside_their_range_are_refused(seed, patient, index, count):
 def test_drawing_needs_no_tensorflow():
     code = "import sys, msa_flax.data.phantom; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_builder_stores_the_drawings_in_order(tmp_path):
-    from msa_flax.data import builders
-    from msa_flax.data.builders.phantom import Phantom
-
-    builder = Phantom(patients=2, seed=5, data_dir=tmp_path)
-    builders.prepare(builder)
-    rows = list(builder.as_dataset(split="all").as_numpy_iterator())
-    drawn = draw_patient(5, 0) + draw_patient(5, 1)
-    assert builder.builder_config.name == "p2_s5"
-    assert len(rows) == len(drawn)
-    for row, s in zip(rows, drawn, strict=True):
-        assert row["example_id"].decode() == f"phantom/{s.patient}/{s.slice_index:02d}"
-        assert row["family"] == row["example_id"]
-        assert row["group"].decode() == s.patient
-        assert (row["label"], row["slice_index"]) == (s.label, s.slice_index)
-        assert (row["height"], row["width"], 1) == row["image"].shape
-        assert np.array_equal(row["image"][..., 0], s.image)
-        assert np.array_equal(row["mask"][..., 0], s.mask)
-
-
-def test_a_confounded_data_set_is_another_data_set(tmp_path):
-    from msa_flax.data.builders.phantom import Phantom
-
-    fair, tied = (Phantom(patients=2, confounded=c, data_dir=tmp_path) for c in (False, True))
-    assert fair.data_path != tied.data_path
-
-
-def test_load_reads_the_phantom_with_masks(capfd):
-    config = DataConfig(
-        source="phantom", protocol="kfold", image_size=64, phantom_patients=10, phantom_seed=2
-    )
-    examples = data.load(config)
-    assert capfd.readouterr() == ("", "")
-    assert examples.images.shape == examples.masks.shape == (80, 64, 64)
-    assert examples.groups_known
-    assert len(set(examples.family)) == 80
-    assert np.array_equal(examples.masks.any((1, 2)), examples.label == 1)
-    assert data.load(config).fingerprint == examples.fingerprint

@@ -17,7 +17,7 @@ _loaded = {}
 def public_set(realdata):
     """The public data set, loaded once for all tests; seconds from the prepared copy; KiB."""
     if not _loaded:
-        from msa_flax.data import builders  # noqa: F401  TensorFlow's own memory is not counted
+        from msa_flax.data import tfds  # noqa: F401  TensorFlow's own memory is not counted
 
         options = DataConfig(root=str(realdata / "data/spine-fracture-ct"))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,3 +1,5 @@
+"""A folder is prepared once, quietly and whole, and read back as its files say."""
+
 import dataclasses
 import os
 import pathlib
@@ -12,9 +14,8 @@ import pytest
 from msa_flax import data
 from msa_flax.config import DataConfig
 from msa_flax.data import DataError
-from msa_flax.data.builders import folder
 from msa_flax.data.images import preprocess, read_image
-from msa_flax.data.phantom import draw_slice
+from msa_flax.data.tfds import folder_builder
 
 FOLDERS = [f"{part}/{name}" for part in ("train", "val") for name in ("normal", "fracture")]
 
@@ -84,7 +85,7 @@ def test_a_folder_is_loaded_with_everything_its_names_say(root):
 
 def test_the_second_load_decodes_no_file_and_is_the_same(root, monkeypatch):
     first = data.load(config(root))
-    monkeypatch.setattr(folder, "read_image", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr("msa_flax.data.tfds.read_image", lambda path: pytest.fail(f"read {path}"))
     assert equal(first, data.load(config(root)))
 
 
@@ -244,8 +245,7 @@ def test_file_names_that_cannot_be_written_down_are_bad_files(root):
 
 
 def test_what_a_killed_preparation_left_behind_is_removed(root, cache):
-    name = folder.builder(config(root), data_dir=cache / "datasets").builder_config.name
-    copy = cache / "datasets/folder" / name
+    copy = folder_builder(config(root), data_dir=cache / "datasets").data_path.parent
     (copy / "incomplete.ABCDEF_1.0.0").mkdir(parents=True)  # TFDS's temporary name
     assert len(data.load(config(root))) == 8
     assert [path.name for path in copy.iterdir()] == ["1.0.0"]
@@ -256,7 +256,7 @@ def test_an_interrupted_preparation_leaves_no_copy(root, cache, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "read_image", interrupt)
+        patch.setattr("msa_flax.data.tfds.read_image", interrupt)
         with pytest.raises(KeyboardInterrupt):
             data.load(config(root))
     assert not list(cache.glob("**/*.tfrecord*"))
@@ -306,17 +306,6 @@ def test_an_external_set_reports_bad_files_as_configured(root):
     assert data.load_external(root, config("", on_bad_file="skip")).bad_files == bad
 
 
-def test_the_phantom_loads_through_the_same_door_with_masks_and_patients(cache):
-    options = DataConfig(source="phantom", protocol="kfold", phantom_patients=10, image_size=64)
-    examples = data.load(options)
-    assert len(examples) == 80
-    assert examples.images.shape == examples.masks.shape == (80, 64, 64)
-    assert np.array_equal(examples.masks.any(axis=(1, 2)), examples.label == 1)
-    assert len(set(examples.group)) == 10
-    assert set(examples.part) == {""}
-    assert equal(examples, data.load(options))
-
-
 def test_every_door_equalises_and_one_prepared_copy_serves_all(root, cache):
     found = {}
     for equalize in ("none", "histogram", "clahe", "none"):  # again, after the others
@@ -331,14 +320,3 @@ def test_every_door_equalises_and_one_prepared_copy_serves_all(root, cache):
         found[equalize] = examples.fingerprint
     assert len(set(found.values())) == 3
     assert len(copies(cache)) == 1  # it holds the pixels of the files
-
-
-def test_the_phantom_is_equalised_and_its_masks_are_not(cache):
-    options = DataConfig(source="phantom", phantom_patients=10, image_size=32)
-    equalised = dataclasses.replace(options, equalize="histogram")
-    plain, equalised = data.load(options), data.load(equalised)
-    row = equalised.example_id.tolist().index("phantom/P0000/03")
-    expected = preprocess(draw_slice(0, 0, 3).image, size=32, equalize="histogram")
-    assert np.array_equal(equalised.images[row], expected)
-    assert not np.array_equal(plain.images[row], expected)
-    assert np.array_equal(plain.masks, equalised.masks)

@@ -1,0 +1,319 @@
+"""Prepared copies of data sets: TFDS builders with one schema, written once and read into memory.
+
+A copy holds the pixels of the files, so that one copy serves every image size and equalisation.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import io
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+
+from msa_flax.config import DataConfig
+from msa_flax.data.examples import DataError, Examples, from_rows
+from msa_flax.data.images import ImageError, decode, preprocess, read_image, resize_mask
+from msa_flax.data.phantom import draw_patient
+from msa_flax.data.pipeline import hide_gpu
+from msa_flax.data.scan import PARTS, Entry, Scan, check_bad_files, scan_folder
+from msa_flax.files import cache_dir
+
+hide_gpu()
+
+
+class _Builder(tfds.core.GeneratorBasedBuilder):
+    """A builder that downloads nothing; the others derive from it."""
+
+    VERSION = tfds.core.Version("1.0.0")  # raise it when what is stored changes: copies are kept
+    # TFDS would look for a checksum file beside the builder's source, with a package
+    # (importlib_resources) that it does not declare as needed.
+    url_infos: ClassVar[dict[str, Any]] = {}
+
+
+@dataclasses.dataclass
+class FolderConfig(tfds.core.BuilderConfig):
+    """The listing of a folder; ``name`` changes when the folder or its reading does."""
+
+    scan: Scan | None = None
+
+
+class Folder(_Builder):
+    """Images in one folder per class, split as the folder itself is: "train" and "val".
+
+    Files that cannot be decoded are left out and listed, with the reason, in
+    ``info.metadata["bad_files"]``; whether that is an error is decided when the copy is read.
+    """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=_features(),
+            metadata=tfds.core.MetadataDict(bad_files=[]),  # written in the same atomic rename
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager
+        scan = self.builder_config.scan
+        self.info.metadata["bad_files"] = list(scan.bad_files)
+        return {
+            part: self._generate_examples([e for e in scan.entries if e.part == part])
+            for part in PARTS
+        }
+
+    def _generate_examples(self, entries: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
+        bad = []
+        for entry in entries:
+            try:
+                image = read_image(entry.path)
+            except ImageError as error:
+                bad.append((entry.example_id, str(error)))
+                continue
+            yield (
+                entry.example_id,
+                _fields(
+                    image,
+                    label=entry.label,
+                    example_id=entry.example_id,
+                    group=entry.group,
+                    family=entry.family,
+                    slice_index=entry.slice_index,
+                ),
+            )
+        check_bad_files(bad, skip=True, total=len(entries))  # TFDS cannot store an empty split
+        self.info.metadata["bad_files"] += bad
+
+
+def folder_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Folder:
+    """Returns the builder for a folder as it is now; nothing is decoded or written.
+
+    The configuration's name is ``<hash of the path>-<hash of the listing and the options>``, so a
+    folder in which a file was added, removed, renamed or rewritten is prepared anew.
+
+    Args:
+        config: root, classes and patterns are used.
+        data_dir: where prepared copies are kept.
+
+    Raises:
+        DataError: the folder is not as expected.
+    """
+    root = pathlib.Path(config.root).absolute()
+    scan = scan_folder(root, config, need_parts=True)
+    listing = [(entry.example_id, *_size_and_time(entry.path)) for entry in scan.entries]
+    patterns = config.family_pattern, config.group_pattern
+    state = json.dumps([listing, scan.bad_files, config.classes, patterns])
+    name = f"{_sha256(str(root))[:8]}-{_sha256(state)[:16]}"
+    return Folder(config=FolderConfig(name=name, scan=scan), data_dir=data_dir)
+
+
+def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # a dangling link: read_image says so when the file is read
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclasses.dataclass
+class PhantomConfig(tfds.core.BuilderConfig):
+    """How many patients are simulated, and the seed; ``name`` says both."""
+
+    patients: int = 0
+    seed: int = 0
+
+
+class Phantom(_Builder):
+    """Simulated patients of eight slices each, in order, with the fracture's mask."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = _features(mask=_image_feature())
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager
+        return {"slices": self._generate_examples()}  # TFDS reserves "all": it means every split
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        count = 0
+        for patient in range(self.builder_config.patients):
+            for drawn in draw_patient(self.builder_config.seed, patient):
+                example_id = f"phantom/{drawn.patient}/{drawn.slice_index:02d}"
+                yield (
+                    count,
+                    _fields(
+                        drawn.image,
+                        mask=_png(drawn.mask),
+                        label=drawn.label,
+                        example_id=example_id,
+                        group=drawn.patient,
+                        family=example_id,  # every slice is its own source: there are no copies
+                        slice_index=drawn.slice_index,
+                    ),
+                )
+                count += 1
+
+
+def phantom_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Phantom:
+    """Returns the builder for a phantom; nothing is drawn or written.
+
+    Args:
+        config: ``phantom_patients`` and ``phantom_seed`` are used.
+        data_dir: where prepared copies are kept.
+    """
+    patients, seed = config.phantom_patients, config.phantom_seed
+    options = PhantomConfig(name=f"p{patients}_s{seed}", patients=patients, seed=seed)
+    return Phantom(config=options, data_dir=data_dir)
+
+
+def _features(**extra: tfds.features.FeatureConnector) -> tfds.features.FeaturesDict:
+    """Returns the features that all data sets share, and the extra ones of one data set.
+
+    ``image`` uint8 [h, w, 1]; ``label`` 0 or 1; ``example_id`` unique, stable and path-like;
+    ``group`` (series or patient) and ``family`` (source slice), "" if unknown; ``slice_index``, -1
+    if unknown; ``height`` and ``width`` of the file in pixels.
+    """
+    texts = {name: tfds.features.Text() for name in ("example_id", "group", "family")}
+    numbers = {
+        name: tfds.features.Scalar(dtype=np.int32) for name in ("slice_index", "height", "width")
+    }
+    label = tfds.features.ClassLabel(num_classes=2)
+    return tfds.features.FeaturesDict(
+        {"image": _image_feature(), "label": label} | texts | numbers | extra
+    )
+
+
+def _image_feature() -> tfds.features.Image:
+    return tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png")
+
+
+def _fields(image: np.ndarray, **others: Any) -> dict[str, Any]:
+    """Returns one example as it is stored."""
+    return {"image": _png(image), "height": image.shape[0], "width": image.shape[1], **others}
+
+
+def _png(image: np.ndarray) -> io.BytesIO:
+    """Encodes an image or mask, uint8 [h, w]; TFDS would do it ten times slower."""
+    return io.BytesIO(cv2.imencode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes())
+
+
+def load(config: DataConfig) -> Examples:
+    """Prepares the data set of a configuration if need be, and reads it; see ``data.load``."""
+    data_dir = cache_dir() / "datasets"
+    make_builder = phantom_builder if config.source == "phantom" else folder_builder
+    with _locked(data_dir), _quiet():
+        builder = make_builder(config, data_dir=data_dir)
+        prepare(builder)
+        return read(builder, config)
+
+
+def prepare(builder: Folder | Phantom) -> None:
+    """Writes the prepared copy unless it exists: below a temporary name, then renamed.
+
+    What a killed process left behind is removed, and so are the copies of earlier states of the
+    same folder: the cache does not grow.
+    """
+    current = builder.data_path.parent
+    for rest in current.glob("*incomplete*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    builder.download_and_prepare()
+    if isinstance(builder, Folder):
+        for old in current.parent.glob(f"{current.name.partition('-')[0]}-*"):
+            if old.name != current.name:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def read(builder: Folder | Phantom, config: DataConfig) -> Examples:
+    """Reads a prepared copy into memory, every image preprocessed, every mask resized.
+
+    Args:
+        builder: its copy is prepared.
+        config: image size, ``equalize`` and ``on_bad_file`` are used.
+
+    Raises:
+        DataError: unreadable files (see :func:`check_bad_files`), or a damaged copy.
+    """
+    total = sum(split.num_examples for split in builder.info.splits.values())
+    bad_files = [(name, why) for name, why in (builder.info.metadata or {}).get("bad_files", ())]
+    skip = config.on_bad_file == "skip"
+    check_bad_files(bad_files, skip=skip, total=total + len(bad_files))
+    size = config.image_size
+    images = np.empty((total, size, size), np.uint8)
+    masks = np.empty_like(images) if "mask" in builder.info.features else None
+    rows: list[dict[str, Any]] = []
+    placed: list[Future[None]] = []
+
+    def place(i: int, image: bytes, mask: bytes | None) -> None:
+        pixels = decode(image, "stored.png")
+        images[i] = preprocess(pixels, size=size, equalize=config.equalize)
+        if masks is not None and mask is not None:
+            masks[i] = resize_mask(decode(mask, "stored.png"), size=size)
+
+    try:
+        with ThreadPoolExecutor() as pool:  # OpenCV lets other threads run while it works
+            for row in _rows(builder):
+                image, mask = row.pop("image"), row.pop("mask", None)
+                placed.append(pool.submit(place, len(rows), image, mask))
+                rows.append(row)
+        for future in placed:
+            future.result()
+    except tf.errors.DataLossError as error:
+        raise DataError(f"the prepared copy is damaged; delete {builder.data_path}") from error
+    return from_rows(rows, images, masks=masks, bad_files=bad_files)
+
+
+def _rows(builder: Folder | Phantom) -> Iterator[dict[str, Any]]:
+    """Yields the fields of every stored example and its part; images and masks as PNG files."""
+    files = {"image", "mask"} & set(builder.info.features)
+    decoders = {name: tfds.decode.SkipDecoding() for name in files}
+    for split in builder.info.splits:
+        # Without decoding every field is a scalar, so examples of any size can be batched.
+        batches = builder.as_dataset(split=split, decoders=decoders).batch(64)
+        for batch in batches.as_numpy_iterator():
+            for i in range(len(batch["label"])):
+                row = {name: values[i] for name, values in batch.items()}
+                for name in row.keys() - files:
+                    value = row[name]
+                    row[name] = value.decode() if isinstance(value, bytes) else int(value)
+                yield row | {"part": split if split in PARTS else ""}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TFDS from telling the terminal about "downloads" and "custom configurations"."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Lets one process at a time prepare, remove and read copies; a killed one lets go."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise DataError(
+            f"cannot write to {folder}: {error.strerror}; name another cache in MSA_FLAX_CACHE"
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
