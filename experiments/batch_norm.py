@@ -19,10 +19,11 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 import msa_flax
-from msa_flax import api, evaluate
+from msa_flax.models import scaler
+from msa_flax.run import Run
 
 
-def recomputed(run: api.Run, images: np.ndarray) -> api.Run:
+def recomputed(run: Run, images: np.ndarray) -> Run:
     """Returns the run with averages over batches of its training images, uint8 [n, s, s]."""
     size, seed = run.config.train.batch_size, run.config.train.seed
     params, old = run.variables["params"], run.variables["batch_stats"]
@@ -31,7 +32,7 @@ def recomputed(run: api.Run, images: np.ndarray) -> api.Run:
     def step(averages: Any, batch: Any) -> Any:
         _, updated = run.model.apply(
             {"params": params, "batch_stats": averages},
-            api.scaler(run.config)(batch),
+            scaler(run.config)(batch),
             train=True,
             rngs={"dropout": jax.random.key(seed)},
             mutable=["batch_stats"],
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     options = parser.parse_args()
     run = msa_flax.restore(options.workdir, checkpoint_name=options.checkpoint)
-    examples, splits, stamps = evaluate.read_data(options.workdir, run.config)
+    examples, splits, stamps = run.data.examples, run.data.splits, run.data.stamps
     runs = {
         "running": run,
         "recomputed": recomputed(run, examples.images[splits.indices("train")]),

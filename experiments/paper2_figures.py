@@ -23,13 +23,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from msa_flax import api, evaluate, files
+from msa_flax import files
 from msa_flax.config import Config
 from msa_flax.data import corruptions
 from msa_flax.evaluation import compute_metrics
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import write_atomically
 from msa_flax.plots import figures
+from msa_flax.run import read_config, restore
+from msa_flax.training.compile import prepare_jax
 from msa_flax.training.loop import read_rows
 
 SEED = 0  # of the disturbances: the same for every run
@@ -76,7 +78,7 @@ def read(workdir: pathlib.Path, split: str) -> Result:
     fields = {field.name: getattr(table, field.name)[order] for field in dataclasses.fields(table)}
     return Result(
         workdir=workdir,
-        config=api.read_config(workdir),
+        config=read_config(workdir),
         predictions=Predictions(**fields),
         metrics=json.loads((folder / "metrics.json").read_text()),
         rows=read_rows(workdir / "metrics.jsonl"),
@@ -122,8 +124,8 @@ def robustness(name: str, result: Result, ids: np.ndarray) -> list[dict[str, Any
     Raises:
         FiguresError: the run's data do not hold these images.
     """
-    run = api.restore(result.workdir)
-    examples, _, _ = evaluate.read_data(run.workdir, run.config)
+    run = restore(result.workdir)
+    examples = run.data.examples
     chosen = examples.take(np.flatnonzero(np.isin(examples.example_id, ids)))
     if len(chosen) < len(ids):
         raise FiguresError(
@@ -222,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given = options(argv)
         results = read_all(given.workdirs, given.split)
-        api.prepare_jax()
+        prepare_jax()
         draw_tables(results, given.split, given.out)
         draw_robustness(results, given.split, given.out, given.images)
     except Exception as error:

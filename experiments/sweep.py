@@ -78,11 +78,13 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
     """Trains one run in this process; ``loaded`` keeps the last images read, for the next one."""
     import jax
 
-    from msa_flax import api, data, job, train
+    from msa_flax import data, train
+    from msa_flax.models import check_network
     from msa_flax.training import memory, record
+    from msa_flax.training.compile import prepare_jax
 
-    api.prepare_jax()
-    job.check(config)
+    prepare_jax()
+    check_network(config)
     record.check_workdir(workdir, config)
     if (workdir / KEPT[-1]).exists():
         return
@@ -91,7 +93,7 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
     if key not in loaded:
         loaded.clear()
         loaded[key] = data.load(config.data)
-    train.run(workdir, config, loaded[key])
+    train.train_run(workdir, config, loaded[key])
     jax.clear_caches()
     gc.collect()  # a run's arrays lie in cycles, and a hundred runs of them do not fit
     memory.trim_memory()

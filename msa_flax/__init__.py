@@ -13,9 +13,9 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "create_model": "msa_flax.models",
-    "load_keras": "msa_flax.api",
-    "restore": "msa_flax.api",
-    "Run": "msa_flax.api",
+    "load_keras": "msa_flax.run",
+    "restore": "msa_flax.run",
+    "Run": "msa_flax.run",
     "preprocess": "msa_flax.data.images",
     "Config": "msa_flax.config",
 }

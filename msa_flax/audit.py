@@ -107,18 +107,17 @@ def _read(
     """Returns what is to be audited: configuration, files, and, where there are splits, those."""
     if args.root:
         return *_read_root(args), None, None
-    from msa_flax import api, data, evaluate
     from msa_flax.data import inspection as inspecting
     from msa_flax.data import scan
-    from msa_flax.data import splits as splitting
+    from msa_flax.run import read_config, read_data, split_data
 
     if args.workdir:
-        config = api.read_config(Path(args.workdir))
-        examples, splits, _ = evaluate.read_data(Path(args.workdir), config)
+        config = read_config(Path(args.workdir))
+        data = read_data(Path(args.workdir), config)
     else:
         config = args.config.validate()
-        examples = data.load(config.data)
-        splits = splitting.assign(examples, config.data, seed=config.train.seed)
+        data = split_data(config)
+    examples, splits = data.examples, data.splits
     if config.data.source == "folder":
         root = scan.scan_folder(config.data.root, config.data).root  # the ids begin below it
         with _bar() as progress:
@@ -186,9 +185,10 @@ def _audit(
         found = families.find_families(inspection.images, threshold=threshold, progress=progress)
     rungs = []
     if args.ladder and examples is not None and splits is not None:
-        from msa_flax import api, job
+        from msa_flax.run import pooled_features
+        from msa_flax.training.compile import prepare_jax
 
-        api.prepare_jax()
+        prepare_jax()
         rows = shortcuts.Rows(
             label=inspection.label,
             split=splits.split,
@@ -196,7 +196,7 @@ def _audit(
             slice_index=inspection.slice_index,
             facts=inspection.facts,
             images=inspection.images,
-            features=job.pooled_features(config, examples),
+            features=pooled_features(config, examples),
         )
         rungs = shortcuts.ladder(rows, seed=config.train.seed)
     return auditing.audit(

@@ -10,9 +10,11 @@ All devices share a batch. So do several processes, each started with the same c
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,12 +25,15 @@ from msa_flax import __version__, cli, files
 from msa_flax.config import Config
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jax.sharding import Mesh
+
     from msa_flax.data.examples import Examples
-    from msa_flax.job import Job, Parts
+    from msa_flax.run import Run
     from msa_flax.training.checkpoint import Checkpoints
+    from msa_flax.training.loop import Loop
     from msa_flax.training.monitor import TerminalMonitor
     from msa_flax.training.state import TrainState
-    from msa_flax.weights import WeightsReport
 
 log = logging.getLogger("msa_flax")
 
@@ -54,11 +59,12 @@ def main(args: SimpleNamespace) -> None:
         return
     workdir = cli.workdir(args, trained=False)
     args.config.validate()
-    from msa_flax import api, job
+    from msa_flax.models import check_network
     from msa_flax.training import hosts, record
+    from msa_flax.training.compile import prepare_jax
 
-    api.prepare_jax()
-    job.check(args.config)
+    prepare_jax()
+    check_network(args.config)
 
     hosts.join(args.coordinator, args.processes, args.process)
     with hosts.together():
@@ -66,20 +72,20 @@ def main(args: SimpleNamespace) -> None:
             record.check_workdir(workdir, args.config)
         else:
             log.setLevel(logging.ERROR)
-    run(workdir, args.config)
+    train_run(workdir, args.config)
 
 
-def run(workdir: Path, config: Config, examples: "Examples | None" = None) -> None:
+def train_run(workdir: Path, config: Config, examples: "Examples | None" = None) -> None:
     """Trains to the last epoch, or continues, then evaluates, explains and draws the figures.
 
     Where several processes train together, the first one does all but the training by itself.
 
     Args:
-        workdir: the run's folder.
-        config: the run's configuration, validated.
-        examples: its data, where a caller that makes many runs has loaded them.
+        workdir: the folder of the run.
+        config: its configuration, validated.
+        examples: its images, where a caller that makes many runs has loaded them.
     """
-    from msa_flax import job as jobs
+    from msa_flax.run import start
     from msa_flax.training import devices, hosts, record
     from msa_flax.training.checkpoint import Checkpoints
 
@@ -87,51 +93,176 @@ def run(workdir: Path, config: Config, examples: "Examples | None" = None) -> No
     hosts.check_same("the configuration", json.dumps(config.to_dict()))
     mesh = devices.mesh(config.train.batch_size)
     with hosts.together():
-        job = jobs.read_data(workdir, config, examples)
-    hosts.check_same("the images", job.examples.fingerprint)
+        run = start(workdir, config, examples)
+    hosts.check_same("the images", run.data.examples.fingerprint)
     with contextlib.ExitStack() as held:
         with hosts.together():
-            parts = jobs.build(job, mesh)
+            parts = _build(run, mesh)
             if hosts.is_first():
                 held.enter_context(record.locked(workdir))
                 held.enter_context(cli.logging_to(workdir / "train.log"))
-                _record(job, parts.report, time.perf_counter() - began)
-                _describe(job, parts)
-                _draw_samples(job)
+                _record(run, time.perf_counter() - began)
+                _describe(run)
+                _draw_samples(run)
             checkpoints = Checkpoints(workdir, read_only=not hosts.is_first())
             restored = checkpoints.restore_last(parts.state) if hosts.is_first() else None
         state, progress = restored if restored else (parts.state, {})
         state = devices.replicate(mesh, hosts.share(state))
-        _train(job, parts, checkpoints, state, progress)
+        _train(run, parts, checkpoints, state, progress)
         with hosts.together():
             if hosts.is_first():
-                _conclude(job)
+                _conclude(run)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What the loop trains with.
+
+    Attributes:
+        state: initial parameters, statistics and optimiser.
+        train_steps: compiled (state, stacked batches, count) -> (state, sums).
+        predict_step: compiled (variables, inputs) -> logits.
+        inputs: what the steps take, one row an example: images uint8 [n, s, s], or, where the
+            backbone is frozen, its feature maps float16 [n, fh, fw, c].
+    """
+
+    state: "TrainState"
+    train_steps: Any
+    predict_step: Any
+    inputs: "np.ndarray"
+
+
+def _build(run: "Run", mesh: "Mesh") -> _Parts:
+    """Returns the state before the first step and the compiled steps."""
+    import jax.numpy as jnp
+
+    from msa_flax.models import scaler
+    from msa_flax.training import devices, optim, steps
+    from msa_flax.training.losses import balanced_weights
+    from msa_flax.training.state import create_state
+
+    config, freeze = run.config, run.config.train.freeze_backbone
+    examples, rows = run.data.examples, run.data.splits.indices("train")
+    optimizer = optim.create_optimizer(
+        config.optim, total_steps=_total_steps(run), freeze_backbone=freeze
+    )
+    dtype, method = jnp.dtype(config.train.compute_dtype), None
+    inputs, scale, exact = examples.images, scaler(config, dtype=dtype), scaler(config)
+    if freeze:
+        inputs, method = run.frozen_features(examples), "head"
+        scale, exact = lambda x: x.astype(dtype), lambda x: x.astype(jnp.float32)
+    train_step = steps.make_train_step(
+        run.model,
+        optimizer,
+        scale,
+        seed=config.train.seed,
+        freeze_backbone=freeze,
+        class_weights=(1.0, 1.0)
+        if config.optim.class_weights == "none"
+        else balanced_weights(examples.label[rows]),
+    )
+    compiled = steps.compiled_train_steps(train_step, devices.replicated(mesh))
+
+    def train_steps(state: "TrainState", batches: Any, count: int) -> Any:
+        return compiled(state, devices.split(mesh, batches), count)
+
+    return _Parts(
+        state=create_state(run.variables, optimizer),
+        train_steps=train_steps,
+        predict_step=steps.compiled_predict_step(
+            steps.make_predict_step(run.model, exact, method=method)
+        ),
+        inputs=inputs,
+    )
+
+
+def _steps_per_epoch(run: "Run") -> int:
+    from msa_flax.data import pipeline
+
+    images = len(run.data.splits.indices("train"))
+    return pipeline.steps_per_epoch(images, run.config.train.batch_size)
+
+
+def _total_steps(run: "Run") -> int:
+    return run.config.train.epochs * _steps_per_epoch(run)
+
+
+def _loop(run: "Run", parts: _Parts, checkpoints: "Checkpoints") -> "Loop":
+    """Returns the training loop of a run, which shows nothing yet."""
+    from msa_flax.data import pipeline
+    from msa_flax.evaluation.predictions import predict_logits
+    from msa_flax.training import devices, hosts, optim
+    from msa_flax.training.loop import Loop, loss_and_accuracy
+    from msa_flax.training.memory import trim_memory
+    from msa_flax.training.monitor import NoMonitor
+
+    config, examples = run.config, run.data.examples
+    rows, held = run.data.splits.indices("train"), run.data.splits.indices("validation")
+    training, labels = parts.inputs[rows], examples.label[rows]
+    validation, truth = parts.inputs[held], examples.label[held]
+
+    def validate(variables: Any) -> dict[str, float]:
+        predict = functools.partial(parts.predict_step, devices.local(variables))
+        logits = predict_logits(predict, validation, batch_size=config.eval.batch_size)
+        trim_memory()  # else what stays of it lies in the way of the next training step's memory
+        return loss_and_accuracy(truth, logits)
+
+    def dispatches(epoch: int, start_step: int) -> Iterator[Any]:
+        return pipeline.train_dispatches(
+            training,
+            labels,
+            batch_size=config.train.batch_size,
+            steps_per_dispatch=config.train.steps_per_dispatch,
+            seed=config.train.seed,
+            epoch=epoch,
+            start_step=start_step,
+            augment=config.data.augment != "none",
+        )
+
+    def after_epoch(state: "TrainState", loss: float) -> "TrainState":
+        return dataclasses.replace(
+            state, opt_state=optim.after_epoch(state.opt_state, loss, config.optim)
+        )
+
+    return Loop(
+        train_steps=parts.train_steps,
+        dispatches=dispatches,
+        validate=validate,
+        after_epoch=after_epoch,
+        patience=config.train.early_stopping,
+        steps_per_epoch=_steps_per_epoch(run),
+        epochs=config.train.epochs,
+        workdir=run.workdir,
+        checkpoints=checkpoints,
+        monitor=NoMonitor(),
+        describe=lambda chosen: examples.example_id[rows][chosen].tolist(),
+        writes=hosts.is_first(),
+    )
 
 
 def _train(
-    job: "Job", parts: "Parts", checkpoints: "Checkpoints", state: "TrainState", progress: Any
+    run: "Run", parts: _Parts, checkpoints: "Checkpoints", state: "TrainState", progress: Any
 ) -> None:
     """Runs the loop from where the run stands, and records what it took, however it ends."""
-    from msa_flax import job as jobs
     from msa_flax.training import hosts, memory
     from msa_flax.training.monitor import NoMonitor
 
-    step, total = int(state.step), job.total_steps
-    loop = jobs.make_loop(job, parts, checkpoints)
+    step, total = int(state.step), _total_steps(run)
+    loop = _loop(run, parts, checkpoints)
     if loop.finished(step, progress):
         log.info("training is finished: %d of %d steps are done", step, total)
         return
     if step:
         log.info("continuing after step %d of %d", step, total)
     began = time.perf_counter()
-    monitor = _monitor(job, step) if hosts.is_first() else NoMonitor()
+    monitor = _monitor(run, step) if hosts.is_first() else NoMonitor()
     try:
         state = dataclasses.replace(loop, monitor=monitor).run(state, progress)
     finally:
         monitor.close()
         memory.trim_memory()  # what training needed, evaluation does not
         if hosts.is_first():
-            path = job.workdir / "run.json"
+            path = run.workdir / "run.json"
             info = files.read_json(path)
             info["seconds"]["train"] += time.perf_counter() - began
             info["seconds"]["step"] = getattr(monitor, "step_seconds", None)
@@ -139,109 +270,112 @@ def _train(
     if int(state.step) < total:
         log.info(
             "stopped after step %d of %d: no lower validation loss for %d epochs",
-            *(int(state.step), total, job.config.train.early_stopping),
+            *(int(state.step), total, run.config.train.early_stopping),
         )
 
 
-def _record(job: "Job", report: "WeightsReport | None", seconds: float) -> None:
+def _record(run: "Run", seconds: float) -> None:
     """Writes config.json, run.json and splits.csv."""
     from msa_flax.training import record
 
-    earlier = files.read_json(job.workdir / "run.json")
-    if earlier and earlier["data_fingerprint"] != job.examples.fingerprint:
+    examples = run.data.examples
+    earlier = files.read_json(run.workdir / "run.json")
+    if earlier and earlier["data_fingerprint"] != examples.fingerprint:
         raise record.WorkdirError(
             "the images or labels are not those that this workdir's run was started with "
             f"(fingerprint {earlier['data_fingerprint'][:12]}, now "
-            f"{job.examples.fingerprint[:12]}); restore them or use another --workdir"
+            f"{examples.fingerprint[:12]}); restore them or use another --workdir"
         )
     info = {
         **record.environment(),
         "msa_flax": __version__,
-        "name": job.config.name,
-        "seed": job.config.train.seed,
-        "data_fingerprint": job.examples.fingerprint,
-        "images": len(job.examples),
-        "bad_files": [list(item) for item in job.examples.bad_files],
-        "weights": report.to_dict() if report else None,
-        "stamps": job.stamps,
+        "name": run.config.name,
+        "seed": run.config.train.seed,
+        "data_fingerprint": examples.fingerprint,
+        "images": len(examples),
+        "bad_files": [list(item) for item in examples.bad_files],
+        "weights": run.report.to_dict() if run.report else None,
+        "stamps": run.data.stamps,
         "seconds": earlier.get("seconds", {"setup": 0.0, "train": 0.0}),
     }
     info["seconds"]["setup"] += seconds
-    files.write_json(job.workdir / "config.json", {"config": job.config.to_dict()})
-    files.write_json(job.workdir / "run.json", info)
-    job.splits.write(job.workdir / "splits.csv")
+    files.write_json(run.workdir / "config.json", {"config": run.config.to_dict()})
+    files.write_json(run.workdir / "run.json", info)
+    run.data.splits.write(run.workdir / "splits.csv")
 
 
-def _monitor(job: "Job", step: int) -> "TerminalMonitor":
+def _monitor(run: "Run", step: int) -> "TerminalMonitor":
     from clu import metric_writers
 
     from msa_flax.training.monitor import TerminalMonitor
 
     return TerminalMonitor(
-        metric_writers.SummaryWriter(str(job.workdir)),
+        metric_writers.SummaryWriter(str(run.workdir)),
         start_step=step,
-        steps_per_epoch=job.steps_per_epoch,
-        epochs=job.config.train.epochs,
-        batch_size=job.config.train.batch_size,
-        log_every=job.config.train.log_every,
+        steps_per_epoch=_steps_per_epoch(run),
+        epochs=run.config.train.epochs,
+        batch_size=run.config.train.batch_size,
+        log_every=run.config.train.log_every,
     )
 
 
-def _conclude(job: "Job") -> None:
+def _conclude(run: "Run") -> None:
     """Evaluates both held-out splits, explains some test images, draws the figures."""
-    from msa_flax import api, evaluate, explain
     from msa_flax.plots import figures
-    from msa_flax.training import loop
+    from msa_flax.results.maps import FIGURE_CASES, explain_split
+    from msa_flax.results.scores import evaluate_split, report
+    from msa_flax.run import restore
+    from msa_flax.training.loop import read_rows
 
-    trained, data = api.restore(job.workdir), (job.examples, job.splits, job.stamps)
-    results = {s: evaluate.evaluate_split(trained, *data, s) for s in ("validation", "test")}
-    rows = {job.config.name: loop.read_rows(job.workdir / "metrics.jsonl")}
-    figures.learning_curves(rows, job.workdir / "figures/learning_curves.png", stamps=job.stamps)
-    evaluate.report(trained, results)
-    explain.explain_split(trained, *data, limit=explain.FIGURE_CASES)
-    log.info("figures, predictions and everything else: %s", job.workdir)
+    trained = dataclasses.replace(restore(run.workdir), loaded=run.data)
+    results = {split: evaluate_split(trained, split) for split in ("validation", "test")}
+    rows, path = read_rows(run.workdir / "metrics.jsonl"), "figures/learning_curves.png"
+    figures.learning_curves({run.config.name: rows}, run.workdir / path, stamps=run.data.stamps)
+    report(trained, results)
+    explain_split(trained, limit=FIGURE_CASES)
+    log.info("figures, predictions and everything else: %s", run.workdir)
 
 
-def _describe(job: "Job", parts: "Parts") -> None:
+def _describe(run: "Run") -> None:
     """Logs what is about to be trained on what; paper 1's Table 1 among it."""
     from clu import parameter_overview
 
     from msa_flax.data import splits as splitting
 
-    log.info("%s: %s", job.config.name, files.NOTICE)
-    if job.config.data.source == "phantom":
+    log.info("%s: %s", run.config.name, files.NOTICE)
+    if run.config.data.source == "phantom":
         log.info("data: a synthetic phantom; a result on it says nothing about patients")
-    alpha, size = job.config.model.alpha, job.config.data.image_size
+    alpha, size = run.config.model.alpha, run.config.data.image_size
     if alpha != 1.0 or size != 224:
         log.info("model: smaller than the paper's: width %g, %d x %d pixels", alpha, size, size)
-    log.info("%s", splitting.table(job.examples, job.splits, job.config.data.classes))
-    for stamp in job.stamps:
+    log.info("%s", splitting.table(run.data.examples, run.data.splits, run.config.data.classes))
+    for stamp in run.data.stamps:
         log.warning("stamp: %s", stamp)
-    for name, reason in job.examples.bad_files[:20]:
+    for name, reason in run.data.examples.bad_files[:20]:
         log.warning("left out: %s: %s", name, reason)
-    if report := parts.report:
+    if report := run.report:
         log.info(
             "weights: %d tensors from %s, sha256 %s", report.tensors, report.source, report.hash
         )
-    overview = parameter_overview.get_parameter_overview(parts.state.params)
+    overview = parameter_overview.get_parameter_overview(run.variables["params"])
     logging.getLogger("msa_flax.file").info("%s", overview)
 
 
-def _draw_samples(job: "Job") -> None:
+def _draw_samples(run: "Run") -> None:
     import numpy as np
 
     from msa_flax.plots import sheets
 
-    labels, rows = job.examples.label, job.splits.indices("train")
-    shuffled = np.random.default_rng(job.config.train.seed).permutation(rows)
+    labels, rows = run.data.examples.label, run.data.splits.indices("train")
+    shuffled = np.random.default_rng(run.config.train.seed).permutation(rows)
     chosen = np.concatenate([shuffled[labels[shuffled] == k][:8] for k in (0, 1)])
     sheets.sample_sheet(
-        job.examples.images[chosen],
+        run.data.examples.images[chosen],
         labels[chosen],
-        job.examples.example_id[chosen].tolist(),
-        job.workdir / "figures/samples.png",
-        job.config.data.classes,
-        stamps=job.stamps,
+        run.data.examples.example_id[chosen].tolist(),
+        run.workdir / "figures/samples.png",
+        run.config.data.classes,
+        stamps=run.data.stamps,
     )
 
 

@@ -40,24 +40,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def untrained_run():
-    """A maker of runs that ended before their first step, which takes no time; returns the job."""
+    """A maker of trained runs that took no step, and so no time; returns the run as it started."""
 
     def make(workdir, config):
-        from msa_flax import api, job, train
-        from msa_flax.models import create_model
+        from msa_flax import train
+        from msa_flax.run import start
         from msa_flax.training.checkpoint import Checkpoints
         from msa_flax.training.optim import create_optimizer
         from msa_flax.training.state import create_state
 
-        read = job.read_data(workdir, config)
+        run = start(workdir, config)
         workdir.mkdir()
-        train._record(read, None, 0.0)
-        variables, _ = api.initial_variables(create_model(config.model), config)
-        state = create_state(variables, create_optimizer(config.optim, total_steps=1))
+        train._record(run, 0.0)
+        state = create_state(run.variables, create_optimizer(config.optim, total_steps=1))
         checkpoints = Checkpoints(workdir)
         checkpoints.save_last(state, {})
         checkpoints.save_best(state, {})
-        return read
+        return run
 
     return make
 

@@ -6,8 +6,10 @@ import shutil
 
 import pytest
 
-from msa_flax import api, cli, evaluate
+from msa_flax import cli, evaluate, run
 from msa_flax.config import Config, DataConfig, ModelConfig
+from msa_flax.results.scores import evaluate_split
+from msa_flax.run import restore
 from msa_flax.training.checkpoint import Checkpoints
 
 CONFIG = Config(
@@ -36,10 +38,9 @@ def as_it_is(workdir, split="test"):
 def trained(tmp_path_factory, untrained_run):
     """An untrained run with its two evaluations."""
     workdir = tmp_path_factory.mktemp("runs") / "phantom"
-    job = untrained_run(workdir, CONFIG)
-    run = api.restore(workdir)
+    untrained_run(workdir, CONFIG)
     for split in ("validation", "test"):
-        evaluate.evaluate_split(run, job.examples, job.splits, job.stamps, split)
+        evaluate_split(restore(workdir), split)
     return workdir
 
 
@@ -133,21 +134,21 @@ def test_a_later_evaluation_uses_what_is_stored_and_prints_it(workdir, capsys):
 
 
 def test_labels_of_other_splits_do_not_matter_to_what_is_fitted(workdir, monkeypatch):
-    real = evaluate.read_data
+    real = run.read_data
     before = stored(workdir).read_bytes()
 
     def other_labels(split):
         def read_data(*arguments):
-            examples, splits, stamps = real(*arguments)
-            rows = splits.indices(split)
-            examples.label[rows] = 1 - examples.label[rows]
-            return examples, splits, stamps
+            data = real(*arguments)
+            rows = data.splits.indices(split)
+            data.examples.label[rows] = 1 - data.examples.label[rows]
+            return data
 
         return read_data
 
     for split, same in (("test", True), ("train", True), ("validation", False)):
         stored(workdir).unlink()
-        monkeypatch.setattr(evaluate, "read_data", other_labels(split))
+        monkeypatch.setattr(run, "read_data", other_labels(split))
         assert call(evaluate, f"--workdir={workdir}", "--calibrate", "--split=validation") == 0
         assert (stored(workdir).read_bytes() == before) is same
 

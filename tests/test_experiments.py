@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from msa_flax.api import Run, initialise, scaler
 from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig, quickstart
-from msa_flax.models import MODELS
+from msa_flax.models import MODELS, initialise, scaler
+from msa_flax.run import Run
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 SINGLE = ("paper1_msa", "quickstart")

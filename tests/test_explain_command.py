@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from msa_flax import api, cli, explain, files, saliency
+from msa_flax import cli, explain, files, restore, saliency
 from msa_flax.config import Config, DataConfig, ModelConfig
+from msa_flax.training import steps
 
 LAYER = "backbone/alexnet/conv5"  # 3 x 3 cells in these images; the last layer has one
 CONFIG = Config(
@@ -98,11 +99,11 @@ def test_explanations_are_compiled_so_that_many_branches_do_not_wait_for_each_ot
     trained, monkeypatch
 ):
     """Ordered for concurrency, seven methods stopped for good within a few hundred batches."""
-    asked, options = [], api.steps.compiler_options
+    asked, options = [], steps.compiler_options
     monkeypatch.setattr(
-        api.steps, "compiler_options", lambda **given: asked.append(given) or options(**given)
+        steps, "compiler_options", lambda **given: asked.append(given) or options(**given)
     )
-    api.restore(trained).explain(np.zeros((2, 64, 64), np.uint8))
+    restore(trained).explain(np.zeros((2, 64, 64), np.uint8))
     assert asked == [{"many_branches": True}]
     monkeypatch.setattr("jax.default_backend", lambda: "cpu")
     assert options(many_branches=True).items() > options().items()

@@ -1,6 +1,7 @@
 """experiments/paper2_figures.py on a tiny run, as a user calls it."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -12,12 +13,15 @@ import numpy as np
 import optax
 import pytest
 
-from msa_flax import api, data, evaluate, files
+from msa_flax import data, files
 from msa_flax.config import quickstart
 from msa_flax.data import splits as splitting
 from msa_flax.evaluation.predictions import Predictions
-from msa_flax.models import create_model
+from msa_flax.models import create_model, initialise
+from msa_flax.results.scores import evaluate_split
+from msa_flax.run import Data, Run, restore
 from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.compile import prepare_jax
 from msa_flax.training.state import create_state
 
 SCRIPT = pathlib.Path(__file__).parents[1] / "experiments" / "paper2_figures.py"
@@ -39,14 +43,17 @@ def trained(tmp_path_factory):
     """What training leaves, of a network that was not trained: its logits are made to spread."""
     workdir = tmp_path_factory.mktemp("runs") / "first" / "seed-0"
     workdir.mkdir(parents=True)
-    api.prepare_jax()  # the script, in this process and in another, then compiles nothing
+    prepare_jax()  # the script, in this process and in another, then compiles nothing
     config = quickstart()
     config.data.phantom_patients, config.data.image_size, config.model.alpha = 12, 32, 0.125
     examples = data.load(config.data)
     splits = splitting.assign(examples, config.data, seed=0)
     model = create_model(config.model)
-    variables = api.initialise(model, image_size=32, seed=0)
-    logits = np.asarray(api.compiled_predict_step(model, config)(variables, examples.images))
+    variables = initialise(model, image_size=32, seed=0)
+    untrained = Run(
+        workdir=workdir, config=config, model=model, variables=variables, step=0, checkpoint="best"
+    )
+    logits = untrained.predict(examples.images)
     (head,) = variables["params"]["classifier"].values()
     mean, deviation = logits.mean(), logits.std()
     head["kernel"], head["bias"] = head["kernel"] / deviation, np.full(1, -mean / deviation)
@@ -60,7 +67,8 @@ def trained(tmp_path_factory):
         for split in ("train", "validation")
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    evaluate.evaluate_split(api.restore(workdir), examples, splits, ["a stamp"], "test")
+    stamped = Data(examples=examples, splits=splits, stamps=["a stamp"])
+    evaluate_split(dataclasses.replace(restore(workdir), loaded=stamped), "test")
     return workdir
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import protocol
 
-from msa_flax import api
+from msa_flax import models
 from msa_flax.config import Config, ModelConfig
 from msa_flax.models import create_model, fold_batch_norm
 from msa_flax.saliency import METHODS, choose, make_explain_step
@@ -23,12 +23,12 @@ from msa_flax.training.state import create_state
 def main() -> None:
     """Answers requests until its input ends."""
     options = protocol.options()
-    # As msa_flax.api.prepare_jax does, which also turns the cache of compiled programs on.
+    # As prepare_jax does, which also turns the cache of compiled programs on.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     config = Config(model=ModelConfig(pretrained="none"))
     model = create_model(config.model)
-    initialise = functools.partial(api.initialise, model, image_size=options.size, seed=0)
-    scale = api.scaler(config, dtype=jnp.bfloat16 if options.bf16 else jnp.float32)
+    initialise = functools.partial(models.initialise, model, image_size=options.size, seed=0)
+    scale = models.scaler(config, dtype=jnp.bfloat16 if options.bf16 else jnp.float32)
 
     def train(batch: int, count: int) -> protocol.Turn:
         optimizer = create_optimizer(config.optim, total_steps=1)

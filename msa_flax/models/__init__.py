@@ -4,10 +4,13 @@
 that a configuration describes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from msa_flax.files import UserError
 from msa_flax.models.attention import MultiScaleSpatialAttention, SpatialAttention
@@ -17,7 +20,7 @@ from msa_flax.models.costs import Costs, costs
 from msa_flax.models.efficientnet_b0 import EfficientNetB0
 from msa_flax.models.fold import fold_batch_norm
 from msa_flax.models.googlenet import GoogLeNet
-from msa_flax.models.inputs import NATIVE_SCALING, scale_images
+from msa_flax.models.inputs import NATIVE_SCALING, scale_images, scaler
 from msa_flax.models.lenet_alexnet import LeNetAlexNet
 from msa_flax.models.mobilenet_v1 import MobileNetV1
 from msa_flax.models.mobilenet_v2 import MobileNetV2
@@ -90,6 +93,19 @@ def check_size(backbone: str, size: int) -> None:
         )
 
 
+def check_network(config: Any) -> None:
+    """Refuses a network that does not exist, before any work is done.
+
+    Args:
+        config: a ``Config``.
+
+    Raises:
+        ModelError: unknown backbone, a width that it does not have, or too small images.
+    """
+    create_backbone(config.model)
+    check_size(config.model.backbone, config.data.image_size)
+
+
 def create_model(config: Any) -> Classifier:
     """Builds the classifier that ``config`` (a ``ModelConfig``) describes, without variables."""
     attention: nn.Module | None = None
@@ -98,6 +114,22 @@ def create_model(config: Any) -> Classifier:
     elif config.attention == "cbam":
         attention = SpatialAttention()
     return Classifier(create_backbone(config), attention, Head(config.head, config.dropout))
+
+
+def backbone_name(model: Classifier) -> str:
+    """Returns the name of a classifier's backbone: a key of ``MODELS``, or that of its class."""
+    kind = type(model.backbone)
+    return next((name for name, backbone in MODELS.items() if backbone is kind), kind.__name__)
+
+
+def initialise(model: nn.Module, *, image_size: int, seed: int) -> dict[str, Any]:
+    """Returns the initial variables of a model, a function of the seed alone.
+
+    ``batch_stats`` is there in any case, empty for a network without running averages.
+    """
+    images = jnp.zeros((1, image_size, image_size, 3))
+    init = jax.jit(functools.partial(model.init, train=False))
+    return {"batch_stats": {}, **init(jax.random.key(seed), images)}
 
 
 __all__ = [
@@ -120,10 +152,14 @@ __all__ = [
     "MultiScaleSpatialAttention",
     "ResNet50",
     "SpatialAttention",
+    "backbone_name",
+    "check_network",
     "check_size",
     "costs",
     "create_backbone",
     "create_model",
     "fold_batch_norm",
+    "initialise",
     "scale_images",
+    "scaler",
 ]

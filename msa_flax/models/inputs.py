@@ -1,5 +1,7 @@
 """From stored grey images to what a backbone expects, on the device."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -42,3 +44,13 @@ def scale_images(
     if scaling == "caffe":
         colours = colours - jnp.asarray(CAFFE_MEANS, dtype)[None, None, None]
     return colours
+
+
+def scaler(config: Any, *, dtype: Any = jnp.float32) -> Callable[[Any], Float[Array, "b h w 3"]]:
+    """Returns :func:`scale_images` for a configuration (a ``Config``): what its network expects."""
+    return functools.partial(
+        scale_images,
+        preprocess=config.data.preprocess,
+        backbone=config.model.backbone,
+        dtype=dtype,
+    )

@@ -1,5 +1,6 @@
 """A frozen backbone's feature maps, computed once and kept on disk."""
 
+import hashlib
 import logging
 import os
 import tempfile
@@ -7,15 +8,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import PyTree
 
-from msa_flax.files import UserError
+from msa_flax.files import UserError, cache_dir
 
 log = logging.getLogger("msa_flax")
 
 
 class FeaturesError(UserError):
     """Features cannot be kept."""
+
+
+def features_file(variables: PyTree, name: str) -> Path:
+    """Returns the file in the cache folder for a frozen backbone's feature maps.
+
+    Args:
+        variables: of the network; those of its backbone are part of the file's name.
+        name: what else the maps depend on: the network, the images and how they are scaled.
+    """
+    digest = hashlib.sha256()
+    backbone = {key: tree["backbone"] for key, tree in variables.items() if "backbone" in tree}
+    for path, leaf in jax.tree.leaves_with_path(backbone):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}\n".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    digest.update(name.encode())
+    return cache_dir() / "features" / f"{digest.hexdigest()[:32]}.npy"
 
 
 def cached_features(

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from msa_flax import api, data, train, weights
+from msa_flax import data, restore, train, weights
 from msa_flax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.models import create_model
+from msa_flax.run import initial_variables, read_config, start
 from msa_flax.training import checkpoint
 
 SIZE = 32
@@ -60,9 +62,9 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
 ):
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
     config = frozen(root, keras_file)
-    train.run(tmp_path / "a", config)
-    run = api.restore(tmp_path / "a", checkpoint_name="last")
-    before, _ = api.initial_variables(run.model, config)
+    train.train_run(tmp_path / "a", config)
+    run = restore(tmp_path / "a", checkpoint_name="last")
+    before, _ = initial_variables(run.model, config)
     same = jax.tree.map(np.array_equal, run.variables["params"], before["params"])
     assert all(jax.tree.leaves(same["backbone"]))
     assert not any(jax.tree.leaves(same["classifier"]["logit"]["kernel"]))
@@ -72,7 +74,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
     (features,) = (tmp_path / "cache/features").iterdir()
     assert np.load(features).shape == (48, 1, 1, 256)
     written = features.stat().st_mtime_ns
-    train.run(tmp_path / "b", frozen(root, keras_file, seed=1), data.load(config.data))
+    train.train_run(tmp_path / "b", frozen(root, keras_file, seed=1), data.load(config.data))
     assert [p.stat().st_mtime_ns for p in (tmp_path / "cache/features").iterdir()] == [written]
 
     # What training validated on (float16 features) is what the whole network predicts.
@@ -86,11 +88,11 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
 
 def test_a_frozen_run_is_continued_exactly(root, keras_file, tmp_path, monkeypatch):
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
-    train.run(tmp_path / "whole", frozen(root, keras_file))
+    train.train_run(tmp_path / "whole", frozen(root, keras_file))
     shorter = frozen(root, keras_file)
     shorter.train.epochs = 1
-    train.run(tmp_path / "parts", shorter)
-    train.run(tmp_path / "parts", frozen(root, keras_file))
+    train.train_run(tmp_path / "parts", shorter)
+    train.train_run(tmp_path / "parts", frozen(root, keras_file))
     for name in ("metrics.jsonl", "eval/test/predictions.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -114,14 +116,14 @@ def test_paper_2s_method_equalises_augments_weights_classes_and_stops_early(root
         ),
         train=TrainConfig(epochs=30, batch_size=8, early_stopping=3),
     ).validate()
-    train.run(tmp_path / "run", config)
+    train.train_run(tmp_path / "run", config)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["split"] == "validation"]
     assert len(losses) == 4  # the first, and three without a lower one
     assert len(set(losses)) == 1
     training = [row["loss"] for row in rows if row["split"] == "train"]
     assert len(set(training)) == 4  # every epoch sees other rotations
-    assert api.restore(tmp_path / "run").step == 4  # of 32 images, 8 a step: the first epoch
+    assert restore(tmp_path / "run").step == 4  # of 32 images, 8 a step: the first epoch
     assert learning_rate_factor(tmp_path / "run") == pytest.approx(1e-3)  # lowered three times
 
     # The images were the equalised ones: grey values of 120 levels spread over all of the range.
@@ -132,19 +134,17 @@ def test_paper_2s_method_equalises_augments_weights_classes_and_stops_early(root
     assert record["data_fingerprint"] == equalized.fingerprint
 
     with caplog.at_level("INFO", logger="msa_flax"):
-        train.run(tmp_path / "run", config)
+        train.train_run(tmp_path / "run", config)
     assert "training is finished" in caplog.text
 
 
 def learning_rate_factor(workdir):
     """Returns what the last checkpoint's learning rate is multiplied by."""
-    from msa_flax import job as jobs
     from msa_flax.training import devices
     from msa_flax.training.optim import PlateauState
 
-    config = api.read_config(workdir)
-    job = jobs.read_data(workdir, config)
-    parts = jobs.build(job, devices.mesh(config.train.batch_size))
+    config = read_config(workdir)
+    parts = train._build(start(workdir, config), devices.mesh(config.train.batch_size))
     kept = checkpoint.Checkpoints(workdir, read_only=True)
     state, _ = kept.restore_last(parts.state)
     is_plateau = lambda x: isinstance(x, PlateauState)  # noqa: E731
@@ -162,12 +162,11 @@ def learning_rate_factor(workdir):
     ],
 )
 def test_a_network_that_does_not_exist_is_refused_before_any_work(changes, said, tmp_path):
-    from msa_flax import job
-    from msa_flax.models import ModelError
+    from msa_flax.models import ModelError, check_network
 
     config = Config(model=ModelConfig(**changes), data=DataConfig(root="x", image_size=SIZE))
     with pytest.raises(ModelError, match=said) as caught:
-        job.check(config)
+        check_network(config)
     assert caught.value.exit_code == 2
 
 
@@ -175,4 +174,4 @@ def test_weights_of_a_network_that_keras_does_not_have_are_refused(keras_file):
     model = ModelConfig(backbone="googlenet", pretrained=str(keras_file))
     config = Config(model=model, data=DataConfig(root="x", image_size=64))
     with pytest.raises(weights.WeightsError, match="Keras has no googlenet"):
-        api.initial_variables(api.create_model(config.model), config)
+        initial_variables(create_model(config.model), config)

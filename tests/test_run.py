@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import msa_flax
-from msa_flax import api, weights
+from msa_flax import weights
 from msa_flax.config import Config, ModelConfig
+from msa_flax.run import initial_variables
 
 
 def test_every_public_name_is_there():
@@ -62,8 +63,8 @@ def test_load_keras_fills_the_backbone_and_reports_it(keras_file):
 
 def test_pretrained_weights_are_the_start_of_training(keras_file):
     model = msa_flax.create_model(config("none").model)
-    loaded, report = api.initial_variables(model, config(keras_file))
-    fresh, none = api.initial_variables(model, config("none"))
+    loaded, report = initial_variables(model, config(keras_file))
+    fresh, none = initial_variables(model, config("none"))
     assert none is None
     assert report.source == keras_file.name
     same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), loaded["params"], fresh["params"])

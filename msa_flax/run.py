@@ -1,0 +1,352 @@
+"""A run: one network on one data set, kept in one folder.
+
+``python -m msa_flax.train --workdir W`` makes a run, and everything that is left of it is in W:
+
+- its configuration, which says what was asked for (``config.json``);
+- its data: the images, the split that each of them belongs to (``splits.csv``), and the stamps,
+  which must be said beside every number that comes from these splits;
+- its network, with the variables of one training step (``checkpoints/``).
+
+:func:`start` makes the run that training begins with, and :func:`restore` reads a trained one. Both
+return a :class:`Run`, which predicts and explains images. What the commands write into the folder
+of a run is in :mod:`msa_flax.results`.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from msa_flax import data, files, saliency, weights
+from msa_flax.config import Config
+from msa_flax.data.examples import Examples
+from msa_flax.data.splits import Splits, assign
+from msa_flax.data.stamps import check_contradictions, check_leakage, stamps
+from msa_flax.evaluation.predictions import predict_logits
+from msa_flax.models import (
+    Classifier,
+    backbone_name,
+    create_model,
+    fold_batch_norm,
+    initialise,
+    scaler,
+)
+from msa_flax.saliency import Explanations, explain_images
+from msa_flax.saliency.classifier import make_classifier_step
+from msa_flax.training import steps
+from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.features import cached_features, features_file
+from msa_flax.training.record import WorkdirError
+from msa_flax.weights import WeightsReport
+
+log = logging.getLogger("msa_flax")
+
+Variables = dict[str, Any]
+_IMAGES_AT_ONCE = 8  # for methods that vary the image: each image needs the memory of many passes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """The images of a run and how they are split.
+
+    Attributes:
+        examples: the images with their labels, groups and families.
+        splits: the split of each of them, in the same order.
+        stamps: what must be said beside every number that comes from these splits.
+    """
+
+    examples: Examples
+    splits: Splits
+    stamps: list[str]
+
+    def take(self, split: str) -> Examples:
+        """Returns the images of one split."""
+        return self.examples.take(self.splits.indices(split))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A network on its data, ready to predict.
+
+    Attributes:
+        workdir: the folder of the run.
+        config: its configuration.
+        model: the network.
+        variables: the parameters and running statistics of the network.
+        step: the training step they are from; 0 before training.
+        checkpoint: "best" or "last", or "" before training.
+        report: which weights were loaded from a file, where that was done just now.
+        loaded: the data, where they are in memory already; see :attr:`data`.
+    """
+
+    workdir: Path
+    config: Config
+    model: Classifier
+    variables: Variables
+    step: int
+    checkpoint: str
+    report: WeightsReport | None = None
+    loaded: Data | None = None
+
+    @functools.cached_property
+    def data(self) -> Data:
+        """The data of the run, read when they are asked for first.
+
+        Raises:
+            WorkdirError: the images are not the ones that the run was trained with.
+        """
+        return self.loaded or read_data(self.workdir, self.config)
+
+    def results(self, split: str) -> Path:
+        """Returns ``eval/<split>/``, or ``eval/<split>-last/`` for the last checkpoint."""
+        return self.workdir / "eval" / (split if self.checkpoint == "best" else f"{split}-last")
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the logit of fracture of each image, float32 [n].
+
+        Args:
+            images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them.
+        """
+        predict = functools.partial(self._predict_step, self._folded)
+        return predict_logits(predict, images, batch_size=self.config.eval.batch_size)
+
+    def explain(
+        self,
+        images: np.ndarray,
+        *,
+        methods: Sequence[str] = ("gradcam",),
+        layer: str | None = None,
+    ) -> Explanations:
+        """Returns logits, maps for both classes by each method, and attention maps.
+
+        Args:
+            images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them; n >= 1.
+            methods: keys of ``msa_flax.saliency.METHODS``.
+            layer: the layer whose features are explained, such as "backbone/conv_dw_6"; by default
+                the last one of the backbone. Methods that vary the image have no layer.
+
+        Raises:
+            SaliencyError: there is no such method or layer; names the choices.
+        """
+        chosen, size = saliency.choose(methods, layer=layer), self.config.eval.batch_size
+        parts = [
+            explain_images(
+                functools.partial(self._explain_step(names, layer), self._folded),
+                images,
+                batch_size=min(_IMAGES_AT_ONCE, len(images), size) if from_image else size,
+            )
+            for from_image in (False, True)
+            if (names := tuple(n for n, m in chosen.items() if m.from_image == from_image))
+        ]
+        maps = {name: maps for part in parts for name, maps in part.maps.items()}
+        return dataclasses.replace(parts[0], maps={name: maps[name] for name in chosen})
+
+    def with_random_weights(self, seed: int = 1) -> "Run":
+        """Returns the same network with random weights, which has learned nothing.
+
+        Args:
+            seed: of the weights.
+        """
+        size = self.config.data.image_size
+        variables = initialise(self.model, image_size=size, seed=seed)
+        return dataclasses.replace(self, variables=variables)
+
+    def frozen_features(self, examples: Examples) -> np.ndarray:
+        """Returns the feature maps of n images by the backbone, computed once for all runs.
+
+        They are float16 [n, fh, fw, c] and are read from disk as needed.
+        """
+        step = steps.make_predict_step(self.model, scaler(self.config), method="features")
+        # The fingerprint knows size and equalisation of the images; what is left is the scaling.
+        inputs = f"{self.config.data.preprocess} {examples.fingerprint}"
+        return cached_features(
+            features_file(self.variables, f"{self.config.model.backbone} {inputs}"),
+            functools.partial(steps.compiled_predict_step(step), self.variables),
+            examples.images,
+            batch_size=self.config.eval.batch_size,
+        )
+
+    @functools.cached_property
+    def _folded(self) -> Variables:
+        return fold_batch_norm(self.variables)
+
+    @functools.cached_property
+    def _predict_step(self) -> Callable[..., jax.Array]:
+        step = steps.make_predict_step(self.model, scaler(self.config))
+        return steps.compiled_predict_step(step)
+
+    def _explain_step(self, methods: tuple[str, ...], layer: str | None) -> Callable[..., Any]:
+        key = methods, layer
+        if key not in self._explain_steps:
+            step = make_classifier_step(self.model, scaler(self.config), methods, layer=layer)
+            options = steps.compiler_options(many_branches=True)
+            self._explain_steps[key] = jax.jit(step, compiler_options=options)
+        return self._explain_steps[key]
+
+    @functools.cached_property
+    def _explain_steps(self) -> dict[Any, Callable[..., Any]]:
+        return {}
+
+
+def start(workdir: Path, config: Config, examples: Examples | None = None) -> Run:
+    """Returns a run before its first step; nothing is written.
+
+    Args:
+        workdir: its folder, which need not exist.
+        config: its configuration.
+        examples: its images, where a caller that makes many runs has loaded them.
+
+    Raises:
+        DataError: the data would make the result meaningless: one picture has both labels, or
+            copies of one slice are in two splits although ``data.allow_leakage`` is false.
+        WeightsError: the pretrained weights cannot be had or do not fit.
+    """
+    found = split_data(config, examples)
+    check_contradictions(found.examples)
+    check_leakage(found.examples, found.splits, allow=config.data.allow_leakage)
+    return untrained(workdir, config, found)
+
+
+def untrained(workdir: Path, config: Config, loaded: Data | None = None) -> Run:
+    """Returns a run before its first step, on any data or none; :func:`start` refuses some."""
+    model = create_model(config.model)
+    variables, report = initial_variables(model, config)
+    return Run(
+        workdir=workdir,
+        config=config,
+        model=model,
+        variables=variables,
+        step=0,
+        checkpoint="",
+        report=report,
+        loaded=loaded,
+    )
+
+
+def restore(workdir: str | Path, *, checkpoint_name: str = "best") -> Run:
+    """Returns a trained run.
+
+    Args:
+        workdir: a folder written by ``python -m msa_flax.train``.
+        checkpoint_name: "best" (lowest validation loss) or "last".
+
+    Raises:
+        CheckpointError: no such checkpoint, a damaged one, or one of another model.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    model = create_model(config.model)
+    init = functools.partial(initialise, model, image_size=config.data.image_size, seed=0)
+    kept = Checkpoints(workdir, read_only=True)
+    variables, step, _ = kept.restore_variables(checkpoint_name, jax.eval_shape(init))
+    return Run(
+        workdir=workdir,
+        config=config,
+        model=model,
+        variables=variables,
+        step=step,
+        checkpoint=checkpoint_name,
+    )
+
+
+def read_config(workdir: Path) -> Config:
+    """Returns the configuration that the run in a folder was started with."""
+    return Config.from_dict(json.loads((workdir / "config.json").read_text())["config"]).validate()
+
+
+def read_data(workdir: Path, config: Config) -> Data:
+    """Returns the data that the run in a folder was trained with.
+
+    Raises:
+        WorkdirError: the images are not the ones that the run was trained with.
+    """
+    examples = data.load(config.data)
+    if files.read_json(workdir / "run.json").get("data_fingerprint") != examples.fingerprint:
+        raise WorkdirError(
+            f"the images in {config.data.root or 'the data set'} are not the ones that "
+            f"{workdir} was trained with; restore them, or evaluate them with --data_root"
+        )
+    splits = Splits.read(workdir / "splits.csv")
+    return Data(examples=examples, splits=splits, stamps=stamps(examples, splits))
+
+
+def split_data(config: Config, examples: Examples | None = None) -> Data:
+    """Returns the data of a configuration, newly split.
+
+    Args:
+        config: where the images are, how they are split, and the seed of that.
+        examples: the images, where they are in memory already.
+    """
+    examples = data.load(config.data) if examples is None else examples
+    splits = assign(examples, config.data, seed=config.train.seed)
+    return Data(examples=examples, splits=splits, stamps=stamps(examples, splits))
+
+
+def load_keras(
+    model: Classifier, path: str | Path, *, image_size: int = 224, seed: int = 0
+) -> tuple[Variables, WeightsReport]:
+    """Returns the variables of a model with its backbone taken from a Keras file.
+
+    Attention and head keep their initial values; a classification top in the file is left out.
+
+    Args:
+        model: from :func:`msa_flax.create_model`.
+        path: a ``.h5``, ``.weights.h5`` or ``.keras`` file of the same backbone.
+        image_size: pixels; any size the network takes gives the same variables.
+        seed: of the initial values.
+
+    Raises:
+        WeightsError: names every tensor that is missing, unexpected or of another shape.
+    """
+    name = backbone_name(model)
+    if name not in weights.KERAS_FAMILIES:
+        raise weights.WeightsError(
+            f"Keras has no {name}, and so no weights for it; expected one of "
+            f"{', '.join(sorted(weights.KERAS_FAMILIES))}, or model.pretrained 'none'"
+        )
+    family = weights.KERAS_FAMILIES[name]
+    return weights.load(
+        initialise(model, image_size=image_size, seed=seed),
+        family.canonical(weights.read(path, layers=family.layers)),
+        family.rules,
+        initial=("attention", "classifier"),
+        ignore=family.top,
+        source=Path(path).name,
+    )
+
+
+def initial_variables(model: Classifier, config: Config) -> tuple[Variables, WeightsReport | None]:
+    """Returns the variables that training starts from, as ``model.pretrained`` says."""
+    size, seed = config.data.image_size, config.train.seed
+    path = config.model.pretrained
+    if path == "none":
+        return initialise(model, image_size=size, seed=seed), None
+    if path == "imagenet":
+        path = str(weights.imagenet_path(config.model.backbone, alpha=config.model.alpha))
+    return load_keras(model, path, image_size=size, seed=seed)
+
+
+def pooled_features(config: Config, examples: Examples) -> np.ndarray | None:
+    """Returns the mean of each image's feature maps under pretrained weights, float32 [n, c].
+
+    Images are scaled as the weights were trained, whatever the run feeds its network.
+
+    Returns:
+        None where the configuration asks for no pretrained weights, or they cannot be had.
+    """
+    if config.model.pretrained == "none":
+        return None
+    native = dataclasses.replace(config.data, preprocess="native")
+    try:
+        run = untrained(Path(), dataclasses.replace(config, data=native))
+    except weights.WeightsError as error:
+        log.warning("no features of a pretrained network: %s", error)
+        return None
+    maps = run.frozen_features(examples)
+    return np.stack([np.asarray(one, np.float32).mean(axis=(0, 1)) for one in maps])
