@@ -11,6 +11,7 @@ from msa_flax import files
 from msa_flax.auditing import shortcuts
 from msa_flax.data import load_external
 from msa_flax.data.examples import Examples
+from msa_flax.data.leakage import UNKNOWN
 from msa_flax.evaluation import calibrated, calibration_summary, postprocess
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.summary import metrics_json
@@ -47,7 +48,7 @@ def evaluate_external(run: Run, root: str, name: str, *, alpha: float = 0.1) -> 
     examples = load_external(root, run.config.data)
     for file, reason in examples.bad_files[:20]:
         log.warning("left out: %s: %s", file, reason)
-    stamps = [] if examples.groups_known else ["groups unknown"]
+    stamps = [] if examples.groups_known else [UNKNOWN]
     elsewhere = ["these images come from elsewhere than the validation images"]
     fold = np.full(len(examples), "")
     return _evaluate(run, examples, fold, name, stamps, alpha=alpha, doubts=elsewhere)
