@@ -10,17 +10,29 @@ Each is trained on the published split and (``_B12``) with series B12 held out.
         --config.data.root=DIR
 
 trains one row; ``python experiments/sweep.py ablation_msa --seeds 0 1 2 3 4 --out runs --root DIR``
-all of them. Images are in -1..1, as the frozen weights were trained.
+all of them. The first run computes the features of all images (minutes on two cores), every further
+one takes seconds. Images are in -1..1, as the frozen weights were trained.
+
+Obtained (5 seeds, 2026-11-25 to 2026-11-27, 2 cores): on the published split every row has a test
+accuracy of 1.0000. With B12 held out the AUC is 0.8507 without attention and 0.8145 with the
+paper's block; that difference, -0.0362, has the 95 % interval [-0.0896, +0.0173] over seeds.
+README.md has the whole table.
 """
 
 import dataclasses
+import pathlib
+import sys
+from typing import Any
 
 from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
+
+sys.path.append(str(pathlib.Path(__file__).parent))  # the train command loads this file alone
+from table_rows import check_row
 
 TITLE = "Ablation of the attention block on frozen ImageNet features"
 METRICS = ("accuracy", "recall", "specificity", "auc")
 HELD_OUT = "B12"
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("no attention", {"attention": "none"}),
     "msa": ("MSA, kernels 3, 5, 7", {}),
     "k3": ("kernel 3 alone", {"kernel_sizes": (3,)}),
@@ -49,8 +61,7 @@ BASELINES = {
 
 def get_config(arg: str = "msa") -> Config:
     """Returns the experiment of one row; ``arg`` is a key of ``ROWS``."""
-    if arg not in ROWS:
-        raise ValueError(f"expected a row out of {', '.join(ROWS)}; got {arg!r}")
+    check_row(arg, ROWS)
     variant = arg.removesuffix(f"_{HELD_OUT}")
     data = DataConfig(allow_leakage=True, preprocess="native")
     if variant != arg:

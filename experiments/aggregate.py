@@ -1,35 +1,38 @@
-"""Makes the papers' tables out of finished runs: python experiments/aggregate.py DIR.
+"""Makes the papers' tables out of finished runs, so that no number is typed by hand.
 
-DIR is what sweep.py was given as --out or as --results. For every table with a finished run in DIR
-this prints, in markdown, the paper's numbers beside ours: the mean over seeds and, in brackets, the
-smallest and the largest. With --into FILE.md the tables replace what stands between the lines
-``<!-- TABLE -->`` and ``<!-- /TABLE -->`` there. Nothing is typed by hand.
+    python experiments/aggregate.py experiments/results --into experiments/README.md
+
+The folder is what sweep.py was given as --out or as --results. For every table with a finished run
+in it this prints the paper's numbers beside ours, as markdown: the mean over seeds and, in
+brackets, the smallest and the largest. With --into the tables replace what stands between the lines
+``<!-- TABLE -->`` and ``<!-- /TABLE -->`` of that file. It takes less than a minute, because every
+network is built once to count its operations; README.md has the tables that it has made.
 """
 
-import argparse
 import json
 import math
-import re
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from sweep import load_table, refuse, tables
+import pages
+from command_line import Parser, call
+from sweep import load_table, table_files
 
 from msa_flax.config import Config
-from msa_flax.files import NOTICE
+from msa_flax.files import NOTICE, UserError
 from msa_flax.models import costs, create_model
 from msa_flax.weights.cache import KNOWN
 
 # MobileNetV2's ImageNet tensors with BatchNorm put back into a form that was published without it.
 RE_EXPRESSED = "fa3b084a7fc661f7602d18c01217f1a77f540d8e608de3ccf8d88d4ca6c11bbd"
-SHORT = {"accuracy": "accuracy", "precision": "precision", "auc": "AUC", "f1": "F1"}
+TITLES = {"auc": "AUC", "f1": "F1"}  # other metrics are headed by their names
 
 
-class Finished:
-    """One finished run: its configuration, what it took, and its metrics by split."""
+class FinishedRun:
+    """A finished run: its configuration, what it took, and its metrics by split."""
 
     def __init__(self, folder: Path) -> None:
         self.config = Config.from_dict(json.loads((folder / "config.json").read_text())["config"])
@@ -60,24 +63,22 @@ class Finished:
         return str(report["source"])
 
 
-def finished(folder: Path, table: ModuleType, row: str) -> list[Finished]:
+def finished_runs(folder: Path, table: ModuleType, row: str) -> list[FinishedRun]:
     """Returns a row's finished runs in the order of their seeds."""
     name = getattr(table, "SHARED", {}).get(row, f"{table.__name__}/{row}")
     found = sorted((folder / name).glob("seed-*"), key=lambda p: int(p.name.removeprefix("seed-")))
-    return [Finished(path) for path in found if (path / "eval/test/metrics.json").exists()]
+    return [FinishedRun(path) for path in found if (path / "eval/test/metrics.json").exists()]
 
 
-def spread(values: Sequence[float], digits: int = 4) -> str:
+def spread(values: Sequence[float]) -> str:
     """Returns the mean, and smallest and largest in brackets where there are several values."""
     if any(math.isnan(value) for value in values):
         return "undefined"
-    text = f"{statistics.mean(values):.{digits}f}"
-    if len(values) == 1:
-        return text
-    return f"{text} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    text = f"{statistics.mean(values):.4f}"
+    return text if len(values) == 1 else f"{text} [{min(values):.4f}, {max(values):.4f}]"
 
 
-def difference(runs: Sequence[Finished], baseline: Sequence[Finished], metric: str) -> str:
+def difference(runs: Sequence[FinishedRun], baseline: Sequence[FinishedRun], metric: str) -> str:
     """Returns the mean difference to another row, paired by seed, with its 95 % t interval."""
     from scipy import stats
 
@@ -93,20 +94,20 @@ def difference(runs: Sequence[Finished], baseline: Sequence[Finished], metric: s
 
 def markdown(table: ModuleType, folder: Path) -> str:
     """Returns a table as markdown, or "" where none of its runs is finished."""
-    by_row = {row: finished(folder, table, row) for row in table.ROWS}
+    by_row = {row: finished_runs(folder, table, row) for row in table.ROWS}
     if not any(by_row.values()):
         return ""
     baselines = getattr(table, "BASELINES", {})
-    head = ["", *(SHORT.get(m, m) for m in table.METRICS)]
+    head = ["", *(TITLES.get(metric, metric) for metric in table.METRICS)]
     head += ["AUC - AUC without attention"] if baselines else []
     head += ["weights", "epochs", "seeds", "parameters", "GFLOP", "s a step", "peak GiB"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row, name in table.ROWS.items():
-        lines.append("| " + " | ".join(_cells(table, row, name, by_row)) + " |")
-    return "\n".join([f"### {table.TITLE}", "", *_notes(by_row), "", *lines])
+    rows = [_cells(table, row, name, by_row) for row, name in table.ROWS.items()]
+    return f"### {table.TITLE}\n\n{_notes(by_row)}\n\n{pages.table(head, rows)}"
 
 
-def _cells(table: ModuleType, row: str, name: str, by_row: dict[str, list[Finished]]) -> list[str]:
+def _cells(
+    table: ModuleType, row: str, name: str, by_row: dict[str, list[FinishedRun]]
+) -> list[str]:
     runs, paper = by_row[row], table.PAPER.get(row, {})
     config: Config = runs[0].config if runs else table.get_config(row)
     cells = [name]
@@ -130,7 +131,7 @@ def _cells(table: ModuleType, row: str, name: str, by_row: dict[str, list[Finish
     return [*cells, *measured[:3], *counted, *measured[3:]]
 
 
-def _step_seconds(runs: Sequence[Finished]) -> str:
+def _step_seconds(runs: Sequence[FinishedRun]) -> str:
     """Returns the median time of a training step on each kind of device."""
     by_kind: dict[str, list[float]] = {}
     for run in runs:
@@ -143,7 +144,7 @@ def _range(values: Sequence[int]) -> str:
     return str(values[0]) if len(set(values)) == 1 else f"{min(values)} to {max(values)}"
 
 
-def _notes(by_row: dict[str, list[Finished]]) -> list[str]:
+def _notes(by_row: dict[str, list[FinishedRun]]) -> str:
     runs = [run for found in by_row.values() for run in found]
     stamps = dict.fromkeys(s for run in runs for s in run.splits["test"]["stamps"])
     days = sorted({run.run["date"][:10] for run in runs})
@@ -157,42 +158,26 @@ def _notes(by_row: dict[str, list[Finished]]) -> list[str]:
     seeds = "several seeds: mean [smallest, largest]"
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     why = f"No 95 % interval over patients: {'; '.join(reasons)}. " if reasons else ""
-    return [
+    return (
         f"Test split; the paper's number; ours ({seeds}). {why}{when}, "
         f"{'; '.join(machines)}. Stamps: {', '.join(stamps) or 'none'}. {NOTICE}"
-    ]
+    )
 
 
-def write_between(path: Path, name: str, text: str) -> None:
-    """Replaces what stands between a table's two marker lines in a file.
-
-    Raises:
-        SystemExit: the markers are not there.
-    """
-    old = path.read_text()
-    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-    new, count = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.S)
-    if count != 1:
-        refuse(f"{path}: expected the lines <!-- {name} --> and <!-- /{name} -->")
-    path.write_text(new)
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables, or writes them into a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, help="what sweep.py wrote")
     parser.add_argument("--into", type=Path, help="a markdown file with marker lines")
-    options = parser.parse_args()
-    texts: dict[str, Any] = {n: markdown(load_table(n), options.folder) for n in tables()}
-    found = {name: text for name, text in texts.items() if text}
-    if not found:
-        refuse(f"expected finished runs below {options.folder}, found none")
-    for name, text in found.items():
-        if options.into:
-            write_between(options.into, name, text)
-        else:
-            print(text, end="\n\n")
+    options = parser.parse_args(arguments)
+    texts = {name: markdown(load_table(name), options.folder) for name in table_files()}
+    if not any(texts.values()):
+        raise UserError(f"expected finished runs below {options.folder}, found none")
+    for name, text in texts.items():
+        if text:
+            pages.print_or_write(options.into, name, text if options.into else f"{text}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -1,21 +1,30 @@
-"""Recomputes a run's BatchNorm averages and evaluates it anew: python experiments/batch_norm.py W.
+"""Recomputes a run's BatchNorm averages and evaluates it anew.
 
-In training BatchNorm normalises with the statistics of the batch, in evaluation with running
-averages. Keras's MobileNetV2 gives these a momentum of 0.999, so that after a few hundred steps
-they are still largely those of the weights that it began with. This takes the network of W as it
-is, replaces the averages by the mean of the statistics of the training split's batches ("precise
+    python experiments/batch_norm.py runs/paper1_table6/mobilenet_v2/seed-1
+
+Claim: MobileNetV2's low scores after few epochs are those of its averages, not of its weights. In
+training BatchNorm normalises with the statistics of the batch, in evaluation with running averages.
+Keras's MobileNetV2 gives these a momentum of 0.999, so that after a few hundred steps they are
+still largely those of the weights that it began with. This takes the network of the run as it is,
+replaces the averages by the mean of the statistics of the training split's batches ("precise
 BatchNorm", Wu and Johnson 2021, arXiv:2105.07576, section 3), and prints accuracy and AUC with
-both. Nothing is trained and nothing is written. Research use only, not a medical device.
+both. Nothing is trained and nothing is written; it takes as long as one epoch's forward passes.
+
+Obtained (2026-11-28, Linux x86_64, 2 cores, jax 0.10.2): the test accuracy of that run is 0.8500
+with its running averages and 1.0000 with recomputed ones. README.md has more.
 """
 
-import argparse
 import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
+from command_line import Parser, call
 from sklearn.metrics import roc_auc_score
 
 import msa_flax
@@ -51,12 +60,12 @@ def recomputed(run: Run, images: np.ndarray) -> Run:
     return dataclasses.replace(run, variables={"params": params, "batch_stats": new})
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("workdir", type=Path, help="a trained run")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     run = msa_flax.restore(options.workdir, checkpoint_name=options.checkpoint)
     examples, splits, stamps = run.data.examples, run.data.splits, run.data.stamps
     runs = {
@@ -64,14 +73,16 @@ def main() -> None:
         "recomputed": recomputed(run, examples.images[splits.indices("train")]),
     }
     print(f"{options.workdir}: {options.checkpoint}, step {run.step}; {'; '.join(stamps)}")
-    print("| averages | split | accuracy | AUC |\n|---|---|---|---|")
+    rows = []
     for name, one in runs.items():
         for split in ("validation", "test"):
-            rows = splits.indices(split)
-            logits, label = one.predict(examples.images[rows]), examples.label[rows]
-            right = np.mean((logits > 0) == label)
-            print(f"| {name} | {split} | {right:.4f} | {roc_auc_score(label, logits):.4f} |")
+            chosen = splits.indices(split)
+            logits, label = one.predict(examples.images[chosen]), examples.label[chosen]
+            accuracy = np.mean((logits > 0) == label)
+            rows.append([name, split, f"{accuracy:.4f}", f"{roc_auc_score(label, logits):.4f}"])
+    print(pages.table(["averages", "split", "accuracy", "AUC"], rows))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -19,16 +19,16 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
+from command_line import Parser, call
 
-from msa_flax import files
 from msa_flax.config import Config
 from msa_flax.data import corruptions
 from msa_flax.evaluation import compute_metrics
 from msa_flax.evaluation.predictions import Predictions, sigmoid
-from msa_flax.files import write_atomically
+from msa_flax.files import NOTICE, UserError, write_text
 from msa_flax.plots import figures
 from msa_flax.run import read_config, restore
 from msa_flax.training.compile import prepare_jax
@@ -38,10 +38,8 @@ SEED = 0  # of the disturbances: the same for every run
 COLUMNS = ("run", "corruption", "severity", "n", "accuracy", "auc")
 
 
-class FiguresError(ValueError):
+class FiguresError(UserError):
     """The figures cannot be drawn as asked."""
-
-    exit_code = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +177,7 @@ def draw_robustness(
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(row for found in rows.values() for row in found)
-    write_atomically(out / "robustness.csv", text.getvalue().encode("utf-8", "surrogateescape"))
+    write_text(out / "robustness.csv", text.getvalue())
     figures.robustness_curves(
         rows,
         out / "robustness.png",
@@ -197,44 +195,33 @@ def notes(results: dict[str, Result]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Says what is wrong in one sentence, as the commands do."""
-        raise FiguresError(f"{message}; --help says more")
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the parsed command line.
 
-
-def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the parsed command line."""
-    parser = _Parser(
-        description=f"{__doc__}\n{files.NOTICE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    Raises:
+        UserError: it cannot be understood.
+    """
+    parser = Parser(__doc__)
     parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the figures")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
     parser.add_argument("--images", type=int, metavar="N", help="at most N for the robustness")
-    parsed = parser.parse_args(argv)
+    parsed = parser.parse_args(arguments)
     if parsed.images is not None and parsed.images < 1:
         raise FiguresError(f"--images: expected 1 or more, got {parsed.images}")
     return parsed
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Draws the figures and returns the exit code."""
-    try:
-        given = options(argv)
-        results = read_all(given.workdirs, given.split)
-        prepare_jax()
-        draw_tables(results, given.split, given.out)
-        draw_robustness(results, given.split, given.out, given.images)
-    except Exception as error:
-        if not hasattr(error, "exit_code"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    print(f"figures and robustness.csv: {given.out}; {files.NOTICE}")
+    options = parse(arguments)
+    results = read_all(options.workdirs, options.split)
+    prepare_jax()
+    draw_tables(results, options.split, options.out)
+    draw_robustness(results, options.split, options.out, options.images)
+    print(f"figures and robustness.csv: {options.out}; {NOTICE}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call(main))

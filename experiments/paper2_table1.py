@@ -15,9 +15,20 @@ default or this file's.
         --config=experiments/paper2_table1.py:resnet50 --config.data.root=DIR
 
 trains one row, ``python experiments/sweep.py paper2_table1 --out runs --root DIR`` all of them.
+Five epochs of MobileNetV2 take half an hour on two cores.
+
+Obtained (seed 0, five epochs, 2026-11-27, 2 cores): MobileNetV2 has a test accuracy of 0.9875 with
+a recall of 0.9750, and 1.0000 with its native input. The other rows were not run. README.md has
+the whole table.
 """
 
+import pathlib
+import sys
+
 from msa_flax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+
+sys.path.append(str(pathlib.Path(__file__).parent))  # the train command loads this file alone
+from table_rows import network_and_input, with_native
 
 TITLE = "Paper 2, Table 1: three architectures with augmentation and early stopping"
 METRICS = ("accuracy", "recall", "f1", "precision", "auc")
@@ -26,30 +37,21 @@ PAPER = {
     "resnet50": {"accuracy": 0.9745, "recall": 0.48, "f1": 0.48, "precision": 0.53},
     "convnext_tiny": {"accuracy": 0.8400, "recall": 0.72, "f1": 0.68, "precision": 0.55},
 }
-NAMES = {
-    "mobilenet_v2": "MobileNetV2",
-    "resnet50": "ResNet50",
-    "convnext_tiny": "ConvNeXt-Tiny",
-}
-ROWS = {
-    row: name + suffix
-    for key, name in NAMES.items()
-    for row, suffix in ((key, ""), (f"{key}_native", ", native input"))
-}
+ROWS = with_native(
+    {"mobilenet_v2": "MobileNetV2", "resnet50": "ResNet50", "convnext_tiny": "ConvNeXt-Tiny"}
+)
 HEADS = {"mobilenet_v2": "softmax2", "resnet50": "softmax2", "convnext_tiny": "dense256"}
 
 
 def get_config(arg: str = "resnet50") -> Config:
     """Returns the experiment of one row; ``arg`` is a key of ``ROWS``."""
-    if arg not in ROWS:
-        raise ValueError(f"expected a row out of {', '.join(ROWS)}; got {arg!r}")
-    backbone = arg.removesuffix("_native")
+    backbone, preprocess = network_and_input(arg, ROWS)
     return Config(
         name=f"paper2_table1:{arg}",
         model=ModelConfig(backbone=backbone, attention="none", head=HEADS[backbone]),
         data=DataConfig(
             allow_leakage=True,
-            preprocess="native" if arg.endswith("_native") else "paper",
+            preprocess=preprocess,
             equalize="histogram",
             augment="paper2",
         ),

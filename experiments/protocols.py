@@ -3,11 +3,16 @@ r"""What a number means under each split: as published, families whole, each ser
     python experiments/protocols.py --root DIR --out runs [--models msa mobilenet_v2] \
         [--protocols published family grouped] [--groups B10 B11 B12 B13] [--epochs 3]
 
+Claim: what is left of a published accuracy of 99.75 % depends on what may cross the split. This
 audits every split, with the shortcut ladder, trains every model on it, each group held out in turn,
 and prints one table: what a model reaches, what the best shortcut reaches that never looks at the
-anatomy, and what is left. What is finished is left alone. --models without a name audits only.
+anatomy, and what is left. Finished parts are left alone. --models without a name audits only.
 --results DIR keeps the small files, from which the table is made again when --root is left out;
---into FILE.md puts it between the lines <!-- protocols --> and <!-- /protocols -->.
+--into FILE.md puts it between the lines <!-- protocols --> and <!-- /protocols -->. Everything
+takes hours on two cores, the table alone a few seconds.
+
+Obtained (seed 0, 2026-11-27, 2 cores): over all four held-out series MSA-CSpineNet has an accuracy
+of 0.556, which is 1.000 as published. README.md has the table.
 """
 
 import argparse
@@ -15,17 +20,26 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import aggregate
 import numpy as np
+import pages
 import sweep
+from aggregate import FinishedRun
+from command_line import (
+    Parser,
+    add_pretrained,
+    call,
+    in_one_line,
+    say_failures,
+    use_pretrained,
+)
 from protocol import EPOCHS, GROUPS, MODELS, PROTOCOLS, get_config
 
-from msa_flax import files
 from msa_flax.config import Config
+from msa_flax.files import NOTICE, UserError
 
 CONFIG = Path(__file__).with_name("protocol.py")
 AUDIT = "audit"  # beside the models' folders
@@ -64,7 +78,7 @@ def train(options: argparse.Namespace) -> dict[str, str]:
                     sweep.train_one(folder, config, loaded)
                     sweep.keep(folder, target)
             except Exception as error:  # one split must not keep the others from being trained
-                failed[str(where)] = " ".join(str(error).split()) or type(error).__name__
+                failed[str(where)] = in_one_line(error)
     for model in options.models:
         _pool(options.out / "protocols" / model / "grouped", options.results, model)
     return failed
@@ -74,17 +88,12 @@ def _configuration(model: str, protocol: str, group: str, options: argparse.Name
     config = get_config(_argument(model, protocol, group))
     config.data.root, config.train.seed = options.root, options.seed
     config.train.epochs = options.epochs
-    config.model.pretrained = _weights(config, options)
+    use_pretrained(config, options.pretrained)
     return config.validate()
 
 
 def _argument(model: str, protocol: str, group: str) -> str:
     return ",".join(filter(None, (model, protocol, group)))
-
-
-def _weights(config: Config, options: argparse.Namespace) -> str:
-    known = dict(item.split("=", 1) for item in options.pretrained)
-    return known.get(config.model.backbone, config.model.pretrained)
 
 
 def _audit(
@@ -129,31 +138,32 @@ def table(results: Path) -> str:
     """Returns the table of all splits that have been audited, "" if there are none."""
     head = ["split", "model", "test images", *SCORES, "validation accuracy", "best shortcut, test"]
     head += ["model - shortcut", "permuted labels, validation", "test", "epochs", "weights"]
-    lines, runs = [_line(*head), "|" + "---|" * len(head)], []
+    rows: list[list[str]] = []
+    runs: list[FinishedRun] = []
     for protocol, title in PROTOCOLS.items():
         for path in sorted((results / "protocols" / AUDIT / protocol).rglob("audit.json")):
             ladder = json.loads(path.read_text())["ladder"]
             where = path.parent.relative_to(results / "protocols" / AUDIT)
             group = where.name.removeprefix("fold-") if protocol == "grouped" else ""
             found = {
-                model: aggregate.Finished(results / "protocols" / model / where)
+                model: FinishedRun(results / "protocols" / model / where)
                 for model in MODELS
                 if (results / "protocols" / model / where / "run.json").exists()
             }
             runs += found.values()
             for model, run in found.items() or [("", None)]:
                 name = f"{group} {title}" if group else title
-                lines.append(_line(name, *_cells(model, run, ladder)))
+                rows.append([name, *_cells(model, run, ladder)])
         for path in sorted((results / "protocols").glob(f"*/{protocol}/pooled.json")):
             values = json.loads(path.read_text())
             scores = [_number(values["metrics"][name]["value"]) for name in SCORES]
             name = f"all {values['groups']} held out, pooled"
             model = MODELS[path.parent.parent.name][0]
-            lines.append(_line(name, model, _images(values), *scores, *[""] * 7))
-    return "\n".join([_note(runs), "", *lines]) if len(lines) > 2 else ""
+            rows.append([name, model, _images(values), *scores, *[""] * 7])
+    return f"{_note(runs)}\n\n{pages.table(head, rows)}" if rows else ""
 
 
-def _cells(model: str, run: aggregate.Finished | None, ladder: list[dict[str, Any]]) -> list[str]:
+def _cells(model: str, run: FinishedRun | None, ladder: list[dict[str, Any]]) -> list[str]:
     """Returns a row's cells but the first, the model's "not run here" if there is no run."""
     from msa_flax.auditing import shortcuts
 
@@ -173,10 +183,10 @@ def _cells(model: str, run: aggregate.Finished | None, ladder: list[dict[str, An
     ]
 
 
-def _note(runs: list[aggregate.Finished]) -> str:
+def _note(runs: list[FinishedRun]) -> str:
     what = (
         "Shortcuts are fitted on the same training split; the best one is that of the highest test "
-        f"accuracy. {files.NOTICE}"
+        f"accuracy. {NOTICE}"
     )
     if not runs:
         return what
@@ -198,13 +208,9 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, or only makes the table; the exit code is 1 if something failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("--root", default="", help="the folder that holds train/ and val/")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the workdirs")
     parser.add_argument("--results", type=Path, help="folder for every run's small files")
@@ -213,22 +219,17 @@ def main() -> None:
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), help="to hold out, in turn")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pretrained", nargs="+", default=[], metavar="BACKBONE=FILE|none")
+    add_pretrained(parser)
     parser.add_argument("--into", type=Path, help="a markdown file with marker lines")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.results = options.results or options.out / "results"
     failed = train(options) if options.root else {}
     if text := table(options.results):
-        if options.into:
-            aggregate.write_between(options.into, "protocols", text)
-        else:
-            print(text)
+        pages.print_or_write(options.into, "protocols", text)
     elif not failed:
-        sweep.refuse(f"--results: expected finished runs below {options.results}, found none")
-    for name, reason in failed.items():
-        print(f"error: protocols/{name}: {reason}", file=sys.stderr)
-    raise SystemExit(1 if failed else 0)
+        raise UserError(f"--results: expected finished runs below {options.results}, found none")
+    return say_failures({f"protocols/{name}": reason for name, reason in failed.items()})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -88,7 +88,7 @@ class Contestant:
     def __init__(self, kind: Kind, arguments: Iterable[str]) -> None:
         self.kind, self.reason, self.versions, self.parameters = kind, "", {}, 0
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[str] | None = None
         began = time.perf_counter()
         try:
             command = [interpreter(kind.environment), str(HERE / kind.worker), *arguments]
@@ -111,8 +111,10 @@ class Contestant:
         if self.reason:
             return None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            requests = self._running().stdin
+            assert requests is not None
+            requests.write(json.dumps(request) + "\n")
+            requests.flush()
             return self._answer()
         except (NotAvailableError, BrokenPipeError) as error:
             self.reason = str(error)
@@ -121,6 +123,7 @@ class Contestant:
     def close(self) -> None:
         """Ends the process."""
         if self._process is not None:
+            assert self._process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it has ended already
                 self._process.stdin.close()
             try:
@@ -130,15 +133,21 @@ class Contestant:
                 self._process.wait()
         self._stderr.close()
 
+    def _running(self) -> "subprocess.Popen[str]":
+        assert self._process is not None  # where it was not started, ``reason`` says why
+        return self._process
+
     def _answer(self) -> dict:
-        line = self._process.stdout.readline()
+        answers = self._running().stdout
+        assert answers is not None
+        line = answers.readline()
         answer = json.loads(line) if line else {"error": self._last_words()}
         if "error" in answer:
             raise NotAvailableError(answer["error"])
         return answer
 
     def _last_words(self) -> str:
-        code = self._process.wait()
+        code = self._running().wait()
         self._stderr.seek(0)
         return _last_line(self._stderr.read()) or f"ended with exit code {code}"
 

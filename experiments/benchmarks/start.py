@@ -40,6 +40,7 @@ def start(command: list[str], cache: pathlib.Path) -> tuple[float, float]:
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
+        assert process.stderr is not None
         for line in process.stderr:
             taken = time.perf_counter() - began
             first = first or taken

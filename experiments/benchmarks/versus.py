@@ -80,7 +80,9 @@ def run(options: argparse.Namespace) -> tuple[list[Measured], str, set[int]]:
     arguments = [f"--size={options.size}", *(["--bf16"] if options.bf16 else [])]
     # Each training batch has processes of its own, so that their peak memory is that batch's.
     phases = [("train", [batch]) for batch in options.batch] + [("infer", options.infer)]
-    found, versions, parameters = [], {}, set()
+    found: list[Measured] = []
+    versions: dict[str, str] = {}
+    parameters: set[int] = set()
     for task, batches in phases:
         if task not in options.tasks:
             continue

@@ -5,29 +5,29 @@ Training is ``train_on_batch``, prediction a call of the model compiled by ``tf.
 
 from importlib.metadata import version
 
-import protocol
 import tensorflow as tf
+import worker
 from keras_network import build
 
 
 def main() -> None:
     """Answers requests until its input ends."""
-    options = protocol.options()
+    options = worker.options()
     if options.bf16:
         raise SystemExit("this environment is TensorFlow for the CPU, timed in float32 only")
     model = build(options.size)
 
-    def train(batch: int, count: int) -> protocol.Turn:
-        images = tf.constant(protocol.ready_images(batch, options.size))
-        labels = tf.constant(protocol.labels(batch)[:, None])
-        return lambda: protocol.timed(lambda: model.train_on_batch(images, labels), count)
+    def train(batch: int, count: int) -> worker.Turn:
+        images = tf.constant(worker.ready_images(batch, options.size))
+        labels = tf.constant(worker.labels(batch)[:, None])
+        return lambda: worker.timed(lambda: model.train_on_batch(images, labels), count)
 
-    def infer(batch: int, count: int) -> protocol.Turn:
-        images = tf.constant(protocol.ready_images(batch, options.size))
+    def infer(batch: int, count: int) -> worker.Turn:
+        images = tf.constant(worker.ready_images(batch, options.size))
         predict = tf.function(lambda x: model(x, training=False))
-        return lambda: protocol.timed(lambda: predict(images).numpy(), count)
+        return lambda: worker.timed(lambda: predict(images).numpy(), count)
 
-    protocol.serve(
+    worker.serve(
         {"train": train, "infer": infer},
         versions={"Keras": version("keras"), "TensorFlow": tf.__version__},
         parameters=model.count_params(),

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
-import protocol
+import worker
 
 from msa_flax.training import steps
 
@@ -19,15 +19,15 @@ COPIED = 2**28 if CPU else 2**31  # bytes: many times a cache
 REPEATS = 4
 
 
-def matmul(bf16: bool) -> protocol.Turn:
+def matmul(bf16: bool) -> worker.Turn:
     """Times XLA's matrix product."""
     x = jnp.ones((SIDE, SIDE), jnp.bfloat16 if bf16 else jnp.float32)
     product = jax.jit(jnp.matmul, compiler_options=steps.compiler_options())
     work = lambda: jax.block_until_ready(product(x, x))  # noqa: E731
-    return lambda: protocol.timed(work, REPEATS, 2 * SIDE**3 / 1e9)
+    return lambda: worker.timed(work, REPEATS, 2 * SIDE**3 / 1e9)
 
 
-def copy() -> protocol.Turn:
+def copy() -> worker.Turn:
     """Times a copy by all cores; every byte counts twice, as read and as written."""
     if CPU:
         cores = os.cpu_count() or 1
@@ -37,15 +37,15 @@ def copy() -> protocol.Turn:
     else:
         x, negative = jnp.ones(COPIED // 4), jax.jit(jnp.negative)
         work = lambda: jax.block_until_ready(negative(x))  # noqa: E731
-    return lambda: protocol.timed(work, REPEATS, 2 * COPIED / 1e9)
+    return lambda: worker.timed(work, REPEATS, 2 * COPIED / 1e9)
 
 
 def main() -> None:
     """Answers requests until its input ends."""
-    options = protocol.options("matmul", "copy")
+    options = worker.options("matmul", "copy")
     make = copy if options.form == "copy" else lambda: matmul(options.bf16)
     task = lambda batch, count: make()  # noqa: E731
-    protocol.serve({"train": task, "infer": task}, versions={"jax": jax.__version__})
+    worker.serve({"train": task, "infer": task}, versions={"jax": jax.__version__})
 
 
 main()

@@ -5,11 +5,12 @@ them to the compiled call.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import protocol
+import worker
 
 from msa_flax import models
 from msa_flax.config import Config, ModelConfig
@@ -22,7 +23,7 @@ from msa_flax.training.state import create_state
 
 def main() -> None:
     """Answers requests until its input ends."""
-    options = protocol.options()
+    options = worker.options()
     # As prepare_jax does, which also turns the cache of compiled programs on.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     config = Config(model=ModelConfig(pretrained="none"))
@@ -30,14 +31,14 @@ def main() -> None:
     initialise = functools.partial(models.initialise, model, image_size=options.size, seed=0)
     scale = models.scaler(config, dtype=jnp.bfloat16 if options.bf16 else jnp.float32)
 
-    def train(batch: int, count: int) -> protocol.Turn:
+    def train(batch: int, count: int) -> worker.Turn:
         optimizer = create_optimizer(config.optim, total_steps=1)
         state = create_state(initialise(), optimizer)
         step = steps.make_train_step(model, optimizer, scale, seed=0)
         mesh = devices.mesh(batch)
         state = devices.replicate(mesh, state)
         train_steps = steps.compiled_train_steps(step, devices.replicated(mesh))
-        grey, label = protocol.grey_images(batch, options.size), protocol.labels(batch)
+        grey, label = worker.grey_images(batch, options.size), worker.labels(batch)
         data = {
             "image": np.stack([grey] * count),
             "label": np.stack([label] * count),
@@ -49,32 +50,34 @@ def main() -> None:
             batches = devices.split(mesh, data)
             state, _ = jax.block_until_ready(train_steps(state, batches, count))
 
-        return lambda: protocol.timed(work, units=count)
+        return lambda: worker.timed(work, units=count)
 
-    def infer(batch: int, count: int) -> protocol.Turn:
+    def infer(batch: int, count: int) -> worker.Turn:
         predict_step = steps.compiled_predict_step(steps.make_predict_step(model, scale))
         variables = jax.device_put(fold_batch_norm(initialise()))
-        grey = protocol.grey_images(batch, options.size)
-        return lambda: protocol.timed(lambda: np.asarray(predict_step(variables, grey)), count)
+        grey = worker.grey_images(batch, options.size)
+        return lambda: worker.timed(lambda: np.asarray(predict_step(variables, grey)), count)
 
-    def explain(method: str) -> protocol.Make:
-        def make(batch: int, count: int) -> protocol.Turn:
+    def features(variables: Any, grey: Any) -> Any:
+        return model.apply(variables, scale(grey), method="features")
+
+    def head(variables: Any, found: Any) -> Any:
+        return model.apply(variables, found, method="head"), {}
+
+    def explain(method: str) -> worker.Make:
+        def make(batch: int, count: int) -> worker.Turn:
             step = jax.jit(
-                make_explain_step(
-                    lambda v, x: model.apply(v, scale(x), method="features"),
-                    lambda v, features: (model.apply(v, features, method="head"), {}),
-                    choose([method]),
-                ),
+                make_explain_step(features, head, choose([method])),
                 compiler_options=steps.compiler_options(),
             )
             variables = jax.device_put(fold_batch_norm(initialise()))
-            grey = protocol.grey_images(batch, options.size)
-            return lambda: protocol.timed(lambda: jax.device_get(step(variables, grey)), count)
+            grey = worker.grey_images(batch, options.size)
+            return lambda: worker.timed(lambda: jax.device_get(step(variables, grey)), count)
 
         return make
 
     device = jax.devices()[0]
-    protocol.serve(
+    worker.serve(
         {"train": train, "infer": infer} | {name: explain(name) for name in METHODS},
         versions={"jax": jax.__version__, "device": device.device_kind},
         parameters=sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(initialise))),

@@ -11,8 +11,8 @@ import types
 import unittest.mock
 from collections.abc import Callable
 
-import protocol
 import torch
+import worker
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_network import Network
 
@@ -28,7 +28,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main() -> None:
     """Answers requests until its input ends."""
-    options = protocol.options("eager", "compile", "frozen")
+    options = worker.options("eager", "compile", "frozen")
     torch.manual_seed(0)
     torch._inductor.config.freezing = options.form == "frozen"
     compiled = torch.compile if options.form != "eager" else lambda function: function
@@ -38,13 +38,13 @@ def main() -> None:
         return Network().to(DEVICE, memory_format=torch.channels_last)
 
     def images(batch: int) -> torch.Tensor:
-        ready = torch.from_numpy(protocol.ready_images(batch, options.size))
+        ready = torch.from_numpy(worker.ready_images(batch, options.size))
         return ready.permute(0, 3, 1, 2).to(DEVICE, memory_format=torch.channels_last)
 
-    def train(batch: int, count: int) -> protocol.Turn:
+    def train(batch: int, count: int) -> worker.Turn:
         model = network().train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
-        x, y = images(batch), torch.from_numpy(protocol.labels(batch)).to(DEVICE)
+        x, y = images(batch), torch.from_numpy(worker.labels(batch)).to(DEVICE)
 
         @compiled
         def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ def main() -> None:
 
         return _turn(step, count)
 
-    def infer(batch: int, count: int) -> protocol.Turn:
+    def infer(batch: int, count: int) -> worker.Turn:
         model, x = network().eval(), images(batch)
 
         @compiled
@@ -71,20 +71,20 @@ def main() -> None:
         def work() -> None:
             predict(x).cpu()
 
-        return lambda: protocol.timed(work, count)
+        return lambda: worker.timed(work, count)
 
-    def explain(name: str) -> protocol.Make:
-        def make(batch: int, count: int) -> protocol.Turn:
+    def explain(name: str) -> worker.Make:
+        def make(batch: int, count: int) -> worker.Turn:
             model, x = network().eval(), images(batch)
             cam = getattr(_grad_cam(), name)(model=model, target_layers=[model.backbone[-1]])
             cam.batch_size = 32  # perturbed images a pass, as many as ours has
             targets = [lambda logit: logit] * batch
-            return lambda: protocol.timed(lambda: cam(input_tensor=x, targets=targets), count)
+            return lambda: worker.timed(lambda: cam(input_tensor=x, targets=targets), count)
 
         return make
 
     counted = [t for name, t in Network().state_dict().items() if "num_batches" not in name]
-    protocol.serve(
+    worker.serve(
         {"train": train, "infer": infer, **{key: explain(name) for key, name in CAMS.items()}},
         versions={"PyTorch": torch.__version__},
         parameters=sum(t.numel() for t in counted),
@@ -105,16 +105,16 @@ def _grad_cam() -> types.ModuleType:
     return pytorch_grad_cam
 
 
-def _turn(step: Callable[[], None], count: int) -> protocol.Turn:
+def _turn(step: Callable[[], None], count: int) -> worker.Turn:
     if DEVICE == "cpu":
-        return lambda: protocol.timed(step, count)
+        return lambda: worker.timed(step, count)
 
     def together() -> None:  # waiting for the GPU after every step would add to each
         for _ in range(count):
             step()
         torch.cuda.synchronize()
 
-    return lambda: protocol.timed(together, units=count)
+    return lambda: worker.timed(together, units=count)
 
 
 def _device_gib() -> float:

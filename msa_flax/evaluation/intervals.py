@@ -36,7 +36,7 @@ def wilson(count: int, total: int) -> Interval:
     """Returns Wilson's (1927) score interval of a proportion of independent trials.
 
     Its coverage is 95 % on average over proportions. Near 0 and 1 it can be less: 91 % for 50
-    trials and a proportion of 0.99 (experiments/coverage.md).
+    trials and a proportion of 0.99 (experiments/interval_coverage.md).
 
     Args:
         count: successes.
@@ -144,7 +144,7 @@ def clustered(
     the delta method; both times sqrt(groups / (groups - 1)), because a bootstrap variance divides
     by the number of groups, not by one less. The first is right near the ends, where draws are
     skewed, the second where one group makes all the difference. Plain percentiles are too narrow:
-    see experiments/coverage.md.
+    see experiments/interval_coverage.md.
 
     Args:
         value: the metric of the images themselves, finite.

@@ -1,6 +1,6 @@
 """Times explanations against a plain evaluation and against the package grad-cam, interleaved.
 
-    python experiments/benchmarks/saliency.py [--rounds 6] [--size 224] [--batch 16]
+    python experiments/benchmarks/explanations.py [--rounds 6] [--size 224] [--batch 16]
 
 Ours and the peer, PyTorch's eager mode with grad-cam 1.5.7, have paper 1's network with random
 weights, stay loaded in a process each and take turns. A call explains a batch: ours for both
@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--perturbed", type=int, default=2, help="images, where channels are lost")
     parser.add_argument("--results", type=pathlib.Path, default=results.RESULTS)
     options = parser.parse_args()
-    found, versions = {}, {}
+    found: dict[str, dict[str, Series]] = {}
+    versions: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         contestants = []
         for kind in KINDS:

@@ -52,7 +52,7 @@ def labels(batch: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 2, batch).astype(np.float32)
 
 
-def timed(work: Callable[[], object], count: int = 1, units: int = 1) -> list[float]:
+def timed(work: Callable[[], object], count: int = 1, units: float = 1) -> list[float]:
     """Calls ``work`` count times; returns milliseconds a unit of each call of ``units`` units."""
     times = []
     for _ in range(count):

@@ -1,23 +1,20 @@
-"""Experiment coverage.py: the quick form prints every table, and the intervals cover the truth."""
+"""The quick form prints every table, and the intervals cover the truth."""
 
-import pathlib
-import subprocess
-import sys
+import contextlib
+import io
 
+import interval_coverage
 import pytest
-
-SCRIPT = pathlib.Path(__file__).parents[1] / "experiments" / "coverage.py"
 
 
 @pytest.fixture(scope="module")
 def tables():
     """Title to rows, each a list of cells; the heads of the tables are left out."""
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--quick"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert interval_coverage.main(["--quick"]) == 0
     found = {}
-    for block in done.stdout.split("### ")[1:]:
+    for block in printed.getvalue().split("### ")[1:]:
         title, *lines = block.strip().splitlines()
         rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line]
         assert {len(row) for row in rows} == {len(rows[0])}

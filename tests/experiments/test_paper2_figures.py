@@ -2,15 +2,14 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
+import command_line
 import numpy as np
 import optax
+import paper2_figures
 import pytest
 
 from msa_flax import data, files
@@ -24,18 +23,7 @@ from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.compile import prepare_jax
 from msa_flax.training.state import create_state
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "experiments" / "paper2_figures.py"
 PICTURES = ("roc", "precision_recall", "confusion", "learning_curves", "robustness")
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("paper2_figures", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +66,8 @@ def copied(trained, tmp_path):
     return pathlib.Path(shutil.copytree(trained, tmp_path / "second" / "seed-0"))
 
 
-def refused(script, capsys, *arguments):
-    code = script.main([str(argument) for argument in arguments])
+def refused(capsys, *arguments):
+    code = command_line.call(paper2_figures.main, [str(argument) for argument in arguments])
     said = capsys.readouterr().err
     assert code == 2
     assert said.startswith("error: ")
@@ -87,12 +75,10 @@ def refused(script, capsys, *arguments):
     return said
 
 
-def test_two_runs_are_compared_and_disturbed(trained, copied, tmp_path):
+def test_two_runs_are_compared_and_disturbed(trained, copied, tmp_path, capsys):
     out = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), str(trained), str(copied), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "not a medical device" in done.stdout
+    assert paper2_figures.main([str(trained), str(copied), "--out", str(out)]) == 0
+    assert "not a medical device" in capsys.readouterr().out
     assert sorted(path.stem for path in out.glob("*.png")) == sorted(PICTURES)
     with (out / "robustness.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -112,7 +98,7 @@ def test_two_runs_are_compared_and_disturbed(trained, copied, tmp_path):
     assert len({row["auc"] for row in rows}) > 1
 
 
-def test_fewer_images_are_evenly_chosen_with_the_classes_in_proportion(script):
+def test_fewer_images_are_evenly_chosen_with_the_classes_in_proportion():
     n = 40
     label = (np.arange(n) % 4 == 0).astype(int)
     columns = dict.fromkeys(("split", "fold", "group", "family"), np.full(n, ""))
@@ -123,37 +109,37 @@ def test_fewer_images_are_evenly_chosen_with_the_classes_in_proportion(script):
         probability=np.full(n, 0.5),
         **columns,
     )
-    ids = script.choose(table, 8)
+    ids = paper2_figures.choose(table, 8)
     assert len(set(ids)) == 8
     assert label[ids.astype(int)].sum() == 2
-    assert sorted(script.choose(table, None)) == sorted(script.choose(table, 99))
-    assert len(script.choose(table, None)) == n
+    assert sorted(paper2_figures.choose(table, None)) == sorted(paper2_figures.choose(table, 99))
+    assert len(paper2_figures.choose(table, None)) == n
 
 
-def test_the_number_of_images_is_obeyed(script, trained, tmp_path):
-    assert script.main([str(trained), "--out", str(tmp_path), "--images", "6"]) == 0
+def test_the_number_of_images_is_obeyed(trained, tmp_path):
+    assert paper2_figures.main([str(trained), "--out", str(tmp_path), "--images", "6"]) == 0
     with (tmp_path / "robustness.csv").open(newline="") as file:
         assert {row["n"] for row in csv.DictReader(file)} == {"6"}
 
 
-def test_bad_input_is_said_in_one_sentence(script, capsys, trained, copied, tmp_path):
+def test_bad_input_is_said_in_one_sentence(capsys, trained, copied, tmp_path):
     out = ("--out", tmp_path / "out")
-    assert "required" in refused(script, capsys)
-    assert "--out" in refused(script, capsys, trained)
-    assert "expected 1 or more, got 0" in refused(script, capsys, trained, *out, "--images", 0)
-    assert "invalid choice" in refused(script, capsys, trained, *out, "--split", "other")
-    assert "without config.json" in refused(script, capsys, tmp_path / "nowhere", *out)
-    assert "more than once" in refused(script, capsys, trained, trained, *out)
-    said = refused(script, capsys, trained, *out, "--split", "train")
+    assert "required" in refused(capsys)
+    assert "--out" in refused(capsys, trained)
+    assert "expected 1 or more, got 0" in refused(capsys, trained, *out, "--images", 0)
+    assert "invalid choice" in refused(capsys, trained, *out, "--split", "other")
+    assert "without config.json" in refused(capsys, tmp_path / "nowhere", *out)
+    assert "more than once" in refused(capsys, trained, trained, *out)
+    said = refused(capsys, trained, *out, "--split", "train")
     assert "run python -m msa_flax.evaluate" in said
     assert not (tmp_path / "out").exists()
 
     table = copied / "eval/test/predictions.csv"
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(lines[:-1]))
-    said = refused(script, capsys, trained, copied, *out)
+    said = refused(capsys, trained, copied, *out)
     assert "the same test images" in said
     assert f"{len(lines) - 2} of them the same" in said
     table.write_text("".join([*lines[:-1], lines[-1].replace("phantom/", "other/", 1)]))
-    said = refused(script, capsys, copied, *out)
+    said = refused(capsys, copied, *out)
     assert "are not in its data" in said

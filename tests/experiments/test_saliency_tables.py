@@ -1,22 +1,11 @@
-"""Experiment saliency.py: the table is what faithfulness.json says, between its markers."""
+"""The table of the tests of maps is what faithfulness.json says, between its markers."""
 
 import json
-import pathlib
-import sys
 
-import pytest
+import saliency_tables
 
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 LOGIT, STABLE = "deletion (logit)", "sensitivity-max"
 NAMES = (LOGIT, "insertion (logit)", "ROAD (logit)", "deletion (probability)", STABLE)
-
-
-@pytest.fixture(scope="module")
-def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        import saliency
-    return saliency
 
 
 def rows(method, score, *, n=20, stable=20, verdict="no"):
@@ -53,10 +42,10 @@ FOUND = {
 }
 
 
-def test_every_method_has_a_line_with_its_scores_and_gains_and_controls_have_one(script):
+def test_every_method_has_a_line_with_its_scores_and_gains_and_controls_have_one():
     head, _, *lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in script.table(FOUND).splitlines()
+        for line in saliency_tables.table(FOUND).splitlines()
     ]
     assert head[3:] == ["deletion ↓", "insertion ↑", "ROAD ↑", f"{STABLE} ↓", "random weights"]
     gain = "; -1.000 [-1.500, -0.500]"
@@ -67,12 +56,11 @@ def test_every_method_has_a_line_with_its_scores_and_gains_and_controls_have_one
     ]
 
 
-def test_it_replaces_what_stands_between_its_markers(script, tmp_path, monkeypatch):
+def test_it_replaces_what_stands_between_its_markers(tmp_path):
     (tmp_path / "found.json").write_text(json.dumps(FOUND))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- phantom -->\nold\n<!-- /phantom -->\nafter\n")
-    monkeypatch.setattr(sys, "argv", ["saliency.py", f"{tmp_path}/found.json", "--into", str(page)])
-    script.main()
+    assert saliency_tables.main([f"{tmp_path}/found.json", "--into", str(page)]) == 0
     assert page.read_text() == (
-        f"before\n<!-- phantom -->\n{script.table(FOUND)}\n<!-- /phantom -->\nafter\n"
+        f"before\n<!-- phantom -->\n{saliency_tables.table(FOUND)}\n<!-- /phantom -->\nafter\n"
     )

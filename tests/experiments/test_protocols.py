@@ -1,17 +1,16 @@
 """Experiment protocols.py: every split trained, audited and in one table."""
 
-import importlib.util
 import json
-import pathlib
-import sys
+import runpy
 from argparse import Namespace
 
+import command_line
 import cv2
 import numpy as np
+import protocols
 import pytest
 
 from msa_flax import audit, cli
-from msa_flax.config import Config
 
 TINY = """
 from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
@@ -24,17 +23,6 @@ def get_config(arg):
     model, train = ModelConfig(alpha=0.25, pretrained="none"), TrainConfig(batch_size=8, epochs=1)
     return Config(name=f"protocols:{arg}", model=model, data=data, train=train)
 """
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
-
-
-@pytest.fixture(scope="module")
-def protocols():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        import protocols
-    finally:
-        sys.path.remove(str(FOLDER))
-    return protocols
 
 
 @pytest.fixture
@@ -61,36 +49,8 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
-def test_the_configurations_need_no_other_experiment():
-    """As the train command loads them: from a file, with nothing beside it importable."""
-    spec = importlib.util.spec_from_file_location("alone", FOLDER / "protocol.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.get_config("msa,family").name == "protocols:msa,family"
-    for words in ("Claim", "python -m msa_flax.train", "experiments/protocol.py"):
-        assert words in module.__doc__
-
-
-def test_every_split_is_a_valid_configuration(protocols):
-    for model in protocols.MODELS:
-        for arg in ("published", "family", "grouped,B12"):
-            config = protocols.get_config(f"{model},{arg}")
-            config.data.root = "somewhere"
-            assert isinstance(config.validate(), Config)
-            assert config.data.allow_leakage == (arg == "published")
-            assert config.train.epochs == protocols.EPOCHS
-
-
-@pytest.mark.parametrize(
-    "arg", ["resnet51,family", "msa", "msa,kfold", "msa,grouped", "msa,family,B12"]
-)
-def test_another_argument_is_refused_with_the_choices(protocols, arg):
-    with pytest.raises(ValueError, match=r"expected MODEL,PROTOCOL out of msa, mobilenet_v2"):
-        protocols.get_config(arg)
-
-
 def test_every_protocol_is_trained_audited_pooled_and_in_the_table(
-    protocols, images, tmp_path, monkeypatch, capsys
+    images, tmp_path, monkeypatch, capsys
 ):
     def run(command, **_):  # in this process
         assert command[1:3] == ["-m", "msa_flax.audit"]
@@ -99,10 +59,7 @@ def test_every_protocol_is_trained_audited_pooled_and_in_the_table(
 
     tiny = tmp_path / "tiny.py"
     tiny.write_text(TINY)
-    spec = importlib.util.spec_from_file_location("tiny", tiny)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(protocols, "get_config", module.get_config)
+    monkeypatch.setattr(protocols, "get_config", runpy.run_path(str(tiny))["get_config"])
     monkeypatch.setattr(protocols, "CONFIG", tiny)
     monkeypatch.setattr(protocols, "subprocess", Namespace(run=run))
     monkeypatch.setenv("MSA_FLAX_REALDATA", str(tmp_path))
@@ -125,7 +82,7 @@ def test_every_protocol_is_trained_audited_pooled_and_in_the_table(
     assert str(tmp_path) not in text  # nothing that belongs to this machine only
 
     lines = [line for line in protocols.table(asked.results).splitlines() if line[:2] == "| "]
-    head, *rows = [line.strip("| ").split(" | ") for line in lines]
+    head, _, *rows = [line.strip("| ").split(" | ") for line in lines]
     rows = {row[0]: row for row in rows}
     pooled = "all 2 held out, pooled"
     assert list(rows) == ["as published", "B10 held out", "B12 held out", pooled]
@@ -148,9 +105,6 @@ def test_every_protocol_is_trained_audited_pooled_and_in_the_table(
         assert value == sum(fold["confusion"][key] for fold in folds)
 
 
-def test_without_runs_there_is_nothing_to_show(protocols, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["protocols.py", f"--results={tmp_path}"])
-    with pytest.raises(SystemExit) as ended:
-        protocols.main()
-    assert ended.value.code == 2
+def test_without_runs_there_is_nothing_to_show(tmp_path, capsys):
+    assert command_line.call(protocols.main, [f"--results={tmp_path}"]) == 2
     assert "expected finished runs below" in capsys.readouterr().err

@@ -1,19 +1,20 @@
 """The tables of saliency.md, from what ``explain --faithfulness`` has written.
 
-    python experiments/saliency.py runs/quickstart/eval/test/explanations/faithfulness.json \
+    python experiments/saliency_tables.py runs/quickstart/eval/test/explanations/faithfulness.json \
         --name phantom --into experiments/saliency.md
 
-A method a line: its scores, and in the three measures that decide its difference to the prior of
-the centre, with the interval. Without --into the table is printed.
+One line per method: its scores and, in the three measures that decide, its difference to the prior
+of the centre with the interval. Without --into the table is printed. It takes seconds.
 """
 
-import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aggregate import write_between
+import pages
+from command_line import Parser, call
 
 from msa_flax.saliency import METHODS
 
@@ -32,7 +33,7 @@ def table(found: Mapping[str, Any]) -> str:
         for name in measures
     ]
     head = ["method", "n", "verdict", *arrows, "random weights"]
-    lines, done = [head, ["---"] * len(head)], set()
+    lines, done = [], set()
     for part in found["tables"]:
         for method in dict.fromkeys(row["method"] for row in part["rows"]):
             if method in done:
@@ -43,7 +44,7 @@ def table(found: Mapping[str, Any]) -> str:
             alike = part["random_weights"].get(method)
             about = [_name(method), str(own[0]["images"]), own[0]["verdict"]]
             lines.append([*about, *cells, "" if alike is None else f"{alike:.2f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return pages.table(head, lines)
 
 
 def _name(method: str) -> str:
@@ -71,19 +72,17 @@ def _end(value: float | None) -> str:
     return "undefined" if value is None else f"{value:+.3f}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, or writes it into a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     parser.add_argument("file", type=Path, help="a faithfulness.json")
     parser.add_argument("--name", default="phantom", help="of the marker lines")
     parser.add_argument("--into", type=Path, help="a markdown file with marker lines")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     text = table(json.loads(options.file.read_text()))
-    if options.into:
-        write_between(options.into, options.name, text)
-    else:
-        print(text)
+    pages.print_or_write(options.into, options.name, text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))
