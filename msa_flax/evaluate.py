@@ -9,6 +9,10 @@ DIR2/{train,val}/{fracture,normal}/; --external names the result.
 validation split and stores them as DIR/checkpoints/calibration-<best or last>.json. From then on
 every evaluation of other images with that checkpoint adds calibrated.csv and the sections
 "calibration" and "conformal" of metrics.json, which leave everything else as it is.
+
+--calibrate --sensitivity 0.95 also chooses the highest threshold that finds 95 % of new fractures,
+guaranteed with 95 % confidence, and stores it in the same file. From then on every evaluation with
+that checkpoint uses it instead of the configured one, until --calibrate runs without --sensitivity.
 """
 
 import re
@@ -45,6 +49,12 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_float(
+        "sensitivity",
+        None,
+        "with --calibrate: choose the threshold that finds this share of fractures, such as 0.95",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
         "conformal_alpha",
         0.1,
         "share of images of a class whose conformal set may miss it",
@@ -64,11 +74,14 @@ def main(args: SimpleNamespace) -> None:
         raise cli.UsageError(
             f"--external: expected letters, digits, _ and -, and no split's name; got {name!r}"
         )
-    alpha = args.conformal_alpha
-    if not 0 < alpha < 1:
-        raise cli.UsageError(
-            f"--conformal_alpha: expected a number between 0 and 1, such as 0.1; got {alpha:g}"
-        )
+    alpha, sensitivity = args.conformal_alpha, args.sensitivity
+    _check_share("conformal_alpha", alpha, 0.1)
+    if sensitivity is not None:
+        _check_share("sensitivity", sensitivity, 0.95)
+        if not args.calibrate:
+            raise cli.UsageError(
+                "--sensitivity: the threshold is chosen when calibration is fitted; add --calibrate"
+            )
     from msa_flax.results.scores import calibrate, evaluate_external, evaluate_split, report
     from msa_flax.run import restore
     from msa_flax.training.compile import prepare_jax
@@ -76,12 +89,19 @@ def main(args: SimpleNamespace) -> None:
     prepare_jax()
     run, results = restore(workdir, checkpoint_name=args.checkpoint), {}
     if args.calibrate:
-        results["validation"] = calibrate(run)
+        results["validation"] = calibrate(run, sensitivity=sensitivity)
     if args.data_root:
         results[name] = evaluate_external(run, args.data_root, name, alpha=alpha)
     elif args.split not in results:
         results[args.split] = evaluate_split(run, args.split, alpha=alpha)
     report(run, results)
+
+
+def _check_share(name: str, value: float, example: float) -> None:
+    if not 0 < value < 1:
+        raise cli.UsageError(
+            f"--{name}: expected a number between 0 and 1, such as {example:g}; got {value:g}"
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import pytest
 
 from msa_flax import cli, evaluate, run
 from msa_flax.config import Config, DataConfig, ModelConfig
+from msa_flax.evaluation.metrics import confusion
+from msa_flax.evaluation.predictions import Predictions
 from msa_flax.results.scores import evaluate_split
 from msa_flax.run import restore
 from msa_flax.training.checkpoint import Checkpoints
@@ -204,6 +206,93 @@ def test_other_images_are_calibrated_without_a_guarantee(workdir, tmp_path):
     assert "groups unknown; these images come from elsewhere" in found["reason"]
     assert (workdir / "eval/external/calibrated.csv").exists()
     assert found["coverage"]["overall"]["method"] in ("wilson", "none")
+
+
+# --- the threshold for a wanted sensitivity -------------------------------------------------------
+
+WANTED = 0.2  # few patients of the phantom are in the validation split; they allow no more
+
+
+def stored_threshold(workdir):
+    return json.loads(stored(workdir).read_text())["operating_point"]["threshold"]
+
+
+@pytest.fixture(scope="module")
+def sensitive(calibrated, tmp_path_factory):
+    """The calibrated run with an operating point; its test split was evaluated by one call."""
+    workdir = tmp_path_factory.mktemp("sensitive") / "phantom"
+    shutil.copytree(calibrated, workdir)
+    assert call(evaluate, f"--workdir={workdir}", "--calibrate", f"--sensitivity={WANTED}") == 0
+    return workdir
+
+
+def test_an_operating_point_is_stored_beside_what_was_stored_before(calibrated, sensitive):
+    before, after = (json.loads(stored(folder).read_text()) for folder in (calibrated, sensitive))
+    point = after.pop("operating_point")
+    assert after == before
+    validation = metrics(calibrated, "validation")
+    assert point["sensitivity"] == WANTED
+    assert point["counted"] == "groups"
+    assert point["n"] == validation["metrics"]["recall"]["groups"]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_operating_point_is_the_threshold_of_the_metrics(split, calibrated, sensitive):
+    before, after = metrics(calibrated, split), metrics(sensitive, split)
+    assert before["threshold"] == 0.5
+    assert (
+        after["threshold"] == after["operating_point"]["threshold"] == stored_threshold(sensitive)
+    )
+    assert after["operating_point"]["chosen_on"]["split"] == "validation"
+    table = Predictions.read(sensitive / f"eval/{split}/predictions.csv")
+    assert after["confusion"] == confusion(table.label, table.probability, after["threshold"])
+    assert after["confusion"] != before["confusion"]
+    # What does not depend on a threshold stays as it was.
+    for name in ("auc", "brier", "ece"):
+        assert after["metrics"][name] == before["metrics"][name]
+    predictions = f"eval/{split}/predictions.csv"
+    assert (sensitive / predictions).read_bytes() == (calibrated / predictions).read_bytes()
+
+
+def test_a_later_evaluation_uses_the_operating_point_and_says_so(sensitive, tmp_path, capsys):
+    workdir = shutil.copytree(sensitive, tmp_path / "run")
+    before = metrics(workdir)
+    assert call(evaluate, f"--workdir={workdir}") == 0
+    assert {**metrics(workdir), "seconds": 0} == {**before, "seconds": 0}
+    printed = capsys.readouterr().out
+    assert "test: images with a probability of 0." in printed
+    assert "finds every fracture of at least 20 % of new groups" in printed
+    assert "not guaranteed: the checkpoint was chosen by its loss" in printed
+    # Another checkpoint knows nothing of it, and neither does this one once it is fitted again.
+    assert call(evaluate, f"--workdir={workdir}", "--checkpoint=last") == 0
+    assert metrics(workdir, "test-last")["threshold"] == 0.5
+    assert call(evaluate, f"--workdir={workdir}", "--calibrate") == 0
+    assert metrics(workdir)["threshold"] == 0.5
+    assert "operating_point" not in stored(workdir).read_text()
+    assert "operating_point" not in metrics(workdir)
+
+
+def test_a_sensitivity_that_so_few_fractures_cannot_guarantee_is_refused(workdir, capsys):
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert call(evaluate, f"--workdir={workdir}", "--calibrate", "--sensitivity=0.95") == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "takes at least 59 groups with a fracture, got " in error
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--sensitivity=0.9"],
+        *(["--calibrate", f"--sensitivity={value}"] for value in ("0", "1", "-0.2", "nan", "high")),
+    ],
+)
+def test_a_sensitivity_alone_or_that_is_no_share_is_bad_usage(arguments, trained, capsys):
+    before = sorted(trained.rglob("*"))
+    assert call(evaluate, f"--workdir={trained}", *arguments) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "sensitivity" in error
+    assert sorted(trained.rglob("*")) == before
 
 
 @pytest.mark.parametrize("alpha", ["0", "1", "-0.2", "nan", "ten"])

@@ -1,5 +1,6 @@
 """Evaluation: the table of predictions, and the numbers that are made from it."""
 
+from msa_flax.evaluation.operating_point import threshold_for_sensitivity
 from msa_flax.evaluation.predictions import (
     Predictions,
     PredictionsError,
@@ -8,7 +9,6 @@ from msa_flax.evaluation.predictions import (
 )
 from msa_flax.evaluation.summary import compute_metrics, metrics_json
 from msa_flax.evaluation.terminal import metrics_table
-from msa_flax.evaluation.thresholds import threshold_for_sensitivity
 
 __all__ = [
     "Predictions",

@@ -1,179 +1,269 @@
-"""Calibration after training: temperature, isotonic regression, Venn-Abers.
+"""Calibration: what is fitted on the validation images, stored, and applied to other images.
 
-Each maps the logits of a network to probabilities of a fracture, and is fitted on images that the
-network was not trained on. The order of the images changes nothing, not even the last bit.
+The file ``checkpoints/calibration-<best or last>.json`` holds the validation logits by class, from
+which Venn-Abers and conformal prediction follow at any level, the fitted temperature and isotonic
+curve, and the operating point where one was asked for. It belongs to one step of one run:
+:meth:`Calibration.check_belongs` refuses it for another one. What it makes of other images is the
+table ``calibrated.csv``.
 """
 
 import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
 
 import numpy as np
 
-COLDEST, HOTTEST = 0.05, 20.0  # temperatures; beyond, probabilities are 0 and 1, or all 0.5
-_SEPARATED = (
-    "a logit of 0 separates the images, so that the likelihood grows without end as the "
-    "temperature falls; Platt's smoothed labels were used"
+from msa_flax.evaluation import calibrators, conformal
+from msa_flax.evaluation.calibrators import Isotonic, Temperature
+from msa_flax.evaluation.operating_point import OperatingPoint, threshold_for_sensitivity
+from msa_flax.evaluation.predictions import Predictions, csv_text, float_text, sigmoid
+from msa_flax.files import SCHEMA_VERSION, UserError, write_json, write_text
+
+COLUMNS = (  # of calibrated.csv
+    *("example_id", "temperature", "isotonic"),
+    *("venn_abers", "venn_abers_low", "venn_abers_high"),
+    *("set", "p_fracture", "p_normal"),
 )
-_USELESS = (
-    f"the likelihood still grows at a temperature of {HOTTEST:g}, the highest allowed: the logits "
-    "say next to nothing about the labels"
-)
-_STEEP = (
-    f"the likelihood still grows at a temperature of {COLDEST:g}, the lowest allowed: the logits "
-    "are far too small"
-)
+_AGAIN = "fit it again with python -m msa_flax.evaluate --calibrate"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Temperature:
-    """A temperature, 0.05..20: logits are divided by it. The reason, if it is no plain optimum."""
-
-    value: float
-    reason: str = ""
-
-    def apply(self, logits: np.ndarray) -> np.ndarray:
-        """Returns the calibrated logits, float64 [n], of ``logits``, float [n]."""
-        return np.asarray(logits, np.float64) / self.value
+class CalibrationError(UserError):
+    """A calibration is damaged, of another checkpoint, or asked of other predictions."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Isotonic:
-    """A rising curve through points: logits and the probabilities there, both of them rising."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibration:
+    """What the validation images of one checkpoint say about its logits.
 
-    logit: tuple[float, ...]
-    probability: tuple[float, ...]
-
-    def apply(self, logits: np.ndarray) -> np.ndarray:
-        """Returns probabilities, float64 [n]: linear between points, constant beyond the last."""
-        return np.interp(np.asarray(logits, np.float64), self.logit, self.probability)
-
-
-def unusable(logits: np.ndarray, labels: np.ndarray) -> str:
-    """Returns why nothing can be fitted on these images, or "" where it can.
-
-    Args:
-        logits: float [n].
-        labels: int [n], 1 fracture, 0 normal.
+    Attributes:
+        checkpoint: "best" or "last".
+        step: the training step of the checkpoint.
+        data_fingerprint: of the run's images and labels.
+        fractures: float32 [m], logits of the fractures, rising.
+        normal: float32 [n], logits of the normal images, rising.
+        groups: how many groups are known: "all", "fracture", "normal".
+        temperature: None where there is a reason.
+        isotonic: None where there is a reason.
+        reason: why nothing but conformal sets could be fitted, or "".
+        operating_point: the threshold for a wanted sensitivity, None if none was asked for.
     """
-    labels = np.asarray(labels).astype(bool)
-    if not labels.any():
-        return "there is no fracture among the images to fit it on"
-    if labels.all():
-        return "there is no normal image among the images to fit it on"
-    if np.ptp(np.asarray(logits, np.float64)) == 0:
-        return "all logits of the images to fit it on are the same"
-    return ""
+
+    checkpoint: str
+    step: int
+    data_fingerprint: str
+    fractures: np.ndarray
+    normal: np.ndarray
+    groups: dict[str, int]
+    temperature: Temperature | None
+    isotonic: Isotonic | None
+    reason: str
+    operating_point: OperatingPoint | None = None
+
+    @property
+    def logits(self) -> np.ndarray:
+        """The logits of all images, float32 [n + m], the normal ones first."""
+        return np.concatenate([self.normal, self.fractures])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of :attr:`logits`, int [n + m]."""
+        return np.repeat([0, 1], [len(self.normal), len(self.fractures)])
+
+    @property
+    def images(self) -> dict[str, int]:
+        """How many validation images there are: "all", "fracture", "normal"."""
+        fractures, normal = len(self.fractures), len(self.normal)
+        return {"all": fractures + normal, "fracture": fractures, "normal": normal}
+
+    def check_belongs(self, *, checkpoint: str, step: int, data_fingerprint: str) -> None:
+        """Refuses to be used with another checkpoint or other data than it was fitted with.
+
+        Raises:
+            CalibrationError: says what differs and what to do.
+        """
+        for name, mine, other in (
+            ("checkpoint", self.checkpoint, checkpoint),
+            ("step", self.step, step),
+            ("data fingerprint", self.data_fingerprint[:12], data_fingerprint[:12]),
+        ):
+            if mine != other:
+                raise CalibrationError(
+                    f"the stored calibration is of {name} {mine}, this is {name} {other}; {_AGAIN}"
+                )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes a small JSON file, whole or not at all; :meth:`read` returns the same numbers."""
+        values = dataclasses.asdict(self)
+        logits = {"fracture": values.pop("fractures"), "normal": values.pop("normal")}
+        if self.operating_point is None:
+            del values["operating_point"]
+        # The shortest decimals that give the float32 values back.
+        shortest = {name: [float(str(x)) for x in found] for name, found in logits.items()}
+        write_json(
+            path, values | {"split": "validation", "images": self.images, "logits": shortest}
+        )
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Calibration":
+        """Returns what :meth:`write` wrote.
+
+        Raises:
+            CalibrationError: the file is no such file, or a damaged one.
+        """
+        try:
+            return _from_json(json.loads(pathlib.Path(path).read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CalibrationError(
+                f"{path}: expected a stored calibration, got {type(error).__name__}: {error}; "
+                f"{_AGAIN}"
+            ) from error
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> Temperature:
-    """Returns the temperature T with the largest likelihood of P(fracture) = 1/(1+exp(-logit/T)).
-
-    Guo et al. (2017, "On Calibration of Modern Neural Networks", section 4.2). The likelihood is
-    concave in 1/T, so its slope has one zero at most. There is none where no image lies on the
-    wrong side of logit 0; the labels are then taken as (m + 1)/(m + 2) and 1/(n + 2) for m
-    fractures and n normal images (Platt 1999, section 2.2). T is kept in 0.05..20 (ours).
+def fit(
+    predictions: Predictions,
+    *,
+    checkpoint: str,
+    step: int,
+    data_fingerprint: str,
+    sensitivity: float | None = None,
+) -> Calibration:
+    """Fits everything on the predictions of the validation split, and of no other.
 
     Args:
-        logits: float [n], not all the same.
-        labels: int [n], 1 fracture, 0 normal, some of each.
+        predictions: of the validation images, as in ``eval/validation/predictions.csv``.
+        checkpoint: "best" or "last", the one that made them.
+        step: of that checkpoint.
+        data_fingerprint: of the run's images and labels.
+        sensitivity: choose the operating point that has it, where given.
 
     Raises:
-        ValueError: the images are such that nothing can be fitted.
+        CalibrationError: predictions of other splits are among them.
+        PredictionsError: there are too few fractures for the sensitivity.
     """
-    from scipy import optimize, special
-
-    x, y = _ordered(logits, labels)
-    target, reason = y.astype(np.float64), ""
-    if np.all(np.where(y, x, -x) >= 0):
-        fractures, reason = int(y.sum()), _SEPARATED
-        target = np.where(y, (fractures + 1) / (fractures + 2), 1 / (len(y) - fractures + 2))
-
-    def slope(inverse: float) -> float:
-        return float(np.mean((special.expit(inverse * x) - target) * x))
-
-    lowest, highest = 1 / HOTTEST, 1 / COLDEST
-    if slope(lowest) >= 0:
-        return Temperature(value=HOTTEST, reason=_USELESS)
-    if slope(highest) <= 0:
-        return Temperature(value=COLDEST, reason=reason or _STEEP)
-    found = optimize.brentq(slope, lowest, highest, xtol=1e-14)
-    return Temperature(value=1 / float(found), reason=reason)
-
-
-def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> Isotonic:
-    """Returns the rising curve with the least squared error (Zadrozny and Elkan 2002).
-
-    Scikit-learn's IsotonicRegression. Its ends are often probabilities of exactly 0 and 1.
-
-    Args:
-        logits: float [n], not all the same.
-        labels: int [n], 1 fracture, 0 normal, some of each.
-
-    Raises:
-        ValueError: the images are such that nothing can be fitted.
-    """
-    from sklearn.isotonic import IsotonicRegression
-
-    x, y = _ordered(logits, labels)
-    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(x, y)
-    return Isotonic(
-        logit=tuple(curve.X_thresholds_.tolist()), probability=tuple(curve.y_thresholds_.tolist())
+    others = sorted(set(predictions.split.tolist()) - {"validation"})
+    if others:
+        raise CalibrationError(
+            f"expected predictions of the split 'validation' only, got {', '.join(others)}; "
+            "evaluate the validation split"
+        )
+    logits, labels, fracture = predictions.logit, predictions.label, predictions.label == 1
+    reason = calibrators.unusable(logits, labels)
+    point = None
+    if sensitivity is not None:
+        groups_known = np.any(predictions.group != "")
+        point = threshold_for_sensitivity(
+            labels,
+            predictions.probability,
+            sensitivity,
+            group=predictions.group if groups_known else None,
+        )
+    return Calibration(
+        checkpoint=checkpoint,
+        step=step,
+        data_fingerprint=data_fingerprint,
+        fractures=np.sort(logits[fracture]),
+        normal=np.sort(logits[~fracture]),
+        groups=count_groups(predictions),
+        temperature=None if reason else calibrators.fit_temperature(logits, labels),
+        isotonic=None if reason else calibrators.fit_isotonic(logits, labels),
+        reason=reason,
+        operating_point=point,
     )
 
 
-def venn_abers(
-    logits: np.ndarray, labels: np.ndarray, new: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the two probabilities of a fracture that Venn-Abers prediction gives a new image.
+def count_groups(predictions: Predictions) -> dict[str, int]:
+    """Returns how many known groups there are: "all", with a "fracture", with a "normal" image."""
+    chosen = {
+        "all": np.ones(len(predictions), bool),
+        "fracture": predictions.label == 1,
+        "normal": predictions.label == 0,
+    }
+    return {
+        name: len(set(predictions.group[rows].tolist()) - {""}) for name, rows in chosen.items()
+    }
 
-    The new image joins the others, once as normal and once as a fracture; each time isotonic
-    regression says what its probability is. One of the two is calibrated, exactly and in finite
-    samples, if all images are exchangeable (Vovk and Petej 2014, "Venn-Abers predictors").
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibrated:
+    """Calibrated values of n images, in the order of their predictions.
+
+    Attributes:
+        probability: float32 [n] by column: temperature, isotonic, venn_abers, venn_abers_low,
+            venn_abers_high; empty where they could not be fitted.
+        logit: float32 [n], divided by the temperature; None where that could not be fitted.
+        p_values: float64 [n, 2], normal and fracture.
+        sets: str [n], "fracture", "normal", "both" or "neither".
+    """
+
+    probability: dict[str, np.ndarray]
+    logit: np.ndarray | None
+    p_values: np.ndarray
+    sets: np.ndarray
+
+    def write(self, path: str | os.PathLike[str], example_id: np.ndarray) -> None:
+        """Writes ``calibrated.csv``: :data:`COLUMNS`, rows sorted by example id.
+
+        Probabilities are empty where they could not be fitted.
+        """
+        columns: dict[str, list[str]] = dict.fromkeys(COLUMNS, [""] * len(example_id))
+        columns |= {name: list(map(float_text, x)) for name, x in self.probability.items()}
+        columns |= {
+            "example_id": example_id.tolist(),
+            "set": self.sets.tolist(),
+            "p_normal": list(map(repr, self.p_values[:, 0].tolist())),
+            "p_fracture": list(map(repr, self.p_values[:, 1].tolist())),
+        }
+        write_text(path, csv_text(columns, np.argsort(example_id, kind="stable")))
+
+
+def apply(calibration: Calibration, logits: np.ndarray, *, alpha: float) -> Calibrated:
+    """Returns the calibrated values of images from their logits, float32 [n].
 
     Args:
-        logits: float [n], not all the same.
-        labels: int [n], 1 fracture, 0 normal, some of each.
-        new: float [m], logits of the new images.
-
-    Returns:
-        (low, high), float64 [m] each, 0 <= low < high <= 1; low < 1 and high > 0.
+        calibration: fitted on other images.
+        logits: of the network, of the same checkpoint.
+        alpha: of the conformal sets, above 0 and below 1.
 
     Raises:
-        ValueError: the images are such that nothing can be fitted.
+        ValueError: alpha is not between 0 and 1.
     """
-    from scipy import optimize
-
-    x, y = _ordered(logits, labels)
-    levels, level, count = np.unique(x, return_inverse=True, return_counts=True)
-    hits = np.bincount(level, y)
-    new = np.asarray(new, np.float32).astype(np.float64)
-    place = np.searchsorted(levels, new)
-    tied = levels[np.minimum(place, len(levels) - 1)] == new
-    # What comes out depends on the place among the levels alone; 2 n + 1 places at most.
-    places, where = np.unique(2 * place + tied, return_inverse=True)
-    found = np.empty((len(places), 2))
-    for i, (at, tie) in enumerate(np.stack(np.divmod(places, 2), axis=1)):
-        weight = count.astype(np.float64) if tie else np.insert(count * 1.0, at, 0.0)
-        total = hits.copy() if tie else np.insert(hits, at, 0.0)
-        weight[at] += 1
-        for label in (0, 1):
-            total[at] += label
-            found[i, label] = optimize.isotonic_regression(total / weight, weights=weight).x[at]
-    return found[where, 0], found[where, 1]
+    known = calibration.logits, calibration.labels
+    probability: dict[str, np.ndarray] = {}
+    logit = None
+    if calibration.temperature and calibration.isotonic:
+        logit = calibration.temperature.apply(logits).astype(np.float32)
+        low, high = calibrators.venn_abers(*known, logits)
+        probability = {
+            "temperature": sigmoid(logit),
+            "isotonic": calibration.isotonic.apply(logits).astype(np.float32),
+            "venn_abers": calibrators.merge(low, high).astype(np.float32),
+            "venn_abers_low": low.astype(np.float32),
+            "venn_abers_high": high.astype(np.float32),
+        }
+    p = conformal.p_values(*known, logits)
+    return Calibrated(
+        probability=probability, logit=logit, p_values=p, sets=conformal.sets(p, alpha)
+    )
 
 
-def merge(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Returns the one probability for two: high / (1 - low + high), float64 [m], above 0, below 1.
-
-    It has the least regret in log loss (Vovk, Petej and Fedorova 2015, section 4).
-    """
-    return high / (1 - low + high)
-
-
-def _ordered(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns logits, float64 [n] in float32's precision, and labels, bool [n], rising."""
-    if reason := unusable(logits, labels):
-        raise ValueError(reason)
-    x = np.asarray(logits, np.float32).astype(np.float64)
-    y = np.asarray(labels).astype(bool)
-    order = np.lexsort((y, x))
-    return x[order], y[order]
+def _from_json(values: dict[str, Any]) -> Calibration:
+    if values["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema version {values['schema_version']}")
+    warm, curve, point = values["temperature"], values["isotonic"], values.get("operating_point")
+    found = Calibration(
+        checkpoint=str(values["checkpoint"]),
+        step=int(values["step"]),
+        data_fingerprint=str(values["data_fingerprint"]),
+        fractures=np.array(values["logits"]["fracture"], np.float32),
+        normal=np.array(values["logits"]["normal"], np.float32),
+        groups={name: int(values["groups"][name]) for name in ("all", "fracture", "normal")},
+        temperature=None if warm is None else Temperature(**warm),
+        isotonic=None if curve is None else Isotonic(**{k: tuple(v) for k, v in curve.items()}),
+        reason=str(values["reason"]),
+        operating_point=None if point is None else OperatingPoint(**point),
+    )
+    if found.images != values["images"]:
+        raise ValueError("other numbers of images than it has logits")
+    return found

@@ -1,28 +1,28 @@
-"""What ``metrics.json`` and the terminal say of calibrated probabilities and conformal sets."""
+"""What ``metrics.json`` says of calibration, conformal sets and the operating point."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from msa_flax.evaluation import conformal
-from msa_flax.evaluation.calibrated import Calibrated
-from msa_flax.evaluation.postprocess import Calibration, count_groups
+from msa_flax.evaluation.calibration import Calibrated, Calibration, count_groups
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.summary import compute_metrics
 
 SCORES = ("brier", "log_loss", "ece", "ece_debiased")
+CALIBRATORS = ("temperature", "isotonic", "venn_abers")
 OPTIMISTIC = (
     "these are the images that calibrators are fitted on; calibrated values on them would be "
     "optimistic and are not given"
 )
-_TITLES = {"temperature": "temperature", "isotonic": "isotonic", "venn_abers": "Venn-Abers"}
 
 
 def sections(
     calibration: Calibration,
     predictions: Predictions,
-    found: Calibrated,
+    calibrated: Calibrated,
     *,
     values: Mapping[str, Any],
     alpha: float,
@@ -33,17 +33,14 @@ def sections(
     Args:
         calibration: what the values were calibrated with.
         predictions: of the network, one split.
-        found: from :func:`apply`, in the same order.
+        calibrated: what :func:`msa_flax.evaluation.calibration.apply` makes of them.
         values: what ``metrics.json`` holds of the same predictions as they are.
-        alpha: as in :func:`apply`.
+        alpha: of the conformal sets.
         doubts: why these images and the validation images may not be exchangeable, as far as
             the caller knows; what their groups say is added.
     """
-    of_validation = {
-        "split": "validation",
-        "checkpoint": calibration.checkpoint,
-        "step": calibration.step,
-        "images": calibration.images(),
+    fitted_on = _origin(calibration) | {
+        "images": calibration.images,
         "groups": calibration.groups,
     }
     known = calibration.groups["all"] and np.all(predictions.group != "")
@@ -51,15 +48,15 @@ def sections(
     reasons = list(dict.fromkeys([*doubts, *unknown, *_clusters(calibration, predictions)]))
     return {
         "calibration": {
-            "fitted_on": of_validation,
+            "fitted_on": fitted_on,
             "uncalibrated": {name: dict(values["metrics"][name]) for name in SCORES},
-            **_calibrators(calibration, predictions, found, values["threshold"]),
+            **_calibrators(calibration, predictions, calibrated, values["threshold"]),
         },
         "conformal": {
             "alpha": float(alpha),
-            "fitted_on": of_validation,
+            "fitted_on": fitted_on,
             "thresholds": _thresholds(calibration, alpha),
-            **conformal.summarise(predictions.label, found.sets, predictions.group),
+            **conformal.summarise_sets(predictions.label, calibrated.sets, predictions.group),
             "guarantee": not reasons,
             "reason": "; ".join(reasons) or _exchangeable(alpha),
         },
@@ -71,32 +68,39 @@ def unavailable(reason: str) -> dict[str, Any]:
     return {"calibration": {"reason": reason}, "conformal": {"reason": reason}}
 
 
-def describe(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns lines on calibration and abstention for the terminal, "" where there is nothing.
+def operating_point(calibration: Calibration, doubts: Sequence[str]) -> dict[str, Any]:
+    """Returns the section "operating_point" of ``metrics.json``, nothing where there is no point.
 
     Args:
-        results: split to what ``metrics.json`` holds.
+        calibration: where the operating point is stored.
+        doubts: why its guarantee may not hold for these images.
     """
-    lines = []
-    for split, values in results.items():
-        conformal_part = values.get("conformal", {})
-        said = []
-        if "coverage" in conformal_part:
-            said = [_calibration_line(values["calibration"]), *_conformal_lines(conformal_part)]
-        elif conformal_part:
-            said = [f"not calibrated: {conformal_part['reason']}"]
-        lines += [f"{split}: {line}\n" for line in said]
-    return "".join(lines)
+    point = calibration.operating_point
+    if point is None:
+        return {}
+    values = dataclasses.asdict(point) | {"chosen_on": _origin(calibration)}
+    return {"operating_point": values | {"guarantee": not doubts, "reason": "; ".join(doubts)}}
+
+
+def _origin(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "split": "validation",
+        "checkpoint": calibration.checkpoint,
+        "step": calibration.step,
+    }
 
 
 def _calibrators(
-    calibration: Calibration, predictions: Predictions, found: Calibrated, threshold: float
+    calibration: Calibration,
+    predictions: Predictions,
+    calibrated: Calibrated,
+    threshold: float,
 ) -> dict[str, Any]:
     """Returns what each calibrator is and what its probabilities are worth, or why it is not."""
     if not (calibration.temperature and calibration.isotonic):
-        return {name: {"reason": calibration.reason} for name in _TITLES}
+        return {name: {"reason": calibration.reason} for name in CALIBRATORS}
     warm, heights = calibration.temperature, calibration.isotonic.probability
-    width = found.probability["venn_abers_high"] - found.probability["venn_abers_low"]
+    width = calibrated.probability["venn_abers_high"] - calibrated.probability["venn_abers_low"]
     width = np.sort(width.astype(np.float64))  # so that its mean is the same in any order
     parameters: dict[str, dict[str, Any]] = {
         "temperature": {"temperature": warm.value}
@@ -105,13 +109,13 @@ def _calibrators(
         "venn_abers": {"mean_width": float(width.mean()), "largest_width": float(width.max())},
     }
     values = {}
-    for name in _TITLES:
+    for name in CALIBRATORS:
         computed = compute_metrics(
             predictions.label,
-            found.probability[name],
+            calibrated.probability[name],
             threshold=threshold,
             group=predictions.group,
-            logits=found.logit if name == "temperature" else None,
+            logits=calibrated.logit if name == "temperature" else None,
         )["metrics"]
         scores = {score: computed[score] for score in SCORES}
         values[name] = {"parameters": parameters[name], "metrics": scores}
@@ -120,15 +124,13 @@ def _calibrators(
 
 def _thresholds(calibration: Calibration, alpha: float) -> dict[str, Any]:
     """Returns, by class, where a set begins to hold it, and on how many images that rests."""
-    found = conformal.limits(calibration.logits, calibration.labels, alpha)
     values: dict[str, Any] = {}
-    for name, limit in found.items():
+    limits = conformal.limits(calibration.logits, calibration.labels, alpha)
+    for name, limit in limits.items():
         entry: dict[str, Any] = {"n": limit.n, "groups": calibration.groups[name]}
         if np.isfinite(limit.logit):
-            entry |= {
-                "logit": limit.logit,
-                "probability": float(sigmoid(np.array(limit.logit))),
-            }
+            probability = float(sigmoid(np.array(limit.logit)))
+            entry |= {"logit": limit.logit, "probability": probability}
         else:
             reason = (
                 f"every set holds {name!r}: alpha {alpha:g} takes {limit.needed} validation images "
@@ -141,9 +143,11 @@ def _thresholds(calibration: Calibration, alpha: float) -> dict[str, Any]:
 
 def _clusters(calibration: Calibration, predictions: Predictions) -> list[str]:
     """Returns why images are not exchangeable even if their groups are: several of one group."""
+    fractures, total = int(np.sum(predictions.label == 1)), len(predictions)
+    evaluated = {"all": total, "fracture": fractures, "normal": total - fractures}
     for title, images, groups in (
-        ("validation", calibration.images(), calibration.groups),
-        ("evaluated", _images(predictions), count_groups(predictions)),
+        ("validation", calibration.images, calibration.groups),
+        ("evaluated", evaluated, count_groups(predictions)),
     ):
         if groups["all"] and any(groups[name] < images[name] for name in conformal.CLASSES):
             return [
@@ -154,53 +158,9 @@ def _clusters(calibration: Calibration, predictions: Predictions) -> list[str]:
     return []
 
 
-def _images(predictions: Predictions) -> dict[str, int]:
-    fractures = int(np.sum(predictions.label == 1))
-    total = len(predictions)
-    return {"all": total, "fracture": fractures, "normal": total - fractures}
-
-
 def _exchangeable(alpha: float) -> str:
     return (
         f"every image is of a group of its own and no group is in two splits: if these images come "
         f"from where the validation images came from, the set of an image holds its class with "
         f"probability {1 - alpha:g} or more for each class, on average over draws of both"
     )
-
-
-def _calibration_line(part: Mapping[str, Any]) -> str:
-    number = part["fitted_on"]["images"]["all"]
-    if reason := part["temperature"].get("reason"):
-        return f"nothing was calibrated on {number} validation images: {reason}"
-    eces = ", ".join(
-        f"{title}{_warmth(part[name])} {_value(part[name]['metrics']['ece'])}"
-        for name, title in _TITLES.items()
-    )
-    raw = _value(part["uncalibrated"]["ece"])
-    return f"ECE {raw} as it is; calibrated on {number} validation images: {eces}"
-
-
-def _warmth(part: Mapping[str, Any]) -> str:
-    value = part["parameters"].get("temperature")
-    return "" if value is None else f" ({value:.3g})"
-
-
-def _conformal_lines(part: Mapping[str, Any]) -> list[str]:
-    coverage, decided = part["coverage"], part["decided"]
-    lines = [
-        f"sets at alpha {part['alpha']:g} hold the right class of {_percent(coverage['fracture'])} "
-        f"of fractures and {_percent(coverage['normal'])} of normal images; abstaining on "
-        f"{_percent(part['abstained'])}, accuracy {_value(decided['accuracy'])} on the others"
-    ]
-    lines += [entry["reason"] for entry in part["thresholds"].values() if "reason" in entry]
-    if not part["guarantee"]:
-        lines.append(f"that coverage is not guaranteed: {part['reason']}")
-    return lines
-
-
-def _value(entry: Mapping[str, Any]) -> str:
-    return "undefined" if entry["value"] is None else f"{entry['value']:.4f}"
-
-
-def _percent(entry: Mapping[str, Any]) -> str:
-    return "undefined" if entry["value"] is None else f"{100 * entry['value']:.1f} %"

@@ -4,13 +4,14 @@ import csv
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from msa_flax.evaluation import intervals, metrics, significance
 from msa_flax.evaluation.intervals import TAIL, Interval
 from msa_flax.evaluation.predictions import Predictions
-from msa_flax.evaluation.summary import NO_IMAGES, ONE_CLASS
+from msa_flax.evaluation.summary import NO_IMAGES
 from msa_flax.files import UserError
 
 METRICS = ("auc", "accuracy", "recall", "specificity", "brier", "log_loss")
@@ -136,6 +137,7 @@ class _Images:
     refusal: str  # why the groups cannot be used, or ""
 
     def about(self, metric: str) -> np.ndarray:
+        """Returns the numbers of the images that a metric is about."""
         chosen = {"recall": self.label, "specificity": ~self.label}
         return np.flatnonzero(chosen.get(metric, np.ones_like(self.label)))
 
@@ -159,25 +161,24 @@ class _Run:
 
 def _align(runs: Mapping[str, tuple[Predictions, float]]) -> tuple[_Images, dict[str, Predictions]]:
     """Returns the images, and every run's predictions in one order of them."""
-    rows = {name: _sorted(table) for name, (table, _) in runs.items()}
-    first, *others = rows
-    one = rows[first]
-    for name in others:
-        if not np.array_equal(rows[name].example_id, one.example_id):
-            common = len(np.intersect1d(rows[name].example_id, one.example_id))
+    tables = {name: table.take(np.argsort(table.example_id)) for name, (table, _) in runs.items()}
+    (first, one), *others = tables.items()
+    for name, table in others:
+        if not np.array_equal(table.example_id, one.example_id):
+            common = len(np.intersect1d(table.example_id, one.example_id))
             raise ComparisonError(
-                f"{name}: expected the {len(one)} images of {first}, got {len(rows[name])}, of "
+                f"{name}: expected the {len(one)} images of {first}, got {len(table)}, of "
                 f"which {common} are among them; compare runs of one data set and split"
             )
-        if other := int(np.sum(rows[name].label != one.label)):
+        if other := int(np.sum(table.label != one.label)):
             raise ComparisonError(
                 f"{name}: expected the labels of {first}, got other labels of {other} images; "
                 "compare runs of one data set"
             )
     names, group = np.unique(one.group, return_inverse=True)
-    refusal = _refusal(one, [rows[name] for name in others])
+    refusal = _refusal(one, [table for _, table in others])
     known = 0 if refusal or not one.group[0] else len(names)
-    return _Images(label=one.label == 1, group=group, groups=known, refusal=refusal), rows
+    return _Images(label=one.label == 1, group=group, groups=known, refusal=refusal), tables
 
 
 def _refusal(one: Predictions, others: Sequence[Predictions]) -> str:
@@ -191,67 +192,55 @@ def _refusal(one: Predictions, others: Sequence[Predictions]) -> str:
     return ""
 
 
-def _sorted(table: Predictions) -> Predictions:
-    order = np.argsort(table.example_id)
-    return Predictions(
-        **{f.name: getattr(table, f.name)[order] for f in dataclasses.fields(Predictions)}
-    )
-
-
 def _measure(images: _Images, table: Predictions, name: str, threshold: float) -> _Run:
-    rows = metrics.sort_images(
-        images.label,
-        table.probability,
-        threshold=threshold,
-        logits=table.logit,
-        group=images.group,
+    """Returns a run's metrics on the images, and those of draws of groups where there are enough.
+
+    All runs get the same draws.
+    """
+    in_order = metrics.sort_images(
+        images.label, table.probability, threshold=threshold, logits=table.logit, group=images.group
     )
-
-    def weighted_metrics(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = metrics.count_metrics(rows, weights) | metrics.rank_metrics(rows, weights)
-        return {name: found[name] for name in METRICS}
-
-    once = weighted_metrics(np.ones((1, rows.groups), np.intp))
-    enough = images.groups >= intervals.FEWEST
+    once = metrics.weighted_metrics(in_order, np.ones((1, in_order.groups), np.intp))
+    draws = {}
+    if images.groups >= intervals.FEWEST:
+        draws = metrics.weighted_metrics(in_order, intervals.draw_groups(images.groups))
     return _Run(
         name=name,
         probability=table.probability,
         right=metrics.called_fractures(table.probability, threshold) == images.label,
-        values={name: float(value[0]) for name, value in once.items()},
-        draws=weighted_metrics(intervals.draw_groups(images.groups)) if enough else {},
+        values={metric: float(once[metric][0]) for metric in METRICS},
+        draws=draws,
     )
 
 
 def _difference(images: _Images, metric: str, one: _Run, two: _Run) -> PairedDifference:
-    about = images.about(metric)
+    about, value = images.about(metric), two.values[metric] - one.values[metric]
     row = PairedDifference(
         first=one.name,
         second=two.name,
         metric=metric,
         images=len(about),
         groups=images.groups_of(metric),
-        reason=NO_IMAGES.get(metric, ONE_CLASS if metric == "auc" else ""),
+        reason=NO_IMAGES.get(metric, metrics.ONE_CLASS),  # if it is undefined
     )
-    value = two.values[metric] - one.values[metric]
     if not np.isfinite(value):
         return row
     # -1 where only the first run is right, 1 where only the other is
     sign = two.right[about].astype(int) - one.right[about].astype(int)
-    found, p, test = _judge(images, metric, one, two, sign)
-    counts = [int(np.sum(sign == way)) if metric in _PROPORTIONS else None for way in (-1, 1)]
+    interval, p, test = _judge(images, metric, one, two, sign)
+    found: dict[str, Any] = {"method": interval.method, "reason": interval.reason}
+    if not interval.reason:
+        found |= {"low": interval.low, "high": interval.high}
+    if metric in _PROPORTIONS:
+        found |= {"only_first": int(np.sum(sign < 0)), "only_second": int(np.sum(sign > 0))}
+    if not np.isnan(p):
+        found |= {"p": p, "test": test}
     return dataclasses.replace(
         row,
         first_value=one.values[metric],
         second_value=two.values[metric],
         difference=value,
-        low=None if found.reason else found.low,
-        high=None if found.reason else found.high,
-        method=found.method,
-        only_first=counts[0],
-        only_second=counts[1],
-        p=None if np.isnan(p) else p,
-        test="none" if np.isnan(p) else test,
-        reason=found.reason,
+        **found,
     )
 
 
@@ -267,8 +256,7 @@ def _judge(
     if not images.groups and metric == "auc":
         return *significance.delong_test(images.label, one.probability, two.probability), "delong"
     if not images.groups:
-        reason = "without groups there is one for proportions and the AUC only"
-        return Interval(reason=reason), np.nan, "none"
+        return Interval(reason=intervals.ONLY_WITH_GROUPS), np.nan, "none"
     found, p = _of_groups(metric, images.groups_of(metric), one, two)
     if metric in _PROPORTIONS:
         totals = np.bincount(images.group[images.about(metric)], sign)

@@ -17,6 +17,7 @@ import numpy as np
 
 from msa_flax.evaluation.summary import compute_metrics
 
+ALPHA = 0.1  # share of the images of a class whose set may miss it, where none is given
 CLASSES = ("normal", "fracture")  # by label
 SETS = ("neither", "normal", "fracture", "both")
 _SIZE = {"neither": 0, "normal": 1, "fracture": 1, "both": 2}
@@ -102,7 +103,7 @@ def limits(logits: np.ndarray, labels: np.ndarray, alpha: float) -> dict[str, Li
     return found
 
 
-def summarise(labels: np.ndarray, found: np.ndarray, group: np.ndarray) -> dict[str, Any]:
+def summarise_sets(labels: np.ndarray, found: np.ndarray, group: np.ndarray) -> dict[str, Any]:
     """Returns how often sets hold the right label, how large they are, and how good decisions are.
 
     Intervals follow the one rule of :func:`msa_flax.evaluation.summary.compute_metrics`.

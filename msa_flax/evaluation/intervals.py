@@ -8,12 +8,13 @@ import math
 
 import numpy as np
 
-from msa_flax.evaluation.metrics import placements
+from msa_flax.evaluation.metrics import ONE_CLASS, placements
 
 DRAWS, SEED = 2000, 0
 FEWEST = 10  # groups: below it the spread of draws says little about the spread of groups
 TAIL = 0.025  # on each side of a 95 % interval
 _UNDEFINED = 0.05  # share of the draws that may leave a metric undefined
+ONLY_WITH_GROUPS = "without groups there is one for proportions and the AUC only"
 METHODS = {
     "wilson": "Wilson's interval, taking images as independent",
     "delong": "DeLong's interval on the logit scale, taking images as independent",
@@ -113,7 +114,7 @@ def too_few_for_delong(labels: np.ndarray) -> str:
     fractures = int(np.sum(np.asarray(labels, bool)))
     fewer = min(fractures, len(labels) - fractures)
     if not fewer:
-        return "the images are of one class only"
+        return ONE_CLASS
     return "DeLong's variance needs two images of each class" if fewer < 2 else ""
 
 
@@ -132,7 +133,6 @@ def clustered(
     groups: int,
     *,
     ends: tuple[float, float] = (-np.inf, np.inf),
-    stretch: bool = True,
     biased: bool = False,
 ) -> Interval:
     """Returns the interval of a metric whose images come in groups, from draws of whole groups.
@@ -151,12 +151,12 @@ def clustered(
         draws: float [draws], NaN where the metric is undefined.
         groups: the number of groups that the metric depends on.
         ends: the smallest and the largest value that the metric can have.
-        stretch: whether to move it to a scale without ends; otherwise the interval is cut there.
         biased: whether noise raises the metric, because it is made of differences without their
-            signs. The lower end is then lower by (sqrt(2) + 1) (mean of the draws - value): noise
-            of standard deviation s has the mean absolute value 0.8 s, and 0.8 s sqrt(2) in a draw,
-            so that of a bias of 0.8 s the draws show 0.8 s (sqrt(2) - 1). Where there is more than
-            noise, the true bias is smaller.
+            signs. Such a metric may well be at an end, so it stays on its own scale and the
+            interval is cut at the ends. The lower end is lower by (sqrt(2) + 1) (mean of the draws
+            - value): noise of standard deviation s has the mean absolute value 0.8 s, and
+            0.8 s sqrt(2) in a draw, so that of a bias of 0.8 s the draws show 0.8 s (sqrt(2) - 1).
+            Where there is more than noise, the true bias is smaller.
     """
     if groups < FEWEST:
         return Interval(reason=too_few(groups))
@@ -166,12 +166,12 @@ def clustered(
         return Interval(reason=f"it is undefined in {missing:,} of {len(draws):,} draws of groups")
     if np.ptp(defined) <= 1e-12 * max(1.0, abs(value)):  # rounding apart
         return Interval(reason="it is the same in every draw of groups")
-    if stretch and value in ends:
+    span = (-np.inf, np.inf) if biased else ends
+    if value in span:
         return Interval(reason="it is at the end of its range, where draws of groups say little")
     from scipy import stats
 
-    scale = _Scale(*ends) if stretch else _Scale()
-    near = _inside(np.append(defined, value), *ends) if stretch else (-np.inf, np.inf)
+    scale, near = _Scale(*span), _inside(np.append(defined, value), *span)
     error = max(
         np.std(scale.there(np.clip(defined, *near)), ddof=1),
         np.std(defined, ddof=1) * scale.slope(value),
@@ -199,8 +199,8 @@ def _proportion(count: int, total: int, kind: str, method: str) -> Interval:
 class _Scale:
     """A scale without ends, for what lies between two, above one, or anywhere."""
 
-    low: float = -np.inf
-    high: float = np.inf
+    low: float
+    high: float
 
     def there(self, x: np.ndarray) -> np.ndarray:
         if np.isinf(self.low):
@@ -223,6 +223,6 @@ class _Scale:
 
 
 def _inside(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """Returns where a draw on an end counts: half as far from it as the nearest one."""
+    """Returns where a draw on an end counts: half as far from it as the nearest other draw."""
     inner = values[(values > low) & (values < high)]
     return (inner.min() + low) / 2, (inner.max() + high) / 2

@@ -4,7 +4,7 @@ The class "fracture" is the positive one. What is undefined, such as a ratio ove
 
 A bootstrap over groups needs thousands of metrics of the same images, each with every group counted
 as often as it was drawn. No row is copied for that: a draw is a row of whole numbers, one per
-group, and :func:`count_metrics` and :func:`rank_metrics` take all draws at once. The images
+group, and :func:`weighted_metrics` takes all draws at once. The images
 themselves are the draw in which every group counts once.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 
 BINS = 15  # of the calibration errors, as in Guo et al. (2017)
 FALSE_ALARMS = 20  # one normal image in so many may be called a fracture: specificity 0.95
+ONE_CLASS = "the images are of one class only"  # why a metric can be undefined
 Numbers = float | np.ndarray
 _CHUNK = 1 << 18  # images times draws held at a time: a few MiB, which stay in the cache
 
@@ -255,6 +256,11 @@ def rank_metrics(images: SortedImages, weights: np.ndarray) -> dict[str, np.ndar
             }
         )
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def weighted_metrics(images: SortedImages, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns :func:`count_metrics` and :func:`rank_metrics` together."""
+    return count_metrics(images, weights) | rank_metrics(images, weights)
 
 
 def chunks(weights: np.ndarray, images: int) -> Iterator[np.ndarray]:

@@ -1,16 +1,16 @@
-"""The table of predictions: one row an image, and the artefact every number is computed from."""
+"""The table of predictions: one row per image; every number is computed from it."""
 
 import csv
 import dataclasses
 import io
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from msa_flax.files import UserError, write_text
+from msa_flax.files import UserError, batches, write_text
 
 TEXT_COLUMNS = ("example_id", "split", "fold", "group", "family")
 COLUMNS = (*TEXT_COLUMNS, "label", "logit", "probability")
@@ -31,7 +31,7 @@ class Predictions:
     """
 
     example_id: np.ndarray  # str, unique
-    split: np.ndarray  # str: "train", "val", "test"
+    split: np.ndarray  # str: "train", "validation", "test", or the name of an external set
     fold: np.ndarray  # str, "" where the protocol has no folds
     group: np.ndarray  # str: series or patient, "" unknown
     family: np.ndarray  # str: source slice, "" unknown
@@ -49,17 +49,18 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.example_id)
 
+    def take(self, rows: np.ndarray) -> "Predictions":
+        """Returns the table of the given rows, in their order."""
+        return Predictions(**{name: getattr(self, name)[rows] for name in COLUMNS})
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as CSV: columns as in :data:`COLUMNS`, rows sorted by example id.
 
         The same table gives the same bytes, and :meth:`read` gives back the same float32 values.
         """
-        rows = [
-            [_quoted(_FORMATS[name](getattr(self, name)[i])) for name in COLUMNS]
-            for i in np.argsort(self.example_id, kind="stable")
-        ]
-        text = "".join(",".join(row) + "\n" for row in (COLUMNS, *rows))
-        write_text(path, text)
+        texts = dict.fromkeys(COLUMNS, str) | {"logit": float_text, "probability": float_text}
+        columns = {name: [text(x) for x in getattr(self, name)] for name, text in texts.items()}
+        write_text(path, csv_text(columns, np.argsort(self.example_id, kind="stable")))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Predictions":
@@ -80,9 +81,8 @@ def predict_logits(
     images: np.ndarray,
     *,
     batch_size: int,
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Returns one logit an image, calling ``predict_fn`` with batches of one fixed size.
+    """Returns one logit per image, calling ``predict_fn`` with batches of one fixed size.
 
     The last batch is filled up with black images whose results are discarded: no image is dropped,
     and a compiled function is compiled once. No image may influence another one's logit, as in a
@@ -91,30 +91,21 @@ def predict_logits(
     Args:
         predict_fn: images uint8 [batch_size, s, s] to logits [batch_size].
         images: uint8 [n, s, s]; n may be 0.
-        batch_size: images a call, 1 or more.
-        progress: called after each batch with the number of images done and n.
+        batch_size: images per call, 1 or more.
 
     Returns:
         float32 [n], in the order of ``images``.
 
     Raises:
-        ValueError: ``predict_fn`` does not return one number an image.
+        ValueError: ``predict_fn`` does not return one number per image.
     """
-    total = len(images)
-    logits = np.empty(total, np.float32)
-    for start in range(0, total, batch_size):
-        batch = images[start : start + batch_size]
-        count = len(batch)
-        if count < batch_size:
-            filler = np.zeros((batch_size - count, *batch.shape[1:]), batch.dtype)
-            batch = np.concatenate([batch, filler])
+    logits = []
+    for batch, count in batches(images, batch_size):
         outputs = np.asarray(predict_fn(batch))
         if outputs.shape != (batch_size,):
             raise ValueError(f"predict_fn: expected shape ({batch_size},), got {outputs.shape}")
-        logits[start : start + count] = outputs[:count]
-        if progress is not None:
-            progress(start + count, total)
-    return logits
+        logits.append(outputs[:count])
+    return np.concatenate([np.zeros(0, np.float32), *logits]).astype(np.float32)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -127,13 +118,26 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
 
 
+def csv_text(columns: Mapping[str, Sequence[str]], order: np.ndarray) -> str:
+    """Returns a table as CSV.
+
+    Args:
+        columns: name to cells, the same number of each.
+        order: int [n], the rows to write, in their order.
+    """
+    chosen = [[_quoted(cells[i]) for i in order] for cells in columns.values()]
+    rows = [tuple(columns), *zip(*chosen, strict=True)]
+    return "".join(",".join(row) + "\n" for row in rows)
+
+
+def float_text(value: float) -> str:
+    """Returns nine significant digits, which tell any two float32 values apart (IEEE 754)."""
+    return f"{float(value):.9g}"
+
+
 def _quoted(cell: str) -> str:
     # Python's csv.writer quotes a carriage return in some versions only, and the reader needs it.
     return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
-
-
-def _float_text(value: np.float32) -> str:
-    return f"{float(value):.9g}"  # nine significant digits tell any two float32 apart (IEEE 754)
 
 
 _DTYPES = dict.fromkeys(TEXT_COLUMNS, np.str_) | {
@@ -141,8 +145,6 @@ _DTYPES = dict.fromkeys(TEXT_COLUMNS, np.str_) | {
     "logit": np.float32,
     "probability": np.float32,
 }
-_FORMATS: dict[str, Callable[..., str]] = dict.fromkeys(COLUMNS, str)
-_FORMATS |= {"logit": _float_text, "probability": _float_text}
 
 
 def _read_columns(path: pathlib.Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -159,7 +161,7 @@ def _read_columns(path: pathlib.Path) -> tuple[dict[str, np.ndarray], list[str]]
     whole = [row for row in rows if len(row) == len(header)]
     if len(whole) < len(rows):
         problems.append(
-            f"expected {len(header)} cells a row, got {len(rows) - len(whole)} rows with more or "
+            f"expected {len(header)} cells per row, got {len(rows) - len(whole)} rows with more or "
             "fewer"
         )
     cells = {name: [row[i] for row in whole] for i, name in enumerate(header) if name in COLUMNS}
@@ -200,23 +202,30 @@ def _problems(columns: Mapping[str, np.ndarray]) -> list[str]:
         ids, counts = np.unique(columns["example_id"].astype(np.str_), return_counts=True)
         problems += _listed("example_id: expected every id once", ids[counts > 1])
         problems += _listed("example_id: expected a name", ids[ids == ""])
-    if "label" in columns:
-        wrong = ~np.isin(columns["label"], (0, 1))
-        problems += _listed("label: expected 0 or 1", _names(columns, wrong))
-    for name in ("logit", "probability"):
+    for expected, name, is_wrong in _CHECKS:
         if name in columns:
-            with np.errstate(over="ignore"):  # what overflows is reported here
-                wrong = ~np.isfinite(columns[name].astype(np.float32))
-            problems += _listed(f"{name}: expected a finite float32 number", _names(columns, wrong))
-    if "probability" in columns:
-        wrong = (columns["probability"] < 0) | (columns["probability"] > 1)
-        problems += _listed("probability: expected 0..1", _names(columns, wrong))
+            problems += _listed(
+                f"{name}: expected {expected}", _named(columns, is_wrong(columns[name]))
+            )
     return problems
 
 
-def _names(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+def _named(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     """Returns how to name the given rows: by id, or by number where there are no ids."""
     return columns["example_id"][rows] if "example_id" in columns else np.flatnonzero(rows) + 1
+
+
+def _not_finite(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what overflows is infinite, and so is reported
+        return ~np.isfinite(values.astype(np.float32))
+
+
+_CHECKS: tuple[tuple[str, str, Callable[[np.ndarray], np.ndarray]], ...] = (
+    ("0 or 1", "label", lambda values: ~np.isin(values, (0, 1))),
+    ("a finite float32 number", "logit", _not_finite),
+    ("a finite float32 number", "probability", _not_finite),
+    ("0..1", "probability", lambda values: (values < 0) | (values > 1)),
+)
 
 
 def _listed(expected: str, names: np.ndarray) -> list[str]:

@@ -1,6 +1,6 @@
 """Every metric with its interval, and ``metrics.json``: which metric gets which interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ NAMES = (
 )
 PROPORTIONS = ("accuracy", "precision", "recall", "specificity", "npv")
 _OF_BINS = ("ece", "ece_debiased")
-_UNBOUNDED = ("net_benefit", "calibration_slope", "calibration_intercept")
-_ENDS = (
-    dict.fromkeys(NAMES, (0.0, 1.0))
-    | dict.fromkeys(_UNBOUNDED, (-np.inf, np.inf))
-    | {"mcc": (-1.0, 1.0), "log_loss": (0.0, np.inf)}
-)
-ONE_CLASS = "the images are of one class only"
+_ENDS = {  # of the range of a metric, where it is not 0..1
+    **dict.fromkeys(
+        ("net_benefit", "calibration_slope", "calibration_intercept"), (-np.inf, np.inf)
+    ),
+    "mcc": (-1.0, 1.0),
+    "log_loss": (0.0, np.inf),
+}
 NO_IMAGES = {  # why a metric that is about some of the images only is undefined without any
     "precision": "no image was called a fracture",
     "recall": "there is no fracture among the images",
@@ -124,14 +124,14 @@ def compute_metrics(
     images = metrics.sort_images(
         labels, probabilities, threshold=threshold, logits=logits, group=index
     )
-    values = _weighted_metrics(images, np.ones((1, len(names)), np.intp))
+    once = _weighted_metrics(images, np.ones((1, len(names)), np.intp))
     draws = {}
     if known.all() and len(names) >= intervals.FEWEST:
         draws = _weighted_metrics(images, intervals.draw_groups(len(names)))
     return {
         "confusion": metrics.confusion(images.label, images.probability, threshold),
         "metrics": {
-            name: _entry(name, float(values[name][0]), draws, images=images, known=known)
+            name: _entry(name, float(once[name][0]), draws.get(name), images, known)
             for name in NAMES
         },
         "by_group": {
@@ -140,67 +140,46 @@ def compute_metrics(
     }
 
 
+def _weighted_metrics(images: SortedImages, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns every metric of every draw: name to float [draws], NaN or infinite if undefined."""
+    found = dict.fromkeys(NAMES, np.full(len(weights), np.nan))
+    if len(images.label):
+        found |= metrics.weighted_metrics(images, weights)
+        if np.isfinite(images.logit).all():
+            found |= slope_and_intercept(images, weights)
+    return found
+
+
 def _entry(
-    name: str,
-    value: float,
-    draws: Mapping[str, np.ndarray],
-    *,
-    images: SortedImages,
-    known: np.ndarray,
+    name: str, value: float, draws: np.ndarray | None, images: SortedImages, known: np.ndarray
 ) -> dict[str, Any]:
-    """Returns what ``metrics.json`` says of one metric; the arguments are those of _interval."""
-    about = _about(name, images)
-    entry: dict[str, Any] = {"value": None, "low": None, "high": None, "method": "none"}
-    if np.isfinite(value):
-        found = _interval(name, value, draws, images=images, about=about, known=known)
-        entry |= {"value": value, "method": found.method}
-        if found.reason:
-            entry["interval_reason"] = found.reason
-        else:
-            entry |= {"low": found.low, "high": found.high}
-    else:
-        entry["reason"] = _why_undefined(name, images)
-    groups = int(np.sum(known[np.unique(images.group[about])]))
-    return entry | {"n": len(about), "groups": groups}
-
-
-def _interval(
-    name: str,
-    value: float,
-    draws: Mapping[str, np.ndarray],
-    *,
-    images: SortedImages,
-    about: np.ndarray,
-    known: np.ndarray,
-) -> Interval:
-    """Returns a metric's interval by the one rule that :func:`compute_metrics` states.
+    """Returns what ``metrics.json`` says of one metric.
 
     Args:
         name: of the metric.
-        value: of the metric, finite.
-        draws: name to float [draws]; empty where the groups are too few or not all known.
+        value: of the metric, NaN or infinite if undefined.
+        draws: float [draws]; None where the groups are too few or not all known.
         images: n images.
-        about: int [k], the images that the metric is about.
         known: bool [groups], whether a group is one.
     """
+    about = _about(name, images)
+    groups = np.unique(images.group[about])
+    entry: dict[str, Any] = {"value": None, "low": None, "high": None, "method": "none"}
+    entry |= {"n": len(about), "groups": int(np.sum(known[groups]))}
+    if not np.isfinite(value):
+        return entry | {"reason": _why_undefined(name, images)}
     if not known.any():
-        return _of_independent_images(name, images, about)
-    if not known.all():
+        interval = _of_independent_images(name, images, about)
+    elif not known.all():
         unknown = int(np.sum(~known[images.group]))
-        return Interval(reason=f"the group of {unknown} of {len(images.label)} images is unknown")
-    groups = len(np.unique(images.group[about]))
-    if groups < intervals.FEWEST:
-        return Interval(reason=intervals.too_few(groups))
-    if name in PROPORTIONS and value in (0, 1):
-        return intervals.all_or_none(value, groups)
-    return intervals.clustered(
-        value,
-        draws[name],
-        groups,
-        ends=_ENDS[name],
-        stretch=name not in _OF_BINS,  # which may well be 0
-        biased=name in _OF_BINS,
-    )
+        reason = f"the group of {unknown} of {len(images.label)} images is unknown"
+        interval = Interval(reason=reason)
+    else:
+        interval = _of_groups(name, value, draws, len(groups))
+    entry |= {"value": value, "method": interval.method}
+    if interval.reason:
+        return entry | {"interval_reason": interval.reason}
+    return entry | {"low": interval.low, "high": interval.high}
 
 
 def _of_independent_images(name: str, images: SortedImages, about: np.ndarray) -> Interval:
@@ -209,18 +188,16 @@ def _of_independent_images(name: str, images: SortedImages, about: np.ndarray) -
         return intervals.wilson(int(np.sum(right)), len(right))
     if name == "auc":
         return intervals.delong_interval(images.label, images.probability)
-    return Interval(reason="without groups there is one for proportions and the AUC only")
+    return Interval(reason=intervals.ONLY_WITH_GROUPS)
 
 
-def _weighted_metrics(images: SortedImages, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns every metric of every draw: name to float [draws], NaN or infinite if undefined."""
-    undefined = dict.fromkeys(NAMES, np.full(len(weights), np.nan))
-    if not len(images.label):
-        return undefined
-    found = metrics.count_metrics(images, weights) | metrics.rank_metrics(images, weights)
-    if np.isfinite(images.logit).all():
-        found |= slope_and_intercept(images, weights)
-    return undefined | found
+def _of_groups(name: str, value: float, draws: np.ndarray | None, groups: int) -> Interval:
+    if draws is None or groups < intervals.FEWEST:
+        return Interval(reason=intervals.too_few(groups))
+    if name in PROPORTIONS and value in (0, 1):
+        return intervals.all_or_none(value, groups)
+    ends, biased = _ENDS.get(name, (0.0, 1.0)), name in _OF_BINS
+    return intervals.clustered(value, draws, groups, ends=ends, biased=biased)
 
 
 def _about(name: str, images: SortedImages) -> np.ndarray:
@@ -246,7 +223,7 @@ def _why_undefined(name: str, images: SortedImages) -> str:
         (no_hit, name == "net_benefit"),
         ("the right class has probability 0 somewhere: the loss is infinite", name == "log_loss"),
         (first, name in ("f1", "mcc")),
-        (ONE_CLASS, bool({"recall", "specificity"} & set(empty))),
+        (metrics.ONE_CLASS, bool({"recall", "specificity"} & set(empty))),
         ("a probability of exactly 0 or 1 has no logit", not np.isfinite(images.logit).all()),
         ("all logits are the same", len(np.unique(images.logit)) == 1),
         ("a threshold on the logit separates the classes, so no finite slope fits best", True),

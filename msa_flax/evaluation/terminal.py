@@ -1,4 +1,4 @@
-"""What the command prints: the table of metrics with its notes."""
+"""What ``evaluate`` prints: the table of metrics with its notes, and lines on calibration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,17 +8,18 @@ from msa_flax.evaluation.summary import NAMES
 from msa_flax.files import NOTICE
 
 _MANY = 8  # metrics; a note names fewer than so many
+_TITLES = {"temperature": "temperature", "isotonic": "isotonic", "venn_abers": "Venn-Abers"}
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns a plain text table, one column a split, paper 1's Table 4 first.
+def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns a plain text table, one column per split, paper 1's Table 4 first.
 
     Below it stand the methods of the intervals, and once each the reasons why some are missing.
 
     Args:
-        metrics: column title to what :func:`metrics_json` returned.
+        results: column title to what ``metrics.json`` holds.
     """
-    columns = {title: _cells(values) for title, values in metrics.items()}
+    columns = {title: _cells(values) for title, values in results.items()}
     names = list(next(iter(columns.values()), {}))
     rows = [
         ["", *columns],
@@ -27,11 +28,11 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines.insert(1, "-" * (sum(widths) + 2 * len(columns)))
-    stamps = dict.fromkeys(stamp for values in metrics.values() for stamp in values["stamps"])
+    stamps = dict.fromkeys(stamp for values in results.values() for stamp in values["stamps"])
     notes = [
-        *_methods(metrics),
-        *_reasons(metrics, "reason", "undefined"),
-        *_reasons(metrics, "interval_reason", "no interval"),
+        *_methods(results),
+        *_reasons(results, "reason", "undefined"),
+        *_reasons(results, "interval_reason", "no interval"),
         *(f"stamp: {stamp}" for stamp in stamps),
         NOTICE,
     ]
@@ -51,19 +52,17 @@ def _cells(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cell(entry: Mapping[str, Any]) -> str:
-    if entry["value"] is None:
-        return "undefined"
-    text = f"{entry['value']:.4f}"
-    return text if entry["low"] is None else f"{text} [{entry['low']:.4f}, {entry['high']:.4f}]"
+    ends = "" if entry["low"] is None else f" [{entry['low']:.4f}, {entry['high']:.4f}]"
+    return _value(entry) + ends
 
 
-def _methods(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _methods(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Says how the intervals in the table were made, all of them or each kind."""
     named = {
         method: [
             name
             for name in NAMES
-            if any(values["metrics"][name]["method"] == method for values in metrics.values())
+            if any(values["metrics"][name]["method"] == method for values in results.values())
         ]
         for method in METHODS
     }
@@ -74,10 +73,10 @@ def _methods(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _reasons(metrics: Mapping[str, Mapping[str, Any]], key: str, what: str) -> list[str]:
-    """Returns a line a reason, with the columns and the metrics that it holds for."""
+def _reasons(results: Mapping[str, Mapping[str, Any]], key: str, what: str) -> list[str]:
+    """Returns a line per reason, with the columns and the metrics that it holds for."""
     found: dict[tuple[str, str], list[str]] = {}
-    for title, values in metrics.items():
+    for title, values in results.items():
         by_reason: dict[str, list[str]] = {}
         for name in NAMES:
             if reason := values["metrics"][name].get(key):
@@ -94,3 +93,74 @@ def _listed(names: Sequence[str]) -> str:
     if len(names) == len(NAMES):
         return "all metrics"
     return ", ".join(names) if len(names) < _MANY else "all others"
+
+
+def calibration_lines(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns what is said of calibration, abstention and the threshold, "" if nothing is stored.
+
+    Args:
+        results: split to what ``metrics.json`` holds.
+    """
+    lines = []
+    for split, values in results.items():
+        found, sets = values.get("calibration", {}), values.get("conformal", {})
+        said = _operating_point(values["operating_point"]) if "operating_point" in values else []
+        if "coverage" in sets:
+            said += [_errors(found), *_sets(sets)]
+        elif sets:
+            said += [f"not calibrated: {sets['reason']}"]
+        lines += [f"{split}: {line}\n" for line in said]
+    return "".join(lines)
+
+
+def _operating_point(point: Mapping[str, Any]) -> list[str]:
+    promised = {
+        "images": "at least {} of new fractures",
+        "groups": "every fracture of at least {} of new groups (patients or series)",
+    }[point["counted"]].format(f"{100 * point['sensitivity']:g} %")
+    lines = [
+        f"images with a probability of {point['threshold']:.4g} or more are called fractures; with "
+        f"{100 * point['confidence']:g} % confidence this threshold finds {promised}; it was "
+        f"chosen on {point['n']} validation {point['counted']} with a fracture"
+    ]
+    if not point["guarantee"]:
+        lines.append(f"that sensitivity is not guaranteed: {point['reason']}")
+    return lines
+
+
+def _errors(part: Mapping[str, Any]) -> str:
+    number = part["fitted_on"]["images"]["all"]
+    if reason := part["temperature"].get("reason"):
+        return f"nothing was calibrated on {number} validation images: {reason}"
+    eces = ", ".join(
+        f"{title}{_warmth(part[name])} {_value(part[name]['metrics']['ece'])}"
+        for name, title in _TITLES.items()
+    )
+    raw = _value(part["uncalibrated"]["ece"])
+    return f"ECE {raw} as it is; calibrated on {number} validation images: {eces}"
+
+
+def _warmth(part: Mapping[str, Any]) -> str:
+    value = part["parameters"].get("temperature")
+    return "" if value is None else f" ({value:.3g})"
+
+
+def _sets(part: Mapping[str, Any]) -> list[str]:
+    coverage, decided = part["coverage"], part["decided"]
+    lines = [
+        f"sets at alpha {part['alpha']:g} hold the right class of {_percent(coverage['fracture'])} "
+        f"of fractures and {_percent(coverage['normal'])} of normal images; abstaining on "
+        f"{_percent(part['abstained'])}, accuracy {_value(decided['accuracy'])} on the others"
+    ]
+    lines += [entry["reason"] for entry in part["thresholds"].values() if "reason" in entry]
+    if not part["guarantee"]:
+        lines.append(f"that coverage is not guaranteed: {part['reason']}")
+    return lines
+
+
+def _value(entry: Mapping[str, Any]) -> str:
+    return "undefined" if entry["value"] is None else f"{entry['value']:.4f}"
+
+
+def _percent(entry: Mapping[str, Any]) -> str:
+    return "undefined" if entry["value"] is None else f"{100 * entry['value']:.1f} %"

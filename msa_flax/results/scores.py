@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,59 +12,71 @@ from msa_flax import files
 from msa_flax.auditing import shortcuts
 from msa_flax.data import load_external
 from msa_flax.data.examples import Examples
-from msa_flax.data.leakage import UNKNOWN
-from msa_flax.evaluation import calibrated, calibration_summary, postprocess
+from msa_flax.evaluation import calibration, calibration_summary
+from msa_flax.evaluation.calibration import Calibration, CalibrationError
+from msa_flax.evaluation.conformal import ALPHA
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.summary import metrics_json
-from msa_flax.evaluation.terminal import metrics_table
+from msa_flax.evaluation.terminal import calibration_lines, metrics_table
 from msa_flax.plots import figures
 from msa_flax.run import Run
 
 log = logging.getLogger("msa_flax")
 
+_DOUBTS = {  # why what was chosen on the validation images may not hold for those of a split
+    "train": ["the network was trained on these images"],
+    "validation": ["it was chosen on these images"],
+}
 
-def calibrate(run: Run) -> dict[str, Any]:
-    """Evaluates the validation split, fits calibrators on it, stores them, returns its metrics."""
-    values = evaluate_split(run, "validation")
-    folder, path = run.results("validation"), _calibration_file(run)
-    fitted = postprocess.fit(Predictions.read(folder / "predictions.csv"), **_identity(run))
+
+def calibrate(run: Run, *, sensitivity: float | None = None) -> dict[str, Any]:
+    """Fits calibrators on the validation split, stores them, evaluates it, returns its metrics.
+
+    Args:
+        run: a trained run.
+        sensitivity: choose and store the threshold that has it; without one, none is stored.
+
+    Raises:
+        PredictionsError: the validation images with a fracture are too few for the sensitivity;
+            nothing is written.
+    """
+    predictions, seconds = _predict_split(run, "validation")
+    fitted = calibration.fit(predictions, **_identity(run), sensitivity=sensitivity)
+    path = _calibration_file(run)
     fitted.write(path)
-    log.info("calibration: fitted on %d validation images: %s", values["n"], path)
+    log.info("calibration: fitted on %d validation images: %s", len(predictions), path)
     if fitted.reason:
         log.warning("calibration: only conformal prediction is possible: %s", fitted.reason)
-    values |= calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
-    files.write_json(folder / "metrics.json", values)
-    return values
+    return _write(run, predictions, seconds, run.data.stamps, doubts=_DOUBTS["validation"])
 
 
-def evaluate_split(run: Run, split: str, *, alpha: float = 0.1) -> dict[str, Any]:
+def evaluate_split(run: Run, split: str, *, alpha: float = ALPHA) -> dict[str, Any]:
     """Evaluates one split of the run's own data, writes its artefacts, returns its metrics."""
-    examples, fold = run.data.take(split), run.data.splits.fold[run.data.splits.indices(split)]
-    doubts = ["the network was trained on these images"] if split == "train" else []
-    return _evaluate(run, examples, fold, split, run.data.stamps, alpha=alpha, doubts=doubts)
+    predictions, seconds = _predict_split(run, split)
+    doubts = _DOUBTS.get(split, [])
+    return _write(run, predictions, seconds, run.data.stamps, alpha=alpha, doubts=doubts)
 
 
-def evaluate_external(run: Run, root: str, name: str, *, alpha: float = 0.1) -> dict[str, Any]:
+def evaluate_external(run: Run, root: str, name: str, *, alpha: float = ALPHA) -> dict[str, Any]:
     """Evaluates a folder of other images, writes ``eval/<name>/``, returns its metrics."""
     examples = load_external(root, run.config.data)
     for file, reason in examples.bad_files[:20]:
         log.warning("left out: %s: %s", file, reason)
-    stamps = [] if examples.groups_known else [UNKNOWN]
+    stamps = [] if examples.groups_known else ["groups unknown"]
     elsewhere = ["these images come from elsewhere than the validation images"]
-    fold = np.full(len(examples), "")
-    return _evaluate(run, examples, fold, name, stamps, alpha=alpha, doubts=elsewhere)
+    predictions, seconds = _predict(run, examples, name, np.full(len(examples), ""))
+    return _write(run, predictions, seconds, stamps, alpha=alpha, doubts=elsewhere)
 
 
-def _evaluate(
-    run: Run,
-    examples: Examples,
-    fold: Any,
-    split: str,
-    stamps: list[str],
-    *,
-    alpha: float,
-    doubts: list[str],
-) -> dict[str, Any]:
+def _predict_split(run: Run, split: str) -> tuple[Predictions, float]:
+    fold = run.data.splits.fold[run.data.splits.indices(split)]
+    return _predict(run, run.data.take(split), split, fold)
+
+
+def _predict(
+    run: Run, examples: Examples, split: str, fold: np.ndarray
+) -> tuple[Predictions, float]:
+    """Returns the predictions of images, and the seconds that they took."""
     began = time.perf_counter()
     logits = run.predict(examples.images)
     seconds = time.perf_counter() - began
@@ -77,50 +90,67 @@ def _evaluate(
         logit=logits,
         probability=sigmoid(logits),
     )
+    return predictions, seconds
+
+
+def _write(
+    run: Run,
+    predictions: Predictions,
+    seconds: float,
+    stamps: Sequence[str],
+    *,
+    alpha: float = ALPHA,
+    doubts: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Writes the three files of one split, and returns what ``metrics.json`` holds.
+
+    Without a stored calibration there is no ``calibrated.csv``; an earlier one is removed, because
+    it would belong to other predictions.
+    """
+    split, doubts = str(predictions.split[0]), [*stamps, *doubts, *_steered(run)]
+    folder = run.results(split)
+    (folder / "calibrated.csv").unlink(missing_ok=True)
+    stored, reason = _stored_calibration(run)
+    point = stored.operating_point if stored else None
     values = metrics_json(
         predictions,
         split=split,
-        threshold=run.config.eval.threshold,
+        threshold=point.threshold if point else run.config.eval.threshold,
         stamps=stamps,
         seconds=seconds,
     )
-    values |= _calibrate(run, predictions, values, alpha=alpha, doubts=[*stamps, *doubts])
-    folder = run.results(split)
+    if split == "validation" and (stored or reason):
+        values |= calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
+    elif stored:
+        found = calibration.apply(stored, predictions.logit, alpha=alpha)
+        found.write(folder / "calibrated.csv", predictions.example_id)
+        values |= calibration_summary.sections(
+            stored, predictions, found, values=values, alpha=alpha, doubts=doubts
+        )
+    elif reason:
+        values |= calibration_summary.unavailable(reason)
+    if stored:
+        values |= calibration_summary.operating_point(stored, doubts)
     predictions.write(folder / "predictions.csv")
     files.write_json(folder / "metrics.json", values)
     return values
 
 
-def _calibrate(
-    run: Run,
-    predictions: Predictions,
-    values: dict[str, Any],
-    *,
-    alpha: float,
-    doubts: list[str],
-) -> dict[str, Any]:
-    """Writes ``calibrated.csv`` where a calibration is stored; returns its sections of the metrics.
+def _stored_calibration(run: Run) -> tuple[Calibration | None, str]:
+    """Returns the calibration of the run's checkpoint, or None and why it cannot be used.
 
-    An earlier ``calibrated.csv`` is removed: it would belong to other predictions.
+    The reason is "" where there is none.
     """
-    table = run.results(values["split"]) / "calibrated.csv"
-    table.unlink(missing_ok=True)
     path = _calibration_file(run)
     if not path.exists():
-        return {}
-    if values["split"] == "validation":
-        return calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
+        return None, ""
     try:
-        fitted = postprocess.Calibration.read(path)
-        fitted.check(**_identity(run))
-    except postprocess.CalibrationError as error:
+        stored = Calibration.read(path)
+        stored.check_belongs(**_identity(run))
+    except CalibrationError as error:
         log.warning("calibration is not used: %s", error)
-        return calibration_summary.unavailable(str(error))
-    found = calibrated.apply(fitted, predictions.logit, alpha=alpha)
-    found.write(table, predictions.example_id)
-    return calibration_summary.sections(
-        fitted, predictions, found, values=values, alpha=alpha, doubts=[*doubts, *_steered(run)]
-    )
+        return None, str(error)
+    return stored, ""
 
 
 def _calibration_file(run: Run) -> Path:
@@ -158,8 +188,8 @@ def report(run: Run, results: dict[str, dict[str, Any]]) -> None:
             classes=run.config.data.classes,
         )
     print(f"{run.workdir}: {title}\n{metrics_table(results)}")
-    if calibrated := calibration_summary.describe(results):
-        print(calibrated)
+    if lines := calibration_lines(results):
+        print(lines)
     if beside := _shortcuts(run.workdir, results):
         print(beside)
 

@@ -1,222 +1,295 @@
-"""Calibrators against libraries and definitions, and what they do where there is no best one."""
+"""What is fitted, stored, applied and said: the same numbers bit by bit, and reasons."""
+
+import csv
+import dataclasses
+import json
 
 import numpy as np
 import pytest
-from scipy import optimize, special
-from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import roc_auc_score
 
-from msa_flax.evaluation.calibration import (
-    COLDEST,
-    HOTTEST,
-    fit_isotonic,
-    fit_temperature,
-    merge,
-    unusable,
-    venn_abers,
-)
+from msa_flax.evaluation import calibration_summary, conformal
+from msa_flax.evaluation.calibration import COLUMNS, Calibration, CalibrationError, apply, fit
+from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.summary import metrics_json
+from msa_flax.evaluation.terminal import calibration_lines
+from msa_flax.files import write_json
+
+OF = {"checkpoint": "best", "step": 12, "data_fingerprint": "f" * 64}
+METHODS = ("temperature", "isotonic", "venn_abers")
 
 
-def images(seed=0, n=200, *, heat=2.0, decimals=None):
-    """Logits that are too large by a factor, with labels; float32, as in predictions.csv."""
+def predictions(split="validation", n=80, *, seed=0, groups=20, logits=None, labels=None):
     rng = np.random.default_rng(seed)
-    logits = rng.normal(0.3, 1.5, n)
-    labels = (rng.random(n) < special.expit(logits)).astype(int)
-    logits = heat * logits
-    return (logits if decimals is None else logits.round(decimals)).astype(np.float32), labels
-
-
-def loss(inverse, logits, labels):
-    x = logits.astype(np.float64)
-    return np.mean(np.logaddexp(0, np.where(labels == 1, -x, x) * inverse))
-
-
-@pytest.mark.parametrize("heat", [0.5, 1.0, 3.0])
-def test_the_temperature_is_where_the_loss_is_least(heat):
-    logits, labels = images(heat=heat)
-    found = optimize.minimize_scalar(
-        loss, bracket=(0.1, 1), args=(logits, labels), options={"xtol": 1e-12}
+    if labels is None:
+        labels = np.arange(n) % 2
+    if logits is None:
+        logits = 3 * rng.normal(labels - 0.5, 1)
+    logits = np.asarray(logits, np.float32)
+    n = len(logits)
+    numbers = np.arange(n) if groups is None else np.arange(n) // 2 % max(groups, 1)
+    return Predictions(
+        example_id=np.char.mod(f"{split} %03d.png", rng.permutation(n)),
+        split=np.full(n, split),
+        fold=np.full(n, ""),
+        group=np.full(n, "") if groups == 0 else np.char.mod("g%d", numbers),
+        family=np.full(n, ""),
+        label=np.asarray(labels),
+        logit=logits,
+        probability=sigmoid(logits),
     )
-    temperature = fit_temperature(logits, labels)
-    # A minimum is flat: its place is known to the root of the float64 precision.
-    assert temperature.value == pytest.approx(1 / found.x, rel=1e-6)
-    assert temperature.reason == ""
-    # It undoes what made the logits too large, up to the spread of 200 labels (0.15, once drawn).
-    assert temperature.value / heat == pytest.approx(1, abs=0.3)
 
 
-def test_the_temperature_is_scikit_learns():
-    pytest.importorskip("sklearn", minversion="1.8")
-    from sklearn.base import BaseEstimator, ClassifierMixin
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.frozen import FrozenEstimator
-
-    class Network(ClassifierMixin, BaseEstimator):
-        def fit(self, x, y):
-            self.classes_ = np.unique(y)
-            return self
-
-        def decision_function(self, x):
-            return x[:, 0]
-
-        def predict(self, x):
-            return (x[:, 0] >= 0).astype(int)
-
-    logits, labels = images()
-    x = logits.astype(np.float64)[:, None]
-    frozen = FrozenEstimator(Network().fit(x, labels))
-    theirs = CalibratedClassifierCV(frozen, method="temperature", ensemble=False).fit(x, labels)
-    ours = special.expit(fit_temperature(logits, labels).apply(logits))
-    # Their minimiser stops where the loss no longer falls, at about 1e-8 of the temperature.
-    np.testing.assert_allclose(ours, theirs.predict_proba(x)[:, 1], rtol=0, atol=1e-6)
+def shuffled(table, seed=1):
+    order = np.random.default_rng(seed).permutation(len(table))
+    fields = [field.name for field in dataclasses.fields(table)]
+    return Predictions(**{name: getattr(table, name)[order] for name in fields})
 
 
-def test_dividing_by_a_temperature_keeps_the_order_and_the_auc():
-    logits, labels = images()
-    calibrated = fit_temperature(logits, labels).apply(logits)
-    np.testing.assert_array_equal(np.argsort(calibrated), np.argsort(logits))
-    assert roc_auc_score(labels, calibrated) == roc_auc_score(labels, logits)
+def calibrated(calibration, logits, alpha=0.1):
+    return apply(calibration, logits, alpha=alpha)
 
 
-def test_a_temperature_of_separated_images_is_that_of_platts_labels():
-    logits = np.array([-3, -1, -0.5, 0.5, 2], np.float32)
-    labels = np.array([0, 0, 0, 1, 1])
-    found = fit_temperature(logits, labels)
-    assert "Platt's smoothed labels" in found.reason
-    target = np.array([1 / 5, 1 / 5, 1 / 5, 3 / 4, 3 / 4])
+def sections(calibration, table, *, alpha=0.1, doubts=()):
+    values = metrics_json(table, split="test", threshold=0.5, stamps=[], seconds=1.0)
+    found = calibrated(calibration, table.logit, alpha=alpha)
+    return values, calibration_summary.sections(
+        calibration, table, found, values=values, alpha=alpha, doubts=doubts
+    )
 
-    def smoothed(inverse):
-        x = inverse * logits.astype(np.float64)
-        return np.mean(np.logaddexp(0, x) - target * x)
 
-    least = optimize.minimize_scalar(smoothed, bracket=(0.1, 1), options={"xtol": 1e-12})
-    assert found.value == pytest.approx(1 / least.x, rel=1e-6)  # flat, as above
+def test_a_stored_calibration_gives_the_same_numbers_bit_by_bit(tmp_path):
+    before = fit(predictions(), **OF)
+    before.write(tmp_path / "calibration.json")
+    after = Calibration.read(tmp_path / "calibration.json")
+    assert after.temperature == before.temperature
+    assert after.isotonic == before.isotonic
+    new = predictions("test", seed=1).logit
+    one, two = calibrated(before, new), calibrated(after, new)
+    assert set(one.probability) == set(two.probability) == set(COLUMNS[1:6])
+    for name, values in one.probability.items():
+        np.testing.assert_array_equal(two.probability[name], values)
+        assert values.dtype == np.float32
+    np.testing.assert_array_equal(two.p_values, one.p_values)
+    np.testing.assert_array_equal(two.sets, one.sets)
+    after.write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "calibration.json").read_bytes()
+
+
+def test_the_file_says_what_it_belongs_to(tmp_path):
+    fit(predictions(groups=7), **OF).write(tmp_path / "c.json")
+    values = json.loads((tmp_path / "c.json").read_text())
+    assert values["schema_version"] == 1
+    assert {name: values[name] for name in OF} == OF
+    assert values["split"] == "validation"
+    assert values["images"] == {"all": 80, "fracture": 40, "normal": 40}
+    assert values["groups"] == {"all": 7, "fracture": 7, "normal": 7}
+    assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+
+
+def test_the_order_of_rows_changes_neither_file_nor_sections(tmp_path):
+    table, test = predictions(), predictions("test", seed=1)
+    for name, one in (("a", table), ("b", shuffled(table))):
+        fit(one, **OF).write(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    calibration = fit(table, **OF)
+    assert sections(calibration, shuffled(test)) == sections(calibration, test)
+    for name, one in (("c", test), ("d", shuffled(test))):
+        calibrated(calibration, one.logit).write(tmp_path / name, one.example_id)
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "d").read_bytes()
+
+
+def test_only_validation_images_are_fitted_on():
+    with pytest.raises(CalibrationError, match="'validation' only, got test"):
+        fit(predictions("test"), **OF)
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels", "value", "said"),
+    ("other", "said"),
     [
-        ([-1, 1, 2, -2], [1, 0, 0, 1], HOTTEST, "next to nothing"),
-        ([-0.001, 0.001, 0.001, 0.001, -0.001], [0, 1, 1, 0, 0], COLDEST, "far too small"),
+        ({"step": 13}, "is of step 12, this is step 13"),
+        ({"checkpoint": "last"}, "is of checkpoint best, this is checkpoint last"),
+        ({"data_fingerprint": "a" * 64}, "data fingerprint ffffffffffff, this is"),
     ],
 )
-def test_a_temperature_has_bounds_and_says_when_it_meets_them(logits, labels, value, said):
-    found = fit_temperature(np.array(logits, np.float32), np.array(labels))
-    assert found.value == value
-    assert said in found.reason
+def test_a_calibration_of_another_checkpoint_is_refused(other, said):
+    calibration = fit(predictions(), **OF)
+    calibration.check_belongs(**OF)
+    with pytest.raises(CalibrationError, match=said) as error:
+        calibration.check_belongs(**(OF | other))
+    assert "--calibrate" in str(error.value)
+    assert error.value.exit_code == 2
 
 
-@pytest.mark.parametrize("decimals", [None, 0])
-def test_the_isotonic_curve_is_scikit_learns_with_ties_and_beyond_its_ends(decimals):
-    logits, labels = images(decimals=decimals)
-    new = np.append(images(seed=1)[0], np.float32([-50, 50]))
-    theirs = IsotonicRegression(out_of_bounds="clip").fit(logits.astype(np.float64), labels)
-    ours = fit_isotonic(logits, labels).apply(new)
-    # Two ways to interpolate a straight line differ in rounding only.
-    np.testing.assert_allclose(ours, theirs.predict(new.astype(np.float64)), rtol=0, atol=1e-12)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.pop("logits"),
+        lambda values: values.update(schema_version=2),
+        lambda values: values["logits"]["fracture"].pop(),
+        lambda values: values.update(temperature={"warmth": 2.0}),
+        lambda values: values.update(step="twelve"),
+        lambda values: values.update(logits=[1, 2]),
+        lambda values: values["logits"].update(normal=["cold"]),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_sentence(change, tmp_path):
+    path = tmp_path / "c.json"
+    fit(predictions(), **OF).write(path)
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(CalibrationError, match="expected a stored calibration") as error:
+        Calibration.read(path)
+    assert "\n" not in str(error.value)
+    path.write_text('{"step": ')
+    with pytest.raises(CalibrationError, match="expected a stored calibration"):
+        Calibration.read(path)
 
 
-def by_definition(logits, labels, new):
-    """Two isotonic regressions for each new image, of all images and the new one."""
-    found = np.empty((len(new), 2))
-    for i, one in enumerate(new):
-        for label in (0, 1):
-            x, y = np.append(logits, one).astype(np.float64), np.append(labels, label)
-            found[i, label] = IsotonicRegression().fit(x, y).predict([np.float64(one)])[0]
-    return found[:, 0], found[:, 1]
+def test_the_table_holds_the_values_by_example(tmp_path):
+    calibration, test = fit(predictions(), **OF), predictions("test", seed=1)
+    found = calibrated(calibration, test.logit)
+    found.write(tmp_path / "calibrated.csv", test.example_id)
+    with (tmp_path / "calibrated.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    order = np.argsort(test.example_id)
+    assert [row["example_id"] for row in rows] == test.example_id[order].tolist()
+    for name, values in found.probability.items():
+        read = np.array([row[name] for row in rows]).astype(np.float32)
+        np.testing.assert_array_equal(read, values[order])
+    for k, name in enumerate(("p_normal", "p_fracture")):
+        read = np.array([float(row[name]) for row in rows])
+        np.testing.assert_array_equal(read, found.p_values[order, k])
+    assert [row["set"] for row in rows] == found.sets[order].tolist()
 
 
-def venn_cases():
-    for decimals in (None, 0):
-        logits, labels = images(n=60, decimals=decimals)
-        new = np.concatenate([images(seed=1, n=40)[0], logits[:20], np.float32([-50, 50])])
-        yield logits, labels, new
+def test_names_with_commas_and_quotes_come_back_from_the_table(tmp_path):
+    names = np.array(['a,"b".png', "c\rd.png", "e.png"])
+    found = calibrated(fit(predictions(), **OF), np.float32([0, 1, 2]))
+    found.write(tmp_path / "t.csv", names)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert [row["example_id"] for row in csv.DictReader(file)] == sorted(names.tolist())
 
 
-@pytest.mark.parametrize("case", list(venn_cases()), ids=["distinct", "ties"])
-def test_venn_abers_is_two_isotonic_regressions_with_the_new_image(case):
-    low, high = venn_abers(*case)
-    # Sums of at most 61 numbers in another order: a few units in the last place.
-    np.testing.assert_allclose((low, high), by_definition(*case), rtol=0, atol=1e-12)
-    assert np.all((low >= 0) & (low < high) & (high <= 1))
-    merged = merge(low, high)
-    assert np.all((low < merged) & (merged < high))
+def test_sections_hold_the_scores_beside_the_uncalibrated_ones(tmp_path):
+    calibration, test = fit(predictions(n=400), **OF), predictions("test", 400, seed=1)
+    values, found = sections(calibration, test)
+    write_json(tmp_path / "metrics.json", values | found)  # no NaN, nothing JSON cannot say
+    part = found["calibration"]
+    for score in calibration_summary.SCORES:
+        assert part["uncalibrated"][score] == values["metrics"][score]
+    brier = np.mean((calibrated(calibration, test.logit).probability["isotonic"] - test.label) ** 2)
+    # The table's probabilities are float32, of seven digits.
+    assert part["isotonic"]["metrics"]["brier"]["value"] == pytest.approx(brier, abs=1e-6)
+    for name in METHODS:
+        entry = part[name]["metrics"]["brier"]
+        assert entry["method"] == "clustered bootstrap"
+        assert entry["groups"] == 20
+    assert part["temperature"]["parameters"] == {"temperature": calibration.temperature.value}
+    # Logits were made three times too large for their noise: dividing by about 1.5 is better.
+    better = part["temperature"]["metrics"]["log_loss"]["value"]
+    assert better < values["metrics"]["log_loss"]["value"]
 
 
-def test_venn_abers_without_the_new_image_is_another_thing(monkeypatch):
-    logits, labels, new = next(venn_cases())
-    alone = fit_isotonic(logits, labels).apply(new)
-    low, _ = venn_abers(logits, labels, new)
-    assert np.max(np.abs(low - alone)) > 0.05
-    rounded = logits.round()
-    right = by_definition(rounded, labels, new)[0]
-    real = optimize.isotonic_regression
-
-    def unweighted(y, weights):
-        return real(y, weights=np.ones_like(weights))
-
-    monkeypatch.setattr(optimize, "isotonic_regression", unweighted)
-    assert np.max(np.abs(venn_abers(rounded, labels, new)[0] - right)) > 0.01
-
-
-def test_venn_abers_is_that_of_the_package():
-    before = np.geterr()
-    theirs = pytest.importorskip("venn_abers")
-    np.seterr(**before)  # importing it turns warnings off
-    for logits, labels, new in venn_cases():
-        fractured = [special.expit(x.astype(np.float64)) for x in (logits, new)]
-        p = [np.stack([1 - x, x], axis=1) for x in fractured]
-        with np.errstate(all="ignore"):
-            merged, both = theirs.VennAbers().fit(p[0], labels).predict_proba(p[1])
-        low, high = venn_abers(logits, labels, new)
-        np.testing.assert_allclose(both, np.stack([low, high], axis=1), rtol=0, atol=1e-12)
-        np.testing.assert_allclose(merged[:, 1], merge(low, high), rtol=0, atol=1e-12)
-
-
-def test_one_of_the_two_probabilities_is_calibrated():
-    """The theorem: choose high for fractures, low for normal images, and the mean is the rate."""
-    chosen, truth, lower = [], [], []
-    for seed in range(300):
-        logits, labels = images(seed=seed, n=31)
-        low, high = venn_abers(logits[1:], labels[1:], logits[:1])
-        chosen.append(float(high[0] if labels[0] else low[0]))
-        lower.append(float(low[0]))
-        truth.append(labels[0])
-    # 300 labels know their rate to sqrt(0.25 / 300) = 0.03.
-    assert np.mean(chosen) == pytest.approx(np.mean(truth), abs=3 * 0.03)
-    assert np.mean(lower) < np.mean(truth) - 0.05  # low alone is not
-
-
-@pytest.mark.parametrize("decimals", [None, 0])
-def test_the_order_of_the_images_changes_not_one_bit(decimals):
-    logits, labels = images(decimals=decimals)
-    order = np.random.default_rng(1).permutation(len(logits))
-    moved, new = (logits[order], labels[order]), images(seed=2)[0]
-    assert fit_temperature(*moved) == fit_temperature(logits, labels)
-    assert fit_isotonic(*moved) == fit_isotonic(logits, labels)
-    np.testing.assert_array_equal(venn_abers(*moved, new), venn_abers(logits, labels, new))
-    np.testing.assert_array_equal(
-        venn_abers(*moved, new[::-1])[0], venn_abers(logits, labels, new)[0][::-1]
-    )
+def test_an_isotonic_probability_of_0_for_a_fracture_has_no_log_loss_but_a_reason():
+    labels = np.repeat([0, 1], 20)
+    calibration = fit(predictions(logits=np.linspace(-2, 2, 40), labels=labels), **OF)
+    test = predictions("test", logits=np.linspace(2, -2, 40), labels=labels)
+    _, found = sections(calibration, test)
+    entry = found["calibration"]["isotonic"]["metrics"]["log_loss"]
+    assert entry["value"] is None
+    assert "the loss is infinite" in entry["reason"]
+    assert found["calibration"]["venn_abers"]["metrics"]["log_loss"]["value"] > 0
+    warm = found["calibration"]["temperature"]["parameters"]
+    assert "Platt's" in warm["reason"]
 
 
 @pytest.mark.parametrize(
     ("logits", "labels", "said"),
     [
-        ([1, 2], [0, 0], "no fracture"),
-        ([1, 2], [1, 1], "no normal image"),
-        ([], [], "no fracture"),
-        ([1, 1, 1], [0, 1, 1], "all logits of the images to fit it on are the same"),
+        (np.linspace(-2, 2, 30), np.zeros(30, int), "no fracture"),
+        (np.linspace(-2, 2, 30), np.ones(30, int), "no normal image"),
+        (np.full(30, 0.5), np.arange(30) % 2, "are the same"),
     ],
 )
-def test_what_cannot_be_fitted_is_said(logits, labels, said):
-    logits, labels = np.array(logits, np.float32), np.array(labels, int)
-    assert said in unusable(logits, labels)
-    for fit in (fit_temperature, fit_isotonic, lambda *known: venn_abers(*known, logits)):
-        with pytest.raises(ValueError, match=said):
-            fit(logits, labels)
+def test_degenerate_validation_images_leave_conformal_sets_and_a_reason(
+    logits, labels, said, tmp_path
+):
+    fit(predictions(logits=logits, labels=labels), **OF).write(tmp_path / "c.json")
+    calibration = Calibration.read(tmp_path / "c.json")
+    test = predictions("test", seed=1)
+    values, found = sections(calibration, test)
+    for name in METHODS:
+        assert set(found["calibration"][name]) == {"reason"}
+        assert said in found["calibration"][name]["reason"]
+    write_json(tmp_path / "m.json", values | found)
+    calibrated(calibration, test.logit).write(tmp_path / "t.csv", test.example_id)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert [row[name] for name in COLUMNS[1:6]] == [""] * 5
+    assert row["set"] in conformal.SETS
+    for name, label in (("fracture", 1), ("normal", 0)):
+        if label not in labels:
+            assert found["conformal"]["coverage"][name]["value"] == 1
+            limit = found["conformal"]["thresholds"][name]
+            assert (limit["n"], limit["logit"]) == (0, None)
+            assert "takes 9 validation images of that class, there are 0" in limit["reason"]
+    said_of_it = calibration_lines({"test": values | found})
+    assert said in said_of_it
+    assert all(line.startswith("test: ") for line in said_of_it.splitlines())
 
 
-def test_no_new_images_are_no_error():
-    low, high = venn_abers(*images(), np.empty(0, np.float32))
-    assert low.shape == high.shape == (0,)
+@pytest.mark.parametrize(
+    ("groups", "doubts", "guarantee", "said"),
+    [
+        (None, [], True, "probability 0.9 or more for each class"),
+        (20, [], False, "the 80 validation images are of 20 groups"),
+        (0, [], False, "groups unknown"),
+        (0, ["groups unknown"], False, "groups unknown"),
+        (None, ["copies cross the split"], False, "copies cross the split"),
+        (None, ["from elsewhere", "series cross the split"], False, "elsewhere; series cross"),
+    ],
+)
+def test_a_guarantee_is_given_only_where_images_may_be_exchangeable(
+    groups, doubts, guarantee, said
+):
+    calibration = fit(predictions(groups=groups), **OF)
+    test = predictions("test", seed=1, groups=groups)
+    _, found = sections(calibration, test, doubts=doubts)
+    assert found["conformal"]["guarantee"] is guarantee
+    assert said in found["conformal"]["reason"]
+    assert found["conformal"]["reason"].count("groups unknown") <= 1
+
+
+def test_several_evaluated_images_of_one_group_end_the_guarantee_too():
+    calibration = fit(predictions(groups=None), **OF)
+    _, found = sections(calibration, predictions("test", seed=1, groups=20))
+    assert not found["conformal"]["guarantee"]
+    assert "the 80 evaluated images are of 20 groups" in found["conformal"]["reason"]
+
+
+def test_alpha_is_chosen_when_it_is_used():
+    calibration, test = fit(predictions(), **OF), predictions("test", seed=1)
+    shares = [
+        sections(calibration, test, alpha=alpha)[1]["conformal"]["coverage"]["overall"]["value"]
+        for alpha in (0.05, 0.2, 0.5)
+    ]
+    assert shares == sorted(shares, reverse=True)
+    np.testing.assert_array_equal(
+        calibrated(calibration, test.logit, alpha=0.2).p_values,
+        calibrated(calibration, test.logit).p_values,
+    )
+
+
+def test_the_terminal_is_told_in_a_few_lines_and_nothing_where_there_is_nothing():
+    calibration, test = fit(predictions(), **OF), predictions("test", seed=1)
+    values, found = sections(calibration, test)
+    lines = calibration_lines({"test": values | found}).splitlines()
+    assert len(lines) == 3
+    assert "calibrated on 80 validation images: temperature (" in lines[0]
+    assert "abstaining on" in lines[1]
+    assert "not guaranteed: the 80 validation images" in lines[2]
+    assert calibration_lines({"test": values}) == ""
+    reason = calibration_summary.unavailable("because")
+    assert calibration_lines({"v": values | reason}) == "v: not calibrated: because\n"

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from msa_flax.evaluation import conformal
-from msa_flax.evaluation.conformal import limits, p_values, sets, summarise
+from msa_flax.evaluation.conformal import limits, p_values, sets, summarise_sets
 
 ALPHA = 0.1
 DRAWS = 4000  # of a calibration split of 29 images and a new image of each class
@@ -181,7 +181,7 @@ FOUND = np.array(
 
 def test_the_summary_counts_what_it_says():
     group = np.full(10, "")
-    found = summarise(LABELS, FOUND, group)
+    found = summarise_sets(LABELS, FOUND, group)
     values = {name: entry["value"] for name, entry in found["coverage"].items()}
     assert values == {"overall": 0.7, "fracture": 0.75, "normal": pytest.approx(4 / 6)}
     assert {k: entry["value"] for k, entry in found["sizes"].items()} == {
@@ -204,16 +204,16 @@ def test_with_groups_intervals_come_from_draws_of_groups():
     labels, words = np.tile(LABELS, 12), np.tile(FOUND, 12)
     words[:10] = "both"
     group = np.repeat(np.char.mod("g%02d", np.arange(12)), 10)
-    found = summarise(labels, words, group)
+    found = summarise_sets(labels, words, group)
     assert found["coverage"]["overall"]["method"] == "clustered bootstrap"
     assert found["abstained"]["groups"] == 12
     order = np.random.default_rng(0).permutation(120)
-    assert summarise(labels[order], words[order], group[order]) == found
+    assert summarise_sets(labels[order], words[order], group[order]) == found
 
 
 @pytest.mark.parametrize("word", conformal.SETS)
 def test_a_summary_of_sets_that_are_all_the_same_is_no_error(word):
-    found = summarise(LABELS, np.full(10, word), np.full(10, ""))
+    found = summarise_sets(LABELS, np.full(10, word), np.full(10, ""))
     decided = found["decided"]
     if word in ("neither", "both"):
         assert decided["n"] == 0

@@ -231,12 +231,12 @@ def test_undefined_draws_up_to_one_in_twenty_are_left_out():
 
 def test_a_biased_metric_reaches_lower_by_the_bias_that_the_draws_show():
     draws = np.random.default_rng(0).normal(0.13, 0.01, 2000)
-    plain = intervals.clustered(0.12, draws, 20, ends=(0.0, 1.0), stretch=False)
-    biased = intervals.clustered(0.12, draws, 20, ends=(0.0, 1.0), stretch=False, biased=True)
+    plain = intervals.clustered(0.12, draws, 20)
+    biased = intervals.clustered(0.12, draws, 20, ends=(0.0, 1.0), biased=True)
     shown = draws.mean() - 0.12
     assert plain.low - biased.low == pytest.approx((1 + math.sqrt(2)) * shown, rel=1e-9)
     assert plain.high == biased.high
-    lower = intervals.clustered(0.12, draws - 0.02, 20, ends=(0.0, 1.0), stretch=False, biased=True)
+    lower = intervals.clustered(0.12, draws - 0.02, 20, ends=(0.0, 1.0), biased=True)
     assert lower.low == pytest.approx(plain.low, rel=1e-9)  # no bias is shown: none is taken off
 
 

@@ -99,7 +99,7 @@ def test_ids_with_commas_quotes_newlines_and_bytes_that_are_not_utf8_survive(tmp
         (HEADER + ",score\n" + GOOD_ROW + ",1\n", "unexpected columns: score"),
         (HEADER + ",label\n" + GOOD_ROW + ",1\n", "unexpected columns: label"),
         (f"{HEADER}\n{GOOD_ROW}\n{GOOD_ROW}\n", "every id once; it is not so for 'val/a.png'"),
-        (f"{HEADER}\n{GOOD_ROW}\nb,test\n", "8 cells a row, got 1 rows"),
+        (f"{HEADER}\n{GOOD_ROW}\nb,test\n", "8 cells per row, got 1 rows"),
         (f"{HEADER}\n{GOOD_ROW}".replace(",2,", ",nan,"), "logit: expected a finite"),
         (f"{HEADER}\n{GOOD_ROW}".replace(",2,", ",inf,"), "logit: expected a finite"),
         (f"{HEADER}\n{GOOD_ROW}".replace(",2,", ",1e39,"), "logit: expected a finite float32"),
@@ -190,15 +190,6 @@ def test_every_call_has_the_same_shape_and_the_results_of_black_padding_are_drop
     logits = predict_logits(black_is_a_thousand, images, batch_size=4)
     assert shapes == [((4, 6, 6), np.uint8)] * 2
     np.testing.assert_array_equal(logits, np.zeros(7))
-
-
-def test_progress_counts_images_up_to_all_of_them():
-    seen = []
-    images = np.ones((7, 6, 6), np.uint8)
-    predict_logits(
-        mean_minus_hundred, images, batch_size=3, progress=lambda done, total: seen.append(done)
-    )
-    assert seen == [3, 6, 7]
 
 
 def test_a_function_that_returns_a_column_is_refused():

@@ -118,7 +118,7 @@ def test_intervals_are_made_of_the_draws_of_the_groups():
     _, index = np.unique(group, return_inverse=True)
     images = metrics.sort_images(labels, sigmoid(logits), threshold=0.5, logits=logits, group=index)
     draws = metrics.rank_metrics(images, intervals.draw_groups(20))
-    of_bins = {"stretch": False, "biased": True}
+    of_bins = {"biased": True}
     for name, kind in (("auc", {}), ("ece", of_bins), ("ece_debiased", of_bins)):
         value = found[name]["value"]
         expected = intervals.clustered(value, draws[name], 20, ends=(0.0, 1.0), **kind)

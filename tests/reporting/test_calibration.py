@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from msa_flax.evaluation.postprocess import Calibration, CalibrationError
+from msa_flax.evaluation.calibration import Calibration, CalibrationError
 from msa_flax.reporting import calibration, page, points, read
 
 EVIL = "</script><script>alert(1)</script>"
@@ -188,7 +188,7 @@ def test_a_calibration_of_another_checkpoint_is_said_to_be_one(shown):
         **{"normal": [], "groups": {}, "temperature": None, "isotonic": None, "reason": ""},
     )
     with pytest.raises(CalibrationError) as caught:
-        fitted.check(checkpoint="best", step=570, data_fingerprint="f" * 64)
+        fitted.check_belongs(checkpoint="best", step=570, data_fingerprint="f" * 64)
     reason = {"reason": str(caught.value)}
     run = shown({"calibration": reason, "conformal": reason})
     assert calibration.tables(run) == []

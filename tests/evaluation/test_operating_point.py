@@ -1,11 +1,13 @@
 """A threshold with a guarantee: how often it holds is counted, and what it takes is said."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from msa_flax.evaluation.operating_point import threshold_for_sensitivity
 from msa_flax.evaluation.predictions import PredictionsError
-from msa_flax.evaluation.thresholds import threshold_for_sensitivity
 
 
 def images(rng, fractures=120, normal=80):
@@ -17,7 +19,7 @@ def test_the_threshold_is_the_order_statistic_that_clopper_pearson_allows():
     labels, probabilities = images(np.random.default_rng(0))
     found = threshold_for_sensitivity(labels, probabilities, 0.9)
     fractures = np.sort(probabilities[labels == 1])
-    assert found.fractures == 120
+    assert found.n == 120
     assert found.threshold == float(fractures[found.missed])
     assert np.sum(fractures >= np.float32(found.threshold)) == 120 - found.missed
 
@@ -65,21 +67,20 @@ def test_with_groups_each_counts_once_with_its_lowest_fracture():
     found = threshold_for_sensitivity(labels, probabilities, 0.9, group=group)
     lowest = [probabilities[(group == g) & (labels == 1)].min() for g in sorted(set(group[:400]))]
     alone = threshold_for_sensitivity(np.ones(80, int), np.array(lowest), 0.9)
-    assert found == alone
-    assert found.fractures == 80
+    assert found == dataclasses.replace(alone, counted="groups")
+    assert found.n == 80
     assert found.threshold < threshold_for_sensitivity(labels, probabilities, 0.9).threshold
 
 
 @pytest.mark.parametrize(
     ("fractures", "wanted", "changes", "said"),
     [
-        (58, 0.95, {}, "takes at least 59 fractures, got 58"),
-        (0, 0.5, {}, "got 0"),
-        (28, 0.9, {"confidence": 0.95}, "at least 29 fractures, got 28"),
+        (58, 0.95, {}, "59 images with a fracture, got 58, which allow at most 0.949;"),
+        (0, 0.5, {}, "got 0;"),
+        (28, 0.9, {}, "at least 29 images with a fracture, got 28, which allow at most 0.898;"),
         (58, 0.95, {"group": np.arange(138).astype(str)}, "59 groups with a fracture, got 58"),
-        (58, 1.0, {}, "wanted: expected a number between 0 and 1, got 1"),
-        (58, 0.9, {"confidence": 0.0}, "confidence: expected"),
-        (58, 0.9, {"group": np.full(138, "")}, "expected a group for every fracture"),
+        (58, 1.0, {}, "sensitivity: expected a number between 0 and 1, got 1"),
+        (58, 0.9, {"group": np.full(138, "")}, "expected a known group for every fracture"),
     ],
 )
 def test_what_cannot_be_guaranteed_is_refused_with_what_it_takes(fractures, wanted, changes, said):
