@@ -5,9 +5,9 @@ r"""Paper 2's figures, of any trained runs: curves, confusion matrices, robustne
 draws, from what ``python -m msa_flax.train`` and ``evaluate`` have written into each workdir,
 learning_curves.png, confusion.png, roc.png and precision_recall.png. Then it restores every run,
 disturbs the images of the split (noise, blur, contrast, rotation, jpeg; five severities each, see
-``msa_flax.data.corruptions``) and writes robustness.csv (run, corruption, severity, n, accuracy,
-auc) and robustness.png. That takes 26 predictions of the split a run; --images N takes N images
-of it, both classes in their proportion. All runs must have been evaluated on the same images.
+corruptions.py) and writes robustness.csv (run, corruption, severity, n, accuracy, auc) and
+robustness.png. That takes 26 predictions of the split per run; --images N takes N images of it,
+both classes in their proportion. All runs must have been evaluated on the same images.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 from command_line import Parser, call
+from corruptions import CORRUPTIONS, SEVERITIES, corrupt, describe
 
 from msa_flax.config import Config
-from msa_flax.data import corruptions
 from msa_flax.evaluation import compute_metrics
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import NOTICE, UserError, write_text
@@ -137,11 +137,11 @@ def robustness(name: str, result: Result, ids: np.ndarray) -> list[dict[str, Any
         return {key: found["metrics"][key]["value"] for key in ("accuracy", "auc")}
 
     rows, unchanged = [], scores(chosen.images)
-    for corruption in corruptions.CORRUPTIONS:
+    for corruption in CORRUPTIONS:
         print(f"{name}: {corruption}", file=sys.stderr)
-        for severity in corruptions.SEVERITIES:
+        for severity in SEVERITIES:
             row = {"run": name, "corruption": corruption, "severity": severity, "n": len(chosen)}
-            images = corruptions.corrupt(chosen.images, corruption, severity, seed=SEED)
+            images = corrupt(chosen.images, corruption, severity, seed=SEED)
             rows.append(row | (scores(images) if severity else unchanged))
     return rows
 
@@ -183,7 +183,7 @@ def draw_robustness(
         out / "robustness.png",
         f"Accuracy on disturbed images ({split}, {len(ids)} images)",
         majority=max(positive, 1 - positive),
-        stamps=[*notes(results), "severities 1 to 5:", *corruptions.describe()],
+        stamps=[*notes(results), "severities 1 to 5:", *describe()],
     )
 
 

@@ -1,12 +1,12 @@
 import cv2
 import numpy as np
 import pytest
+from corruptions import CORRUPTIONS, SEVERITIES, corrupt, describe
 from PIL import Image
 from scipy import ndimage
 
 from msa_flax.data import DataError
 from msa_flax.data.augment import Transform, warp
-from msa_flax.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, describe
 from msa_flax.data.phantom import draw_slice
 
 NAMES = sorted(CORRUPTIONS)

@@ -1,8 +1,8 @@
 """Images made worse on purpose, to ask how accuracy falls (paper 2 §V.C and Figure 8).
 
-Paper 2 speaks of a robustness evaluation and shows its curve, and states neither the disturbances
-nor their strengths: the table below is ours. Severity 0 is the image as it is, 1 what a scanner or
-an export may well do, 5 beyond what should be read at all.
+Paper 2 speaks of a robustness evaluation and shows its curve, but states neither the disturbances
+nor their strengths: the table below is ours. Severity 0 is the unchanged image, 1 is what a scanner
+or an export may well do, and 5 is worse than anything that should be read at all.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class Corruption:
 def corrupt(images: np.ndarray, name: str, severity: int, *, seed: int) -> np.ndarray:
     """Returns disturbed copies: a pure function of images, name, severity and seed.
 
-    What is random, the noise and the sense of a rotation, is drawn from (seed, place among the
-    images) and is the same for every severity: a higher one is more of the same.
+    The noise and the direction of a rotation are drawn from (seed, place among the images) and are
+    the same for every severity: a higher one is more of the same.
 
     Args:
         images: uint8 [n, h, w], preprocessed for the network.
@@ -67,7 +67,7 @@ def corrupt(images: np.ndarray, name: str, severity: int, *, seed: int) -> np.nd
 
 
 def describe() -> list[str]:
-    """Returns one line a corruption: its levels from severity 1 to 5, and their unit."""
+    """Returns one line per corruption: its levels from severity 1 to 5, and their unit."""
     return [
         f"{name}: {', '.join(f'{level:g}' for level in chosen.levels)} ({chosen.unit})"
         for name, chosen in CORRUPTIONS.items()
@@ -79,13 +79,11 @@ def _noise(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndar
 
 
 def _blur(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    del rng
     sigma = level * max(image.shape) / _REFERENCE_SIDE
     return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
 def _contrast(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    del rng
     mean = image.mean()
     return _to_uint8(mean + level * (image - mean))
 
@@ -95,7 +93,6 @@ def _rotation(image: np.ndarray, level: float, rng: np.random.Generator) -> np.n
 
 
 def _jpeg(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    del rng
     encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(level)))[1]
     decoded = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
     assert decoded is not None
@@ -112,8 +109,8 @@ CORRUPTIONS = {
         unit="grey values of 255, standard deviation of Gaussian noise",
         apply=_noise,
     ),
-    # In proportion to the side, so that runs of different sizes see the same neck; below about 100
-    # pixels the first is too little to change a pixel.
+    # In proportion to the side, so that runs of different sizes see the same neck; for images below
+    # about 100 pixels the first level is too weak to change anything.
     "blur": Corruption(
         levels=(1, 1.5, 2, 3, 4.5),
         unit="pixels at a side of 224, standard deviation of a Gaussian",
@@ -124,7 +121,7 @@ CORRUPTIONS = {
         unit="factor on the distance from the image's mean",
         apply=_contrast,
     ),
-    # The middle one is the most that training's augmentation turns an image.
+    # The middle level is the largest rotation that augmentation in training makes.
     "rotation": Corruption(
         levels=(5, 10, 15, 25, 40), unit="degrees, either way, corners black", apply=_rotation
     ),
