@@ -26,8 +26,8 @@ import numpy as np
 from msa_flax import data, files, saliency, weights
 from msa_flax.config import Config
 from msa_flax.data.examples import Examples
-from msa_flax.data.splits import Splits, assign
-from msa_flax.data.stamps import check_contradictions, check_leakage, stamps
+from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
+from msa_flax.data.splits import Splits, assign_splits
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.models import (
     Classifier,
@@ -273,7 +273,7 @@ def read_data(workdir: Path, config: Config) -> Data:
             f"{workdir} was trained with; restore them, or evaluate them with --data_root"
         )
     splits = Splits.read(workdir / "splits.csv")
-    return Data(examples=examples, splits=splits, stamps=stamps(examples, splits))
+    return Data(examples=examples, splits=splits, stamps=find_stamps(examples, splits))
 
 
 def split_data(config: Config, examples: Examples | None = None) -> Data:
@@ -284,8 +284,8 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
         examples: the images, where they are in memory already.
     """
     examples = data.load(config.data) if examples is None else examples
-    splits = assign(examples, config.data, seed=config.train.seed)
-    return Data(examples=examples, splits=splits, stamps=stamps(examples, splits))
+    splits = assign_splits(examples, config.data, seed=config.train.seed)
+    return Data(examples=examples, splits=splits, stamps=find_stamps(examples, splits))
 
 
 def load_keras(

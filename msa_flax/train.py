@@ -340,15 +340,13 @@ def _describe(run: "Run") -> None:
     """Logs what is about to be trained on what; paper 1's Table 1 among it."""
     from clu import parameter_overview
 
-    from msa_flax.data import splits as splitting
-
     log.info("%s: %s", run.config.name, files.NOTICE)
     if run.config.data.source == "phantom":
         log.info("data: a synthetic phantom; a result on it says nothing about patients")
     alpha, size = run.config.model.alpha, run.config.data.image_size
     if alpha != 1.0 or size != 224:
         log.info("model: smaller than the paper's: width %g, %d x %d pixels", alpha, size, size)
-    log.info("%s", splitting.table(run.data.examples, run.data.splits, run.config.data.classes))
+    log.info("%s", run.data.splits.as_text(run.data.examples.label, run.config.data.classes))
     for stamp in run.data.stamps:
         log.warning("stamp: %s", stamp)
     for name, reason in run.data.examples.bad_files[:20]:

@@ -1,17 +1,19 @@
-"""Which image is used for what: four protocols."""
+"""Which image is used for what: the table of splits, and four protocols that fill it."""
 
 import collections
 import csv
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
+from msa_flax.files import write_text
 
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("example_id", "split", "fold")
@@ -21,14 +23,14 @@ _STREAM = 0x5EED  # keeps these draws apart from the training order's, which sta
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Splits:
-    """The split of every example, one row an example, as written to ``splits.csv``."""
+    """The split of every example, one row per example, as written to ``splits.csv``."""
 
     example_id: np.ndarray  # str [n], unique
     split: np.ndarray  # str [n], one of SPLITS
     fold: np.ndarray  # str [n], what is held out: a group, a fold's number, "" (published, family)
 
     def indices(self, split: str) -> np.ndarray:
-        """Returns the positions of one split's rows, ascending.
+        """Returns the positions of the rows of one split, ascending.
 
         Args:
             split: one of SPLITS.
@@ -46,19 +48,34 @@ class Splits:
         tally = {split: np.bincount(labels[self.split == split], minlength=2) for split in SPLITS}
         return {split: (int(n[0]), int(n[1])) for split, n in tally.items()}
 
+    def as_text(self, labels: np.ndarray, classes: Sequence[str]) -> str:
+        """Returns the number of images per class and split, laid out like paper 1's Table 1.
+
+        Args:
+            labels: 0 or 1, [n], in the order of the rows.
+            classes: class names; index = label.
+        """
+        counts = self.counts(labels)
+        rows: list[tuple[str, ...]] = [("class", *SPLITS, "total")]
+        for label in (1, 0):  # paper 1's order: fracture first
+            numbers = [counts[split][label] for split in SPLITS]
+            rows.append((classes[label], *(str(number) for number in (*numbers, sum(numbers)))))
+        first = max(len(row[0]) for row in rows)
+        return "\n".join(
+            row[0].ljust(first) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows
+        )
+
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as CSV (example_id, split, fold), complete or not at all."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            writer.writerows(zip(self.example_id, self.split, self.fold, strict=True))
-        os.replace(temporary, path)
+        """Writes the table as CSV (example_id, split, fold), whole or not at all."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(zip(self.example_id, self.split, self.fold, strict=True))
+        write_text(path, text.getvalue())
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Splits":
-        """Reads what :meth:`write` wrote.
+        """Reads what :meth:`write` has written.
 
         Raises:
             DataError: not such a table: missing, other columns, unknown splits, an id twice.
@@ -75,19 +92,19 @@ class Splits:
         return cls(example_id=columns[0], split=columns[1], fold=columns[2])
 
 
-def assign(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
+def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
     """Assigns every example to training, validation or test, by ``config.protocol``.
 
-    - "published": the data set's ``val`` is the test split, its ``train`` is split at random,
-      image by image and class by class (paper 1 §3.1).
-    - "family": as "published", but families stay whole, in test too: one is test if at least half
-      of its images are in ``val``; validation takes whole families of the others.
+    - "published": the data set's ``val`` is the test split, its ``train`` is split at random, image
+      by image and class by class (paper 1 §3.1).
+    - "family": as "published", but families stay whole, in test too: a family is test if at least
+      half of its images are in ``val``; validation takes whole families of the others.
     - "grouped": ``config.holdout_group`` is the test split; validation takes whole families.
     - "kfold": fold ``config.fold`` of ``config.folds`` is the test split; groups stay whole.
 
-    Families that share a picture, pixel by pixel, count as one; groups that do stay two, and
-    :func:`msa_flax.data.stamps.check_leakage` refuses a split between them. The result depends on
-    the seed and the examples, not on their order.
+    Families that share a picture, pixel by pixel, count as one. Groups that share a picture stay
+    two, and :func:`msa_flax.data.leakage.check_leakage` refuses a split between them. The result
+    depends on the seed and the examples, not on their order.
 
     Args:
         examples: n examples.
@@ -101,17 +118,24 @@ def assign(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
     order = np.argsort(examples.example_id)
     family = np.where(examples.family != "", examples.family, examples.example_id)
     if config.protocol in ("family", "grouped"):  # the others do not look at families
-        family = _joined(family, pixel_hashes(examples.images))
-    inputs = _Inputs(
+        family = _join_families(family, pixel_hashes(examples.images))
+    rows = _Rows(
         label=examples.label[order],
         group=examples.group[order],
         family=family[order],
         part=examples.part[order],
-        rng=np.random.default_rng([seed, _STREAM]),
-        seed=seed,
     )
-    split = np.empty(len(examples), dtype="<U10")
-    split[order], fold = _PROTOCOLS[config.protocol](inputs, config)
+    fold = ""
+    if config.protocol == "grouped":
+        test, fold = _is_of_group(rows, config), config.holdout_group
+    elif config.protocol == "kfold":
+        test, fold = _is_in_fold(rows, config, seed), str(config.fold)
+    else:
+        test = _is_in_val(rows, config)
+    sorted_split = np.where(test, "test", "train").astype("<U10")
+    sorted_split[_choose_validation(rows, test, config, seed)] = "validation"
+    split = np.empty_like(sorted_split)
+    split[order] = sorted_split
     folds = np.full(len(examples), fold)
     splits = Splits(example_id=examples.example_id, split=split, fold=folds)
     _check_usable(splits.counts(examples.label), config)
@@ -119,99 +143,78 @@ def assign(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Inputs:
+class _Rows:
     """The columns that a protocol may look at, in the order of the sorted ids."""
 
     label: np.ndarray
     group: np.ndarray
     family: np.ndarray  # the example's own id where the family is unknown
     part: np.ndarray
-    rng: np.random.Generator
-    seed: int
 
 
-def _published(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
-    _check_parts(inputs, config)
-    split = np.where(inputs.part == "val", "test", "train").astype("<U10")
-    for label in (0, 1):
-        rows = np.flatnonzero((split == "train") & (inputs.label == label))
-        chosen = inputs.rng.permutation(rows)[: round(config.validation_fraction * len(rows))]
-        split[chosen] = "validation"
-    return split, ""
+def _is_in_val(rows: _Rows, config: DataConfig) -> np.ndarray:
+    if unknown := int((rows.part == "").sum()):
+        raise DataError(
+            f"protocol {config.protocol!r} needs train/ and val/; {unknown} images are in neither"
+        )
+    in_val = rows.part == "val"
+    if config.protocol == "published":
+        return in_val
+    _, member = np.unique(rows.family, return_inverse=True)
+    return (2 * np.bincount(member, weights=in_val) >= np.bincount(member))[member]
 
 
-def _family(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
-    _check_parts(inputs, config)
-    _, member = np.unique(inputs.family, return_inverse=True)
-    in_val = np.bincount(member, weights=inputs.part == "val")
-    test = (2 * in_val >= np.bincount(member))[member]
-    return _with_validation(inputs, test, inputs.family, config), ""
-
-
-def _grouped(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
-    test = inputs.group == config.holdout_group
+def _is_of_group(rows: _Rows, config: DataConfig) -> np.ndarray:
+    test = rows.group == config.holdout_group
     if not test.any() or not config.holdout_group:
-        counts = collections.Counter(sorted(inputs.group[inputs.group != ""].tolist()))
+        counts = collections.Counter(sorted(rows.group[rows.group != ""].tolist()))
         known = ", ".join(f"{name} ({count} images)" for name, count in counts.items())
         raise DataError(
             f"data.holdout_group: expected one of {known or 'no group, none is known'}; "
             f"got {config.holdout_group!r}"
         )
-    return _with_validation(inputs, test, inputs.family, config), config.holdout_group
+    return test
 
 
-def _kfold(inputs: _Inputs, config: DataConfig) -> tuple[np.ndarray, str]:
+def _is_in_fold(rows: _Rows, config: DataConfig, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    groups, unknown = len(np.unique(inputs.group)), int((inputs.group == "").sum())
-    rarest = int(np.bincount(inputs.label, minlength=2).min())
+    groups, unknown = len(np.unique(rows.group)), int((rows.group == "").sum())
+    rarest = int(np.bincount(rows.label, minlength=2).min())
     if unknown or groups <= config.folds or rarest < config.folds:
         raise DataError(
             f"protocol 'kfold' with {config.folds} folds needs the group of every image, more "
             f"groups than folds, and {config.folds} images of each class; got {groups} groups, "
             f"{unknown} images without one, {rarest} images of the rarer class"
         )
-    folds = StratifiedGroupKFold(config.folds, shuffle=True, random_state=inputs.seed)
-    columns = (np.zeros(len(inputs.label)), inputs.label, inputs.group)
-    test = np.zeros(len(inputs.label), dtype=bool)
-    test[list(folds.split(*columns))[config.fold][1]] = True
-    return _with_validation(inputs, test, inputs.group, config), str(config.fold)
+    folds = StratifiedGroupKFold(config.folds, shuffle=True, random_state=seed)
+    test = np.zeros(len(rows.label), dtype=bool)
+    test[list(folds.split(test, rows.label, rows.group))[config.fold][1]] = True
+    return test
 
 
-_PROTOCOLS: dict[str, Callable[[_Inputs, DataConfig], tuple[np.ndarray, str]]] = {
-    "published": _published,
-    "family": _family,
-    "grouped": _grouped,
-    "kfold": _kfold,
-}
-
-
-def _check_parts(inputs: _Inputs, config: DataConfig) -> None:
-    if unknown := int((inputs.part == "").sum()):
-        raise DataError(
-            f"protocol {config.protocol!r} needs train/ and val/; {unknown} images are in neither"
+def _choose_validation(rows: _Rows, test: np.ndarray, config: DataConfig, seed: int) -> np.ndarray:
+    """Returns the positions of the validation images: single ones, or whole families or groups."""
+    rng = np.random.default_rng([seed, _STREAM])
+    if config.protocol == "published":
+        classes = [np.flatnonzero(~test & (rows.label == label)) for label in (0, 1)]
+        return np.concatenate(
+            [rng.permutation(c)[: round(config.validation_fraction * len(c))] for c in classes]
         )
-
-
-def _with_validation(
-    inputs: _Inputs, test: np.ndarray, unit: np.ndarray, config: DataConfig
-) -> np.ndarray:
-    """Returns the splits when validation takes whole units of what is not test."""
+    unit = rows.group if config.protocol == "kfold" else rows.family
     names, member = np.unique(unit[~test], return_inverse=True)
     tally = np.zeros((len(names), 2))  # images of each class in each unit
-    np.add.at(tally, (member, inputs.label[~test]), 1)
+    np.add.at(tally, (member, rows.label[~test]), 1)
     wanted = config.validation_fraction * tally.sum(axis=0)
-    draws = [_draw(tally, wanted, inputs.rng) for _ in range(_DRAWS)]
+    draws = [_draw_units(tally, wanted, rng) for _ in range(_DRAWS)]
     chosen, _ = min(draws, key=lambda draw: draw[1])
-    split = np.where(test, "test", "train").astype("<U10")
-    split[np.flatnonzero(~test)[np.isin(member, chosen)]] = "validation"
-    return split
+    return np.flatnonzero(~test)[np.isin(member, chosen)]
 
 
-def _draw(
+def _draw_units(
     tally: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[int], float]:
-    """Returns units drawn at random, and how many images they are off the wanted numbers.
+    """Returns units drawn at random, and how far their images are from the wanted numbers.
 
     Units come in random order; one is taken if that brings both classes, together, nearer.
     """
@@ -238,25 +241,6 @@ def _check_usable(counts: dict[str, tuple[int, int]], config: DataConfig) -> Non
         )
 
 
-def table(examples: Examples, splits: Splits, classes: Sequence[str]) -> str:
-    """Returns the number of images per class and split as text, like paper 1's Table 1.
-
-    Args:
-        examples: n examples.
-        splits: their splits, in the same order.
-        classes: class names; index = label.
-    """
-    counts = splits.counts(examples.label)
-    rows: list[tuple[str, ...]] = [("class", *SPLITS, "total")]
-    for label in (1, 0):  # paper 1's order: fracture first
-        numbers = [counts[split][label] for split in SPLITS]
-        rows.append((classes[label], *(str(number) for number in (*numbers, sum(numbers)))))
-    first = max(len(row[0]) for row in rows)
-    return "\n".join(
-        row[0].ljust(first) + "".join(cell.rjust(12) for cell in row[1:]) for row in rows
-    )
-
-
 def pixel_hashes(images: np.ndarray) -> np.ndarray:
     """Returns a hash of every image, str [n], equal only for equal pixels.
 
@@ -268,7 +252,7 @@ def pixel_hashes(images: np.ndarray) -> np.ndarray:
     )
 
 
-def _joined(family: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def _join_families(family: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Returns, for every image, the first name of the families that equal pictures connect."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

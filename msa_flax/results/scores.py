@@ -12,6 +12,7 @@ from msa_flax import files
 from msa_flax.auditing import shortcuts
 from msa_flax.data import load_external
 from msa_flax.data.examples import Examples
+from msa_flax.data.leakage import UNKNOWN
 from msa_flax.evaluation import calibration, calibration_summary
 from msa_flax.evaluation.calibration import Calibration, CalibrationError
 from msa_flax.evaluation.conformal import ALPHA
@@ -62,7 +63,7 @@ def evaluate_external(run: Run, root: str, name: str, *, alpha: float = ALPHA) -
     examples = load_external(root, run.config.data)
     for file, reason in examples.bad_files[:20]:
         log.warning("left out: %s: %s", file, reason)
-    stamps = [] if examples.groups_known else ["groups unknown"]
+    stamps = [] if examples.groups_known else [UNKNOWN]
     elsewhere = ["these images come from elsewhere than the validation images"]
     predictions, seconds = _predict(run, examples, name, np.full(len(examples), ""))
     return _write(run, predictions, seconds, stamps, alpha=alpha, doubts=elsewhere)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from msa_flax.config import Config, DataConfig
 from msa_flax.data.examples import DataError, from_rows
-from msa_flax.data.splits import SPLITS, assign, table
-from msa_flax.data.stamps import stamps
+from msa_flax.data.leakage import find_stamps
+from msa_flax.data.splits import SPLITS, assign_splits
 
 
 def make(families, *, copies=4, val_families=(), known_groups=True, order=None):
@@ -73,7 +73,7 @@ def data_sets(draw):
 def assign_or_assume(examples, config, seed):
     """Leaves out the draws that the protocol refuses; other tests cover the refusals."""
     try:
-        return assign(examples, config, seed=seed)
+        return assign_splits(examples, config, seed=seed)
     except DataError:
         assume(False)
 
@@ -86,7 +86,7 @@ def test_grouped_never_divides_a_family_and_holds_out_exactly_one_group(data, se
     assert all(len(found) == 1 for found in parts_of(examples.family, splits))
     assert np.array_equal(splits.split == "test", examples.group == "G0")
     assert set(splits.fold) == {"G0"}
-    assert "copies cross the split" not in stamps(examples, splits)
+    assert "copies cross the split" not in find_stamps(examples, splits)
 
 
 @settings(max_examples=60, deadline=None)
@@ -98,7 +98,7 @@ def test_kfold_never_divides_a_group_and_tests_every_example_once(data, seed, fo
         config = DataConfig(protocol="kfold", fold=fold, folds=folds)
         splits = assign_or_assume(examples, config, seed)
         assert all(len(found) == 1 for found in parts_of(examples.group, splits))
-        assert stamps(examples, splits) == []
+        assert find_stamps(examples, splits) == []
         assert set(splits.fold) == {str(fold)}
         tested[splits.indices("test")] += 1
     assert (tested == 1).all()
@@ -113,7 +113,10 @@ def test_kfold_never_divides_a_group_and_tests_every_example_once(data, seed, fo
 def test_the_split_of_an_image_does_not_depend_on_the_order(order, seed, config):
     sorted_examples = standard(val_families=VAL)
     shuffled = standard(val_families=VAL, order=order)
-    a, b = assign(sorted_examples, config, seed=seed), assign(shuffled, config, seed=seed)
+    a, b = (
+        assign_splits(sorted_examples, config, seed=seed),
+        assign_splits(shuffled, config, seed=seed),
+    )
     assert b.example_id.tolist() == shuffled.example_id.tolist()
     assert dict(zip(a.example_id, a.split, strict=True)) == dict(
         zip(b.example_id, b.split, strict=True)
@@ -122,7 +125,7 @@ def test_the_split_of_an_image_does_not_depend_on_the_order(order, seed, config)
 
 @pytest.mark.parametrize("config", PROTOCOLS)
 def test_every_example_is_in_exactly_one_split(config):
-    splits = assign(standard(val_families=VAL), config, seed=0)
+    splits = assign_splits(standard(val_families=VAL), config, seed=0)
     rows = np.concatenate([splits.indices(split) for split in SPLITS])
     assert np.array_equal(np.sort(rows), np.arange(240))
 
@@ -130,7 +133,7 @@ def test_every_example_is_in_exactly_one_split(config):
 @pytest.mark.parametrize("config", PROTOCOLS)
 def test_the_seed_decides_and_decides_alone(config):
     examples = standard(val_families=VAL)
-    first, again, other = (assign(examples, config, seed=seed).split for seed in (1, 1, 2))
+    first, again, other = (assign_splits(examples, config, seed=seed).split for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -138,13 +141,13 @@ def test_the_seed_decides_and_decides_alone(config):
 def test_the_fraction_is_rounded_to_the_nearest_image():
     examples = standard(val_families=VAL)
     config = DataConfig(protocol="published", validation_fraction=0.205)
-    splits = assign(examples, config, seed=3)
+    splits = assign_splits(examples, config, seed=3)
     assert splits.counts(examples.label)["validation"] == (23, 23)  # 0.205 * 112 = 22.96
 
 
 def test_published_takes_the_exact_fraction_of_each_class_and_the_whole_of_val():
     examples = standard(val_families=VAL)
-    splits = assign(examples, PUBLISHED, seed=3)
+    splits = assign_splits(examples, PUBLISHED, seed=3)
     # 120 images a class, 8 of them in val/; round(0.2 * 112) = 22.
     assert splits.counts(examples.label) == {
         "train": (90, 90),
@@ -157,7 +160,7 @@ def test_published_takes_the_exact_fraction_of_each_class_and_the_whole_of_val()
 
 def test_family_takes_whole_families_and_the_whole_of_val():
     examples = standard(val_families=VAL)
-    splits = assign(examples, FAMILY, seed=3)
+    splits = assign_splits(examples, FAMILY, seed=3)
     # Of 112 images a class that are not test 22.4 are wanted: 5 or 6 whole families of 4.
     assert splits.counts(examples.label) in [
         {"train": (112 - n, 112 - m), "validation": (n, m), "test": (8, 8)}
@@ -172,7 +175,7 @@ def test_family_takes_whole_families_and_the_whole_of_val():
 @pytest.mark.parametrize("seed", range(5))
 def test_grouped_validation_comes_within_half_a_family_of_the_fraction(seed):
     examples = standard()
-    counts = assign(examples, GROUPED, seed=seed).counts(examples.label)
+    counts = assign_splits(examples, GROUPED, seed=seed).counts(examples.label)
     # 100 images a class are not test, 20 of them wanted: five whole families of 4.
     assert counts == {"train": (80, 80), "validation": (20, 20), "test": (20, 20)}
 
@@ -180,16 +183,16 @@ def test_grouped_validation_comes_within_half_a_family_of_the_fraction(seed):
 def test_an_example_without_a_family_is_its_own_family():
     examples = standard()
     examples.family[:] = ""
-    splits = assign(examples, GROUPED, seed=0)
+    splits = assign_splits(examples, GROUPED, seed=0)
     assert splits.counts(examples.label)["validation"] == (20, 20)
-    assert stamps(examples, splits) == ["series cross the split"]
+    assert find_stamps(examples, splits) == ["series cross the split"]
 
 
 def test_units_larger_than_the_fraction_still_give_a_validation_split():
     families = [(f"{g}{k}", g, k) for g in "ABCDE" for k in (0, 1)]
     config = DataConfig(protocol="kfold", folds=2, validation_fraction=0.01)
     examples = make(families)
-    splits = assign(examples, config, seed=0)
+    splits = assign_splits(examples, config, seed=0)
     assert len(np.unique(examples.group[splits.indices("validation")])) == 1
 
 
@@ -199,7 +202,7 @@ def test_kfold_balances_the_classes_of_mixed_groups():
     examples = make(families, copies=1)
     share = examples.label.mean()
     for fold in range(5):
-        splits = assign(examples, DataConfig(protocol="kfold", fold=fold), seed=0)
+        splits = assign_splits(examples, DataConfig(protocol="kfold", fold=fold), seed=0)
         for split in ("validation", "test"):
             label = examples.label[splits.indices(split)]
             assert abs(len(label) / len(examples) - {"test": 0.2, "validation": 0.16}[split]) < 0.02
@@ -210,7 +213,7 @@ def test_kfold_balances_the_classes_of_mixed_groups():
 
 def refused(examples, config, match):
     with pytest.raises(DataError, match=match) as caught:
-        assign(examples, config, seed=0)
+        assign_splits(examples, config, seed=0)
     assert caught.value.exit_code == 2
 
 
@@ -260,36 +263,40 @@ def test_a_single_class_in_training_is_refused_but_not_in_test():
     refused(one_sided, config, "a single class in training")
     families = [(f"{g}{k}{i}", g, k) for g in "AB" for k in (0, 1) for i in range(5)]
     examples = make([*families, ("c", "C", 1)])
-    splits = assign(examples, DataConfig(protocol="grouped", holdout_group="C"), seed=0)
+    splits = assign_splits(examples, DataConfig(protocol="grouped", holdout_group="C"), seed=0)
     assert splits.counts(examples.label)["test"] == (0, 4)
 
 
 def test_each_protocol_lets_cross_what_it_says():
     examples = standard(val_families=VAL)
     copies, series = "copies cross the split", "series cross the split"
-    assert stamps(examples, assign(examples, PUBLISHED, seed=0)) == [copies, series]
-    assert stamps(examples, assign(examples, FAMILY, seed=0)) == [series]
-    assert stamps(examples, assign(examples, GROUPED, seed=0)) == [series]
-    assert stamps(examples, assign(examples, KFOLD, seed=0)) == []
+    assert find_stamps(examples, assign_splits(examples, PUBLISHED, seed=0)) == [copies, series]
+    assert find_stamps(examples, assign_splits(examples, FAMILY, seed=0)) == [series]
+    assert find_stamps(examples, assign_splits(examples, GROUPED, seed=0)) == [series]
+    assert find_stamps(examples, assign_splits(examples, KFOLD, seed=0)) == []
     unknown = standard(known_groups=False, val_families=VAL)
-    assert stamps(unknown, assign(unknown, PUBLISHED, seed=0)) == [copies, "groups unknown"]
-    assert stamps(unknown, assign(unknown, FAMILY, seed=0)) == ["groups unknown"]
+    assert find_stamps(unknown, assign_splits(unknown, PUBLISHED, seed=0)) == [
+        copies,
+        "groups unknown",
+    ]
+    assert find_stamps(unknown, assign_splits(unknown, FAMILY, seed=0)) == ["groups unknown"]
 
 
 def test_the_same_splits_are_the_same_bytes(tmp_path):
     for name in ("a", "b"):
-        assign(standard(val_families=VAL), PUBLISHED, seed=7).write(tmp_path / name)
+        assign_splits(standard(val_families=VAL), PUBLISHED, seed=7).write(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_an_unknown_split_has_no_rows_to_give():
     with pytest.raises(DataError, match="got 'val'"):
-        assign(standard(), GROUPED, seed=0).indices("val")
+        assign_splits(standard(), GROUPED, seed=0).indices("val")
 
 
 def test_the_text_table_has_paper_1s_rows_and_columns():
     examples = standard(val_families=VAL)
-    text = table(examples, assign(examples, PUBLISHED, seed=0), ("normal", "fracture"))
+    splits = assign_splits(examples, PUBLISHED, seed=0)
+    text = splits.as_text(examples.label, ("normal", "fracture"))
     assert [line.split() for line in text.splitlines()] == [
         ["class", "train", "validation", "test", "total"],
         ["fracture", "90", "22", "8", "120"],

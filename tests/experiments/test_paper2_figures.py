@@ -14,7 +14,7 @@ import pytest
 
 from msa_flax import data, files
 from msa_flax.config import quickstart
-from msa_flax.data import splits as splitting
+from msa_flax.data.splits import assign_splits
 from msa_flax.evaluation.predictions import Predictions
 from msa_flax.models import create_model, initialise
 from msa_flax.results.scores import evaluate_split
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     config = quickstart()
     config.data.phantom_patients, config.data.image_size, config.model.alpha = 12, 32, 0.125
     examples = data.load(config.data)
-    splits = splitting.assign(examples, config.data, seed=0)
+    splits = assign_splits(examples, config.data, seed=0)
     model = create_model(config.model)
     variables = initialise(model, image_size=32, seed=0)
     untrained = Run(

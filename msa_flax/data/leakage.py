@@ -1,4 +1,4 @@
-"""What must be said beside numbers that come from these splits, and what is refused instead."""
+"""Copies and series that cross a split: what is refused, and what is said beside every number."""
 
 import collections
 
@@ -11,18 +11,17 @@ COPIES, SERIES = "copies cross the split", "series cross the split"
 UNKNOWN = "groups unknown"
 
 
-def stamps(examples: Examples, splits: Splits) -> list[str]:
+def find_stamps(examples: Examples, splits: Splits) -> list[str]:
     """Returns what must be said beside every number that comes from these splits.
 
-    "copies cross the split": a source slice, or identical pixels, are in two splits. "series cross
-    the split": a group is. "groups unknown": so nobody can tell.
+    "copies cross the split": one source slice, or identical pixels, are in two splits. "series
+    cross the split": one group is. "groups unknown": whether series cross cannot be checked.
 
     Args:
         examples: n examples.
         splits: their splits, in the same order.
     """
-    _check_same_rows(examples, splits)
-    sources = (examples.family, pixel_hashes(examples.images))
+    sources = _sources(examples, splits)
     applies = {
         COPIES: any(_divided(source, splits) for source in sources),
         SERIES: bool(_divided(examples.group, splits)),
@@ -42,8 +41,7 @@ def check_leakage(examples: Examples, splits: Splits, *, allow: bool) -> None:
     Raises:
         DataError: how many slices and images cross, between which splits, and what to do.
     """
-    _check_same_rows(examples, splits)
-    sources = (examples.family, pixel_hashes(examples.images))
+    sources = _sources(examples, splits)
     slices, pictures = (len(_divided(source, splits)) for source in sources)
     if allow or slices + pictures == 0:
         return
@@ -54,9 +52,9 @@ def check_leakage(examples: Examples, splits: Splits, *, allow: bool) -> None:
         for source in sources:
             copied |= np.isin(source[rows], source[others]) & (source[rows] != "")
         if copied.any():
-            part = "all" if copied.all() else f"{copied.sum()} of"
+            count = "all" if copied.all() else f"{copied.sum()} of"
             name = "training" if other == "train" else other
-            found.append(f"{part} {len(rows)} {seen} images have a copy in {name}")
+            found.append(f"{count} {len(rows)} {seen} images have a copy in {name}")
     raise DataError(
         f"copies cross the split: {', '.join(found)} ({slices} source slices and {pictures} "
         "identical pictures are divided); use protocol 'family', 'grouped' or 'kfold', or "
@@ -81,12 +79,14 @@ def check_contradictions(examples: Examples) -> None:
         )
 
 
-def _check_same_rows(examples: Examples, splits: Splits) -> None:
+def _sources(examples: Examples, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two names per image for where it comes from: its family, and its pixels."""
     if not np.array_equal(examples.example_id, splits.example_id):
         raise DataError(
             f"the table of splits ({len(splits.example_id)} rows) and the data set "
             f"({len(examples)} images) list different examples, or in another order"
         )
+    return examples.family, pixel_hashes(examples.images)
 
 
 def _divided(key: np.ndarray, splits: Splits) -> list[str]:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from msa_flax.data.examples import DataError, from_rows
+from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
 from msa_flax.data.splits import Splits
-from msa_flax.data.stamps import check_contradictions, check_leakage, stamps
 
 COPIES, SERIES, UNKNOWN = "copies cross the split", "series cross the split", "groups unknown"
 
@@ -53,7 +53,7 @@ def make(*rows, pictures=None):
     ],
 )
 def test_copies_series_and_what_is_unknown_are_stamped_and_never_mixed_up(rows, pictures, said):
-    assert stamps(*make(*rows, pictures=pictures)) == said
+    assert find_stamps(*make(*rows, pictures=pictures)) == said
 
 
 def leaky():
@@ -99,7 +99,7 @@ def test_splits_of_another_data_set_are_refused():
     examples, splits = make("a A 0 train", "b B 1 validation", "c C 0 test")
     for other in (examples.take([0, 1]), examples.take([2, 1, 0])):
         with pytest.raises(DataError, match="different examples, or in another order"):
-            stamps(other, splits)
+            find_stamps(other, splits)
         with pytest.raises(DataError, match="different examples, or in another order"):
             check_leakage(other, splits, allow=False)
 

@@ -7,8 +7,8 @@ import pytest
 from msa_flax import data
 from msa_flax.config import DataConfig
 from msa_flax.data import DataError
-from msa_flax.data.splits import assign
-from msa_flax.data.stamps import check_contradictions, check_leakage, stamps
+from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
+from msa_flax.data.splits import assign_splits
 
 _loaded = {}
 
@@ -51,13 +51,13 @@ def test_the_public_data_set_is_what_the_papers_say(public_set):
 @pytest.mark.realdata
 def test_the_published_split_of_the_public_data_set_leaks(public_set):
     examples, *_ = public_set
-    splits = assign(examples, DataConfig(), seed=0)
+    splits = assign_splits(examples, DataConfig(), seed=0)
     assert splits.counts(examples.label) == {
         "train": (1520, 1520),
         "validation": (380, 380),
         "test": (200, 200),
     }
-    assert stamps(examples, splits) == ["copies cross the split", "series cross the split"]
+    assert find_stamps(examples, splits) == ["copies cross the split", "series cross the split"]
     with pytest.raises(DataError, match=r"all 760 validation .*, 22 of 400 test"):
         check_leakage(examples, splits, allow=False)
     check_contradictions(examples)
@@ -67,7 +67,7 @@ def test_the_published_split_of_the_public_data_set_leaks(public_set):
 @pytest.mark.parametrize("seed", range(5))
 def test_whole_families_of_the_public_data_set_do_not_leak(public_set, seed):
     examples, *_ = public_set
-    splits = assign(examples, DataConfig(protocol="family"), seed=seed)
+    splits = assign_splits(examples, DataConfig(protocol="family"), seed=seed)
     # Families have 21 images (one has 42). 20 of them lie in val/, two with 11 images only; of the
     # other 90 a class 18 are validation: 0.2 * 1890 images, to which whole families come exactly.
     assert splits.counts(examples.label) == {
@@ -78,7 +78,7 @@ def test_whole_families_of_the_public_data_set_do_not_leak(public_set, seed):
     for name in np.unique(examples.family):
         assert len(set(splits.split[examples.family == name])) == 1
     assert set(splits.split[examples.part == "val"]) == {"test"}
-    assert stamps(examples, splits) == ["series cross the split"]
+    assert find_stamps(examples, splits) == ["series cross the split"]
     check_leakage(examples, splits, allow=False)
 
 
@@ -89,7 +89,7 @@ def test_whole_families_of_the_public_data_set_do_not_leak(public_set, seed):
 )
 def test_each_series_of_the_public_data_set_can_be_held_out(public_set, group, fracture, normal):
     examples, *_ = public_set
-    splits = assign(examples, DataConfig(protocol="grouped", holdout_group=group), seed=0)
+    splits = assign_splits(examples, DataConfig(protocol="grouped", holdout_group=group), seed=0)
     assert splits.counts(examples.label)["test"] == (21 * normal, 21 * fracture)
     check_leakage(examples, splits, allow=False)
-    assert stamps(examples, splits) == ["series cross the split"]
+    assert find_stamps(examples, splits) == ["series cross the split"]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, from_rows
-from msa_flax.data.splits import SPLITS, assign
-from msa_flax.data.stamps import check_leakage
+from msa_flax.data.leakage import check_leakage
+from msa_flax.data.splits import SPLITS, assign_splits
 
 FAMILY = DataConfig(protocol="family")
 GROUPED = DataConfig(protocol="grouped", holdout_group="B")
@@ -93,7 +93,7 @@ def data_sets(draw):
 def assign_or_assume(examples, config, seed):
     """Leaves out the draws that the protocol refuses; other tests cover the refusals."""
     try:
-        return assign(examples, config, seed=seed)
+        return assign_splits(examples, config, seed=seed)
     except DataError:
         assume(False)
 
@@ -135,25 +135,28 @@ def test_grouped_never_divides_a_source_outside_the_group_that_it_holds_out(exam
 def test_shared_pictures_do_not_make_the_order_matter(examples, random, seed, config):
     order = list(range(len(examples)))
     random.shuffle(order)
-    a, b = assign_or_assume(examples, config, seed), assign(examples.take(order), config, seed=seed)
+    a, b = (
+        assign_or_assume(examples, config, seed),
+        assign_splits(examples.take(order), config, seed=seed),
+    )
     assert np.array_equal(a.split[order], b.split)
 
 
 @pytest.mark.parametrize(("inside", "tested"), [(0, 0), (1, 0), (2, 4), (3, 4), (4, 4)])
 def test_a_family_is_test_if_at_least_half_of_it_is_in_val(inside, tested):
     examples = standard(C02=inside)
-    splits = assign(examples, FAMILY, seed=0)
+    splits = assign_splits(examples, FAMILY, seed=0)
     assert (splits.split[examples.family == "C02"] == "test").sum() == tested
     assert (splits.split == "test").sum() == 16 + tested
 
 
 def test_families_with_one_picture_are_one_when_test_is_chosen():
     examples = share(standard(), "A00 A03")  # 4 of 8 images are in val/
-    splits = assign(examples, FAMILY, seed=0)
+    splits = assign_splits(examples, FAMILY, seed=0)
     assert splits_of(examples, splits, "A00 A03") == {"test"}
     assert (splits.split == "test").sum() == 20
     share(examples, "A03 A04")  # the same picture in three: 4 of 12
-    splits = assign(examples, FAMILY, seed=0)
+    splits = assign_splits(examples, FAMILY, seed=0)
     assert splits_of(examples, splits, "A00 A03 A04") in ({"train"}, {"validation"})
     assert (splits.split == "test").sum() == 12
 
@@ -165,7 +168,7 @@ def test_families_with_one_picture_are_one_when_validation_is_chosen(config, see
     pairs = [f"{a}{k}{i} {b}{k}{i}" for a, b in ("CD", "EF") for k in (0, 1) for i in (0, 1)]
     pairs += ["A02 A03", "A12 A13"]
     examples = share(standard(), *pairs)
-    splits = assign(examples, config, seed=seed)
+    splits = assign_splits(examples, config, seed=seed)
     for pair in pairs:
         assert len(splits_of(examples, splits, pair)) == 1
     check_leakage(examples, splits, allow=False)
@@ -178,7 +181,7 @@ def test_pictures_connect_families_through_others():
     examples.images[second[1][0]] = examples.images[second[0][0]]  # D00 and C01
     examples.images[second[2][0]] = examples.images[second[1][1]]  # C01 and C02
     for seed in range(20):
-        splits = assign(examples, FAMILY, seed=seed)
+        splits = assign_splits(examples, FAMILY, seed=seed)
         assert len(splits_of(examples, splits, "C00 D00 C01 D01 C02 E02")) == 1
 
 
@@ -188,7 +191,7 @@ def test_images_without_a_family_are_one_source_where_they_are_one_picture():
     twins = np.isin(examples.example_id, ["C00-0.png", "D00-0.png"])
     examples.family[examples.label == 0] = ""
     for seed in range(20):
-        splits = assign(examples, FAMILY, seed=seed)
+        splits = assign_splits(examples, FAMILY, seed=seed)
         assert len(set(splits.split[twins])) == 1
         check_leakage(examples, splits, allow=False)
 
@@ -196,10 +199,10 @@ def test_images_without_a_family_are_one_source_where_they_are_one_picture():
 @pytest.mark.parametrize("config", [GROUPED, KFOLD])
 def test_groups_with_one_picture_stay_two_and_the_copy_is_reported(config):
     examples = standard()
-    before = assign(examples, config, seed=0)
+    before = assign_splits(examples, config, seed=0)
     train, test = (examples.group[before.indices(split)[0]] for split in ("train", "test"))
     share(examples, f"{train}00 {test}00")
-    splits = assign(examples, config, seed=0)
+    splits = assign_splits(examples, config, seed=0)
     assert np.array_equal(splits.split == "test", before.split == "test")
     with pytest.raises(DataError, match=r"0 source slices and 1 identical"):
         check_leakage(examples, splits, allow=False)
@@ -209,8 +212,8 @@ def test_sources_that_leave_nothing_to_train_or_test_with_are_refused():
     examples = standard()
     examples.part[::2] = "val"  # half of each family
     with pytest.raises(DataError, match=r"no images in train and validation; .*test 120 \+ 120"):
-        assign(examples, FAMILY, seed=0)
+        assign_splits(examples, FAMILY, seed=0)
     examples = standard()
     examples.images[:] = 7  # a single picture, so a single source
     with pytest.raises(DataError, match="'family' leaves no images in train and test"):
-        assign(examples, FAMILY, seed=0)
+        assign_splits(examples, FAMILY, seed=0)
