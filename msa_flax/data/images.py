@@ -5,12 +5,13 @@ bounded and a damaged file is never half used. The checks are written out here, 
 libraries are more lenient: they open a JPEG that is cut off, and skip some checksums of a PNG.
 """
 
-import dataclasses
+import contextlib
 import os
 import pathlib
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,8 +35,7 @@ class ImageError(UserError):
     """An image cannot be used; the message is a short reason without the file's name."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(NamedTuple):
     """Size and kind of an image."""
 
     width: int  # pixels, as stored
@@ -100,10 +100,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
-    try:
+    image = None
+    with contextlib.suppress(cv2.error):
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise ImageError("OpenCV cannot decode it") from error
     if image is None:
         raise ImageError("OpenCV cannot decode it")
     return image
@@ -142,14 +141,8 @@ def _png_header(data: bytes) -> Header:
     if b"acTL" in names:
         raise ImageError("animated; save one frame")
     width, height, bits, colour = struct.unpack(">IIBB", head[:10])
-    return Header(
-        width=width,
-        height=height,
-        bits=bits,
-        alpha=colour in (4, 6) or b"tRNS" in names,
-        channels=_PNG_CHANNELS.get(colour, 0),
-        metadata=metadata,
-    )
+    alpha, channels = colour in (4, 6) or b"tRNS" in names, _PNG_CHANNELS.get(colour, 0)
+    return Header(width, height, bits, alpha, channels, metadata)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -180,14 +173,8 @@ def _jpeg_header(data: bytes) -> Header:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             if channels == 4:
                 raise ImageError("CMYK colours; save it in grey")
-            return Header(
-                width=width,
-                height=height,
-                bits=bits,
-                alpha=False,
-                channels=channels,
-                metadata=metadata,
-            )
+            alpha = False  # JPEG has none
+            return Header(width, height, bits, alpha, channels, metadata)
         metadata += length if marker == 0xFE or 0xE0 <= marker <= 0xEF else 0  # comment, APPn
         at += 2 + length
     raise ImageError("damaged: no JPEG frame header")

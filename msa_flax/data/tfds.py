@@ -6,6 +6,7 @@ A copy holds the pixels of the files, so that one copy serves every image size a
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -30,6 +31,8 @@ from msa_flax.data.scan import PARTS, Entry, Scan, check_bad_files, scan_folder
 from msa_flax.files import cache_dir
 
 hide_gpu()
+
+_KNOWN = ("label", "example_id", "group", "family", "slice_index")  # before a file is read
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder):
@@ -63,7 +66,6 @@ class Folder(_Builder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager
         scan = self.builder_config.scan
         self.info.metadata["bad_files"] = list(scan.bad_files)
         return {
@@ -79,17 +81,8 @@ class Folder(_Builder):
             except ImageError as error:
                 bad.append((entry.example_id, str(error)))
                 continue
-            yield (
-                entry.example_id,
-                _fields(
-                    image,
-                    label=entry.label,
-                    example_id=entry.example_id,
-                    group=entry.group,
-                    family=entry.family,
-                    slice_index=entry.slice_index,
-                ),
-            )
+            known = {name: getattr(entry, name) for name in _KNOWN}
+            yield entry.example_id, known | _of_pixels(image)
         check_bad_files(bad, skip=True, total=len(entries))  # TFDS cannot store an empty split
         self.info.metadata["bad_files"] += bad
 
@@ -144,7 +137,6 @@ class Phantom(_Builder):
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager
         return {"slices": self._generate_examples()}  # TFDS reserves "all": it means every split
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -152,18 +144,14 @@ class Phantom(_Builder):
         for patient in range(self.builder_config.patients):
             for drawn in draw_patient(self.builder_config.seed, patient):
                 example_id = f"phantom/{drawn.patient}/{drawn.slice_index:02d}"
-                yield (
-                    count,
-                    _fields(
-                        drawn.image,
-                        mask=_png(drawn.mask),
-                        label=drawn.label,
-                        example_id=example_id,
-                        group=drawn.patient,
-                        family=example_id,  # every slice is its own source: there are no copies
-                        slice_index=drawn.slice_index,
-                    ),
-                )
+                known = {
+                    "label": drawn.label,
+                    "example_id": example_id,
+                    "group": drawn.patient,
+                    "family": example_id,  # every slice is its own source: there are no copies
+                    "slice_index": drawn.slice_index,
+                }
+                yield count, known | _of_pixels(drawn.image) | {"mask": _png(drawn.mask)}
                 count += 1
 
 
@@ -180,19 +168,20 @@ def phantom_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Phantom:
 
 
 def _features(**extra: tfds.features.FeatureConnector) -> tfds.features.FeaturesDict:
-    """Returns the features that all data sets share, and the extra ones of one data set.
-
-    ``image`` uint8 [h, w, 1]; ``label`` 0 or 1; ``example_id`` unique, stable and path-like;
-    ``group`` (series or patient) and ``family`` (source slice), "" if unknown; ``slice_index``, -1
-    if unknown; ``height`` and ``width`` of the file in pixels.
-    """
-    texts = {name: tfds.features.Text() for name in ("example_id", "group", "family")}
-    numbers = {
-        name: tfds.features.Scalar(dtype=np.int32) for name in ("slice_index", "height", "width")
-    }
-    label = tfds.features.ClassLabel(num_classes=2)
+    """Returns the features that all data sets share, and the extra ones of one data set."""
+    text, number = tfds.features.Text, functools.partial(tfds.features.Scalar, dtype=np.int32)
     return tfds.features.FeaturesDict(
-        {"image": _image_feature(), "label": label} | texts | numbers | extra
+        {
+            "image": _image_feature(),  # uint8 [h, w, 1]
+            "label": tfds.features.ClassLabel(num_classes=2),
+            "example_id": text(),  # unique, stable and path-like
+            "group": text(),  # series or patient, "" if unknown
+            "family": text(),  # source slice, "" if unknown
+            "slice_index": number(),  # -1 if unknown
+            "height": number(),  # pixels of the file
+            "width": number(),
+        }
+        | extra
     )
 
 
@@ -200,9 +189,8 @@ def _image_feature() -> tfds.features.Image:
     return tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png")
 
 
-def _fields(image: np.ndarray, **others: Any) -> dict[str, Any]:
-    """Returns one example as it is stored."""
-    return {"image": _png(image), "height": image.shape[0], "width": image.shape[1], **others}
+def _of_pixels(image: np.ndarray) -> dict[str, Any]:
+    return {"image": _png(image), "height": image.shape[0], "width": image.shape[1]}
 
 
 def _png(image: np.ndarray) -> io.BytesIO:
