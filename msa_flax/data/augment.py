@@ -1,7 +1,7 @@
 """Rotation, flipping and scaling of training images (paper 2 §V.B), each drawn from a seed.
 
-Paper 2 names the three operations and states no range and no border: the numbers below are ours,
-small enough that a neck still looks like one in the scanner.
+Paper 2 names the three operations but states neither ranges nor a border: the numbers below are
+ours, small enough that a neck still looks like one in the scanner.
 """
 
 import math
@@ -20,51 +20,43 @@ _STREAM = 0xA46  # keeps these draws apart from the order's and the splits', whi
 
 
 class Transform(NamedTuple):
-    """What is done to one image, in this order; the defaults leave it as it is."""
+    """What is done to an image, in this order; the defaults leave it as it is."""
 
     flip: bool = False  # left and right exchanged
     degrees: float = 0.0  # about the image's centre, positive is counter-clockwise as seen
     scale: float = 1.0  # about the image's centre, above 1 enlarges
 
 
-def augment(image: np.ndarray, *, seed: Sequence[int]) -> np.ndarray:
-    """Returns a rotated, scaled and perhaps flipped copy: a pure function of image and seed.
-
-    Args:
-        image: uint8 [h, w], as the network is given it.
-        seed: whole numbers >= 0, such as (run's seed, epoch, row of the image).
-
-    Raises:
-        DataError: another dtype or shape.
-    """
-    return warp(image, draw(seed))
-
-
 def augment_batch(images: np.ndarray, rows: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """Augments each image with the seed (seed, epoch, row), so wherever and whenever it is shown.
+    """Returns rotated, scaled and perhaps flipped copies of images.
+
+    How an image is changed depends on (seed, epoch, its row) alone, not on its place in a batch.
 
     Args:
-        images: uint8 [..., h, w].
-        rows: whole numbers [...], the images' rows in the data set.
+        images: uint8 [..., h, w], as the network is given them.
+        rows: whole numbers [...], the rows of the images in the data set.
         seed: the run's seed, >= 0.
         epoch: >= 0.
 
     Returns:
         uint8 [..., h, w].
+
+    Raises:
+        DataError: another dtype or shape.
     """
     augmented = np.empty_like(images)
     for place in np.ndindex(rows.shape):
-        augmented[place] = augment(images[place], seed=(seed, epoch, int(rows[place])))
+        augmented[place] = warp(images[place], draw_transform((seed, epoch, int(rows[place]))))
     return augmented
 
 
-def draw(seed: Sequence[int]) -> Transform:
-    """Draws flip, rotation and scale, independent of each other, from a seed.
+def draw_transform(seed: Sequence[int]) -> Transform:
+    """Draws flip, rotation and scale, independently of each other, from a seed.
 
     Args:
         seed: whole numbers >= 0; (1,) and (1, 0) are different seeds.
     """
-    # NumPy takes missing numbers of a seed for zeros; with the stream last, none are missing.
+    # NumPy fills a short seed up with zeros; with the stream at its end, (1,) is not (1, 0).
     rng = np.random.default_rng([*seed, _STREAM])
     return Transform(
         flip=bool(rng.random() < FLIP_PROBABILITY),
@@ -76,10 +68,10 @@ def draw(seed: Sequence[int]) -> Transform:
 def warp(image: np.ndarray, transform: Transform) -> np.ndarray:
     """Applies a transform in one bilinear sampling, so that the image is blurred only once.
 
-    The centre is that of the pixel grid, ((w - 1) / 2, (h - 1) / 2): no transform is exactly the
-    image and a flip alone exactly ``image[:, ::-1]``. What comes from outside is black, the air
-    around a neck in a CT window, as it is in the rotated copies of the public data set; replicated
-    edges would draw streaks of skin and shoulder across the corners.
+    The centre is that of the pixel grid, ((w - 1) / 2, (h - 1) / 2): the default transform gives
+    exactly the image, and a flip alone exactly ``image[:, ::-1]``. Pixels from outside the image
+    are black, like the air around a neck in a CT window and like the corners of the rotated copies
+    in the public data set; replicated edges would draw streaks of skin and shoulder there.
 
     Args:
         image: uint8 [h, w].
@@ -96,7 +88,7 @@ def warp(image: np.ndarray, transform: Transform) -> np.ndarray:
     height, width = image.shape
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     angle = math.radians(transform.degrees)
-    # From a place in the result to the one it shows: unscale, turn back, then flip; y points down.
+    # From a place in the result to its source: unscale, turn back, then flip; y points down.
     cos, sin = math.cos(angle) / transform.scale, math.sin(angle) / transform.scale
     sign = -1.0 if transform.flip else 1.0
     linear = np.array([[sign * cos, sign * -sin], [sin, cos]])

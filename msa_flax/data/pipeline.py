@@ -1,4 +1,4 @@
-"""Training batches: shuffled by (seed, epoch), always full, every example counted once an epoch."""
+"""Training batches: shuffled by (seed, epoch), always full, each example counted once per epoch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from msa_flax.data.augment import augment_batch
 
 def hide_gpu() -> None:
     """Keeps TensorFlow off the GPU, whose memory it would otherwise take away from JAX."""
-    with contextlib.suppress(RuntimeError):  # the caller uses TensorFlow already, and decided
+    with contextlib.suppress(RuntimeError):  # TensorFlow is in use already: the caller's decision
         tf.config.set_visible_devices([], "GPU")
 
 
@@ -42,23 +42,23 @@ def train_dispatches(
     up with steps of weight 0, to be skipped.
 
     Augmented images are a pure function of (image, seed, epoch, row), see
-    :func:`msa_flax.data.augment.augment_batch`: they depend neither on the order nor on where an
-    epoch is continued, and the images that fill up the last batch look as they did at first.
+    :func:`msa_flax.data.augment.augment_batch`: they depend neither on the order nor on the step at
+    which an epoch is continued, and an image that fills up the last batch looks as before.
 
     Args:
-        images: uint8 [n, s, s], or what else there is one of for an image, such as feature maps
+        images: uint8 [n, s, s], or anything else with one row per image, such as feature maps
             float16 [n, fh, fw, c]; not copied.
         labels: [n], 0 or 1.
-        batch_size: images a step, b.
+        batch_size: images per step, b.
         steps_per_dispatch: K >= 1.
         seed: the run's seed, >= 0.
         epoch: >= 0.
-        start_step: steps of this epoch that are done already.
+        start_step: steps of this epoch that have been made before.
         augment: whether images are rotated, flipped and scaled (``config.data.augment``).
 
     Yields:
         ``{"image": uint8 [K, b, s, s], "label": float32 [K, b], "weight": float32 [K, b],
-        "index": int32 [K, b]}`` and the number of steps among the K that are to be made, 1..K.
+        "index": int32 [K, b]}`` and how many of the K steps are to be made, 1..K.
     """
     index, weight, steps = _plan(
         len(images), batch_size, steps_per_dispatch, seed=seed, epoch=epoch, start_step=start_step
@@ -78,8 +78,8 @@ def train_dispatches(
         )
         return {"image": image, "label": label, "weight": weights, "index": chosen}
 
-    # There is nothing to tune, and TensorFlow's tuner can keep an iterator that has reached its end
-    # waiting for up to a minute, until it looks whether it is still needed.
+    # There is nothing to tune, and TensorFlow's tuner can make an iterator that has reached its end
+    # wait for up to a minute, until the tuner notices that it is no longer needed.
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = tf.data.Dataset.from_tensor_slices((index, weight)).map(batches).prefetch(2)
@@ -91,7 +91,7 @@ def train_dispatches(
 def _plan(
     n: int, batch_size: int, steps_per_dispatch: int, *, seed: int, epoch: int, start_step: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns which example is where, its weight, both [dispatches, K, b], and the real steps."""
+    """Returns indices and weights, both [dispatches, K, b], and the number of real steps."""
     order = np.random.default_rng([seed, epoch]).permutation(n).astype(np.int32)
     shape = (steps_per_epoch(n, batch_size), batch_size)
     index = np.resize(order, shape)  # repeats the order from its beginning, as often as needed
