@@ -1,10 +1,10 @@
 """Synthetic axial neck CT: simulated patients whose only sign of the label is the fracture.
 
-Shapes are millimetres around the centre of the spinal canal, x to the image's right, y to the back;
-values are Hounsfield units until the last step, the display window. Everything but the fracture has
-random streams of its own, so a slice with and without its fracture is otherwise the same picture.
-Source: ours; a schematic. Fractures are blacker than real ones, for a small network's sake, and so
-much denser at their edges that neither mean nor thumbnail tells the label.
+Lengths are millimetres from the centre of the spinal canal, x to the right of the image, y to the
+back; values are Hounsfield units until the last step, the display window. The fracture has a random
+stream of its own, so that a slice with its fracture and without it is otherwise the same picture.
+The anatomy is a schematic of our own. Fractures are darker than real ones, so that a small network
+can learn them, and their edges are denser, so that mean and thumbnail do not tell the label.
 """
 
 import dataclasses
@@ -17,16 +17,16 @@ from msa_flax.files import UserError
 
 _Pair = tuple[float, float]
 LEVELS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")  # C0: the skull base
-_FINE = 2  # shapes are drawn on a grid this much finer than the pixels, then averaged
+_FINE = 2  # shapes are drawn on a grid this many times finer than the pixels
 _AIR, _FAT, _FLUID, _CORD, _MUSCLE, _TOOTH = -1000.0, -100.0, 15.0, 40.0, 55.0, 2000.0  # HU
-_LUCENT, _DENSE = (-450, -250), (1000, 1400)  # HU of a fracture line and of its edges: exaggerated
+_LUCENT, _DENSE = (-450, -250), (1000, 1400)  # HU of a fracture line and its edges, exaggerated
 _LINE, _EDGES = (3.0, 4.0), (6.5, 8.5)  # mm, width of the line, and of the line with its edges
 _GAP = (3.5, 5.0)  # mm, how far a fragment is moved
-# One number a level (mm): half width, front and back end of the body's outline.
+# One number per level (mm): half width, front end and back end of the outline of the neck.
 _SKIN_X = (63, 60, 57, 55, 54, 56, 64, 96)
 _SKIN_FRONT = (-96, -92, -84, -72, -63, -60, -60, -62)
 _SKIN_BACK = (58, 53, 50, 48, 48, 49, 51, 55)
-# C2 to C7 (mm): half width and half depth of the body; spinous and transverse process.
+# C2 to C7 (mm): half width and half depth of the vertebral body; spinous, transverse process.
 _BODY_X = (15.5, 14.5, 15.0, 15.5, 16.5, 17.5)
 _BODY_Y = (10.0, 9.0, 9.0, 9.2, 9.5, 10.0)
 _SPINOUS = (19.0, 14.0, 14.0, 16.0, 20.0, 28.0)
@@ -50,13 +50,13 @@ class PhantomSlice:
     patient: str  # such as "P0007"
 
 
-class _Patient:  # what all slices of a patient share
+class _Patient:  # what is the same in all slices of a patient
     def __init__(self, rng: np.random.Generator) -> None:
         self.pixels = int(rng.integers(160, 225))  # side of the square image
         self.view = rng.uniform(90, 102)  # mm, side of the field of view
         self.size = rng.uniform(0.92, 1.08)  # factor on every length of the body
         self.density = rng.uniform(0.88, 1.15)  # factor on bone's HU
-        self.cortex = rng.uniform(1.6, 2.4)  # mm, thickness of the dense shell
+        self.cortex = rng.uniform(1.6, 2.4)  # mm, thickness of the dense shell of a bone
         self.fat = rng.uniform(3, 9)  # mm, skin and the fat under it
         self.noise = rng.uniform(8, 20)  # HU, standard deviation
         self.blur = rng.uniform(0.35, 0.55)  # mm, the scanner's point spread
@@ -64,7 +64,7 @@ class _Patient:  # what all slices of a patient share
         self.window = rng.uniform(320, 440), rng.uniform(1000, 1300)  # HU: centre, width
 
 
-class _Site(NamedTuple):  # a place where a bone may break, across ``outward``
+class _Site(NamedTuple):  # where a bone may break; the line is at right angles to ``outward``
     x: float  # mm
     y: float
     outward: float  # degrees, 0 = right, 90 = back
@@ -82,7 +82,7 @@ class _Skeleton(NamedTuple):
 def draw_patient(
     seed: int, patient: int, *, slices: int = 8, confounded: bool = False
 ) -> list[PhantomSlice]:
-    """Draws every slice of a patient, skull base first; arguments as of :func:`draw_slice`."""
+    """Draws every slice of a patient, skull base first; see :func:`draw_slice`."""
     return [
         draw_slice(seed, patient, index, slices=slices, confounded=confounded)
         for index in range(slices)
@@ -102,9 +102,9 @@ def draw_slice(
 
     Args:
         seed: the data set's seed, 0 .. 2**32 - 1.
-        patient: the patient's number, 0 .. 2**32 - 1; no other patient need be drawn.
+        patient: the patient's number, 0 .. 2**32 - 1; other patients need not be drawn.
         index: the slice's number, 0 (skull base) .. slices - 1.
-        slices: slices of the patient, 1 or more, spread evenly over the eight levels.
+        slices: how many the patient has, 1 or more, spread evenly over the eight levels.
         confounded: False: a fair coin decides the label. True: the upper four levels are
             fractured, the lower four normal, as in data whose label follows the anatomy.
         fractured: overrides the label; everything but the fracture stays as it is.
@@ -136,22 +136,22 @@ def draw_slice(
 
 
 def _stream(*key: int) -> np.random.Generator:
-    # Always four words: numpy pads short keys with zeros, so [s, p] would be [s, p, 0, 0] again.
+    # Always four numbers: NumPy pads short keys with zeros, so that [s, p] equals [s, p, 0, 0].
     return np.random.default_rng(key)
 
 
 class _Canvas:
-    """The fine grid: places polygons given in mm, with the slice's pose and its small variation."""
+    """The fine grid: places polygons given in mm, turned, shifted and slightly bent per slice."""
 
     def __init__(self, about: _Patient, rng: np.random.Generator) -> None:
         self.side = _FINE * about.pixels
-        self.scale = self.side / about.view  # grid points a mm
+        self.scale = self.side / about.view  # grid points per mm
         turn = np.deg2rad(np.clip(rng.normal(0, 6), -15, 15))
         rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         self._matrix = about.size * self.scale * rotation
         self._origin = (about.view / 2 + rng.normal(0, 2, 2) + (0, 3)) * self.scale
         self._waves, self._phases = rng.uniform(0.04, 0.16, (2, 3)), rng.uniform(0, 6.3, 3)
-        self._bend = rng.normal(0, 0.7, (3, 2))  # mm: no two vertebrae have the same outline
+        self._bend = rng.normal(0, 0.7, (3, 2))  # mm: every slice gets an outline of its own
 
     def place(self, points: np.ndarray) -> np.ndarray:
         """Returns mm points [n, 2] as grid points in cv2's fixed point (1/16)."""
