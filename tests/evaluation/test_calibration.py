@@ -1,4 +1,4 @@
-"""What is fitted, stored, applied and said: the same numbers bit by bit, and reasons."""
+"""What is fitted, stored and applied: the same numbers bit by bit, and refusals."""
 
 import csv
 import dataclasses
@@ -6,64 +6,30 @@ import json
 
 import numpy as np
 import pytest
+from prediction_tables import random_predictions
 
-from msa_flax.evaluation import calibration_summary, conformal
 from msa_flax.evaluation.calibration import COLUMNS, Calibration, CalibrationError, apply, fit
-from msa_flax.evaluation.predictions import Predictions, sigmoid
-from msa_flax.evaluation.summary import metrics_json
-from msa_flax.evaluation.terminal import calibration_lines
-from msa_flax.files import write_json
+from msa_flax.evaluation.operating_point import threshold_for_sensitivity
+from msa_flax.evaluation.predictions import PredictionsError
 
 OF = {"checkpoint": "best", "step": 12, "data_fingerprint": "f" * 64}
-METHODS = ("temperature", "isotonic", "venn_abers")
-
-
-def predictions(split="validation", n=80, *, seed=0, groups=20, logits=None, labels=None):
-    rng = np.random.default_rng(seed)
-    if labels is None:
-        labels = np.arange(n) % 2
-    if logits is None:
-        logits = 3 * rng.normal(labels - 0.5, 1)
-    logits = np.asarray(logits, np.float32)
-    n = len(logits)
-    numbers = np.arange(n) if groups is None else np.arange(n) // 2 % max(groups, 1)
-    return Predictions(
-        example_id=np.char.mod(f"{split} %03d.png", rng.permutation(n)),
-        split=np.full(n, split),
-        fold=np.full(n, ""),
-        group=np.full(n, "") if groups == 0 else np.char.mod("g%d", numbers),
-        family=np.full(n, ""),
-        label=np.asarray(labels),
-        logit=logits,
-        probability=sigmoid(logits),
-    )
 
 
 def shuffled(table, seed=1):
-    order = np.random.default_rng(seed).permutation(len(table))
-    fields = [field.name for field in dataclasses.fields(table)]
-    return Predictions(**{name: getattr(table, name)[order] for name in fields})
+    return table.take(np.random.default_rng(seed).permutation(len(table)))
 
 
 def calibrated(calibration, logits, alpha=0.1):
     return apply(calibration, logits, alpha=alpha)
 
 
-def sections(calibration, table, *, alpha=0.1, doubts=()):
-    values = metrics_json(table, split="test", threshold=0.5, stamps=[], seconds=1.0)
-    found = calibrated(calibration, table.logit, alpha=alpha)
-    return values, calibration_summary.sections(
-        calibration, table, found, values=values, alpha=alpha, doubts=doubts
-    )
-
-
 def test_a_stored_calibration_gives_the_same_numbers_bit_by_bit(tmp_path):
-    before = fit(predictions(), **OF)
+    before = fit(random_predictions("validation"), **OF)
     before.write(tmp_path / "calibration.json")
     after = Calibration.read(tmp_path / "calibration.json")
     assert after.temperature == before.temperature
     assert after.isotonic == before.isotonic
-    new = predictions("test", seed=1).logit
+    new = random_predictions("test", seed=1).logit
     one, two = calibrated(before, new), calibrated(after, new)
     assert set(one.probability) == set(two.probability) == set(COLUMNS[1:6])
     for name, values in one.probability.items():
@@ -76,7 +42,7 @@ def test_a_stored_calibration_gives_the_same_numbers_bit_by_bit(tmp_path):
 
 
 def test_the_file_says_what_it_belongs_to(tmp_path):
-    fit(predictions(groups=7), **OF).write(tmp_path / "c.json")
+    fit(random_predictions("validation", groups=7), **OF).write(tmp_path / "c.json")
     values = json.loads((tmp_path / "c.json").read_text())
     assert values["schema_version"] == 1
     assert {name: values[name] for name in OF} == OF
@@ -86,13 +52,12 @@ def test_the_file_says_what_it_belongs_to(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
 
 
-def test_the_order_of_rows_changes_neither_file_nor_sections(tmp_path):
-    table, test = predictions(), predictions("test", seed=1)
+def test_the_order_of_rows_changes_no_byte_of_a_file(tmp_path):
+    table, test = random_predictions("validation"), random_predictions("test", seed=1)
     for name, one in (("a", table), ("b", shuffled(table))):
         fit(one, **OF).write(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     calibration = fit(table, **OF)
-    assert sections(calibration, shuffled(test)) == sections(calibration, test)
     for name, one in (("c", test), ("d", shuffled(test))):
         calibrated(calibration, one.logit).write(tmp_path / name, one.example_id)
     assert (tmp_path / "c").read_bytes() == (tmp_path / "d").read_bytes()
@@ -100,7 +65,7 @@ def test_the_order_of_rows_changes_neither_file_nor_sections(tmp_path):
 
 def test_only_validation_images_are_fitted_on():
     with pytest.raises(CalibrationError, match="'validation' only, got test"):
-        fit(predictions("test"), **OF)
+        fit(random_predictions("test"), **OF)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +77,7 @@ def test_only_validation_images_are_fitted_on():
     ],
 )
 def test_a_calibration_of_another_checkpoint_is_refused(other, said):
-    calibration = fit(predictions(), **OF)
+    calibration = fit(random_predictions("validation"), **OF)
     calibration.check_belongs(**OF)
     with pytest.raises(CalibrationError, match=said) as error:
         calibration.check_belongs(**(OF | other))
@@ -130,11 +95,12 @@ def test_a_calibration_of_another_checkpoint_is_refused(other, said):
         lambda values: values.update(step="twelve"),
         lambda values: values.update(logits=[1, 2]),
         lambda values: values["logits"].update(normal=["cold"]),
+        lambda values: values.update(operating_point={"threshold": 0.5}),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_sentence(change, tmp_path):
     path = tmp_path / "c.json"
-    fit(predictions(), **OF).write(path)
+    fit(random_predictions("validation"), **OF).write(path)
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
@@ -147,7 +113,10 @@ def test_a_damaged_file_is_refused_in_one_sentence(change, tmp_path):
 
 
 def test_the_table_holds_the_values_by_example(tmp_path):
-    calibration, test = fit(predictions(), **OF), predictions("test", seed=1)
+    calibration, test = (
+        fit(random_predictions("validation"), **OF),
+        random_predictions("test", seed=1),
+    )
     found = calibrated(calibration, test.logit)
     found.write(tmp_path / "calibrated.csv", test.example_id)
     with (tmp_path / "calibrated.csv").open(newline="") as file:
@@ -166,130 +135,33 @@ def test_the_table_holds_the_values_by_example(tmp_path):
 
 def test_names_with_commas_and_quotes_come_back_from_the_table(tmp_path):
     names = np.array(['a,"b".png', "c\rd.png", "e.png"])
-    found = calibrated(fit(predictions(), **OF), np.float32([0, 1, 2]))
+    found = calibrated(fit(random_predictions("validation"), **OF), np.float32([0, 1, 2]))
     found.write(tmp_path / "t.csv", names)
     with (tmp_path / "t.csv").open(newline="") as file:
         assert [row["example_id"] for row in csv.DictReader(file)] == sorted(names.tolist())
 
 
-def test_sections_hold_the_scores_beside_the_uncalibrated_ones(tmp_path):
-    calibration, test = fit(predictions(n=400), **OF), predictions("test", 400, seed=1)
-    values, found = sections(calibration, test)
-    write_json(tmp_path / "metrics.json", values | found)  # no NaN, nothing JSON cannot say
-    part = found["calibration"]
-    for score in calibration_summary.SCORES:
-        assert part["uncalibrated"][score] == values["metrics"][score]
-    brier = np.mean((calibrated(calibration, test.logit).probability["isotonic"] - test.label) ** 2)
-    # The table's probabilities are float32, of seven digits.
-    assert part["isotonic"]["metrics"]["brier"]["value"] == pytest.approx(brier, abs=1e-6)
-    for name in METHODS:
-        entry = part[name]["metrics"]["brier"]
-        assert entry["method"] == "clustered bootstrap"
-        assert entry["groups"] == 20
-    assert part["temperature"]["parameters"] == {"temperature": calibration.temperature.value}
-    # Logits were made three times too large for their noise: dividing by about 1.5 is better.
-    better = part["temperature"]["metrics"]["log_loss"]["value"]
-    assert better < values["metrics"]["log_loss"]["value"]
-
-
-def test_an_isotonic_probability_of_0_for_a_fracture_has_no_log_loss_but_a_reason():
-    labels = np.repeat([0, 1], 20)
-    calibration = fit(predictions(logits=np.linspace(-2, 2, 40), labels=labels), **OF)
-    test = predictions("test", logits=np.linspace(2, -2, 40), labels=labels)
-    _, found = sections(calibration, test)
-    entry = found["calibration"]["isotonic"]["metrics"]["log_loss"]
-    assert entry["value"] is None
-    assert "the loss is infinite" in entry["reason"]
-    assert found["calibration"]["venn_abers"]["metrics"]["log_loss"]["value"] > 0
-    warm = found["calibration"]["temperature"]["parameters"]
-    assert "Platt's" in warm["reason"]
-
-
-@pytest.mark.parametrize(
-    ("logits", "labels", "said"),
-    [
-        (np.linspace(-2, 2, 30), np.zeros(30, int), "no fracture"),
-        (np.linspace(-2, 2, 30), np.ones(30, int), "no normal image"),
-        (np.full(30, 0.5), np.arange(30) % 2, "are the same"),
-    ],
-)
-def test_degenerate_validation_images_leave_conformal_sets_and_a_reason(
-    logits, labels, said, tmp_path
-):
-    fit(predictions(logits=logits, labels=labels), **OF).write(tmp_path / "c.json")
-    calibration = Calibration.read(tmp_path / "c.json")
-    test = predictions("test", seed=1)
-    values, found = sections(calibration, test)
-    for name in METHODS:
-        assert set(found["calibration"][name]) == {"reason"}
-        assert said in found["calibration"][name]["reason"]
-    write_json(tmp_path / "m.json", values | found)
-    calibrated(calibration, test.logit).write(tmp_path / "t.csv", test.example_id)
-    with (tmp_path / "t.csv").open(newline="") as file:
-        row = next(csv.DictReader(file))
-    assert [row[name] for name in COLUMNS[1:6]] == [""] * 5
-    assert row["set"] in conformal.SETS
-    for name, label in (("fracture", 1), ("normal", 0)):
-        if label not in labels:
-            assert found["conformal"]["coverage"][name]["value"] == 1
-            limit = found["conformal"]["thresholds"][name]
-            assert (limit["n"], limit["logit"]) == (0, None)
-            assert "takes 9 validation images of that class, there are 0" in limit["reason"]
-    said_of_it = calibration_lines({"test": values | found})
-    assert said in said_of_it
-    assert all(line.startswith("test: ") for line in said_of_it.splitlines())
-
-
-@pytest.mark.parametrize(
-    ("groups", "doubts", "guarantee", "said"),
-    [
-        (None, [], True, "probability 0.9 or more for each class"),
-        (20, [], False, "the 80 validation images are of 20 groups"),
-        (0, [], False, "groups unknown"),
-        (0, ["groups unknown"], False, "groups unknown"),
-        (None, ["copies cross the split"], False, "copies cross the split"),
-        (None, ["from elsewhere", "series cross the split"], False, "elsewhere; series cross"),
-    ],
-)
-def test_a_guarantee_is_given_only_where_images_may_be_exchangeable(
-    groups, doubts, guarantee, said
-):
-    calibration = fit(predictions(groups=groups), **OF)
-    test = predictions("test", seed=1, groups=groups)
-    _, found = sections(calibration, test, doubts=doubts)
-    assert found["conformal"]["guarantee"] is guarantee
-    assert said in found["conformal"]["reason"]
-    assert found["conformal"]["reason"].count("groups unknown") <= 1
-
-
-def test_several_evaluated_images_of_one_group_end_the_guarantee_too():
-    calibration = fit(predictions(groups=None), **OF)
-    _, found = sections(calibration, predictions("test", seed=1, groups=20))
-    assert not found["conformal"]["guarantee"]
-    assert "the 80 evaluated images are of 20 groups" in found["conformal"]["reason"]
-
-
-def test_alpha_is_chosen_when_it_is_used():
-    calibration, test = fit(predictions(), **OF), predictions("test", seed=1)
-    shares = [
-        sections(calibration, test, alpha=alpha)[1]["conformal"]["coverage"]["overall"]["value"]
-        for alpha in (0.05, 0.2, 0.5)
-    ]
-    assert shares == sorted(shares, reverse=True)
-    np.testing.assert_array_equal(
-        calibrated(calibration, test.logit, alpha=0.2).p_values,
-        calibrated(calibration, test.logit).p_values,
+@pytest.mark.parametrize(("groups", "counted"), [(20, "groups"), (0, "images")])
+def test_a_wanted_sensitivity_chooses_an_operating_point(groups, counted, tmp_path):
+    table = random_predictions("validation", groups=groups)
+    without, fitted = fit(table, **OF), fit(table, **OF, sensitivity=0.8)
+    chosen = threshold_for_sensitivity(
+        table.label, table.probability, 0.8, group=table.group if groups else None
     )
+    assert without.operating_point is None
+    assert fitted.operating_point == chosen
+    assert chosen.counted == counted
+    fitted.write(tmp_path / "with.json")
+    assert Calibration.read(tmp_path / "with.json").operating_point == chosen
+    values = json.loads((tmp_path / "with.json").read_text())
+    assert values.pop("operating_point") == dataclasses.asdict(chosen)
+    without.write(tmp_path / "without.json")
+    assert values == json.loads((tmp_path / "without.json").read_text())
 
 
-def test_the_terminal_is_told_in_a_few_lines_and_nothing_where_there_is_nothing():
-    calibration, test = fit(predictions(), **OF), predictions("test", seed=1)
-    values, found = sections(calibration, test)
-    lines = calibration_lines({"test": values | found}).splitlines()
-    assert len(lines) == 3
-    assert "calibrated on 80 validation images: temperature (" in lines[0]
-    assert "abstaining on" in lines[1]
-    assert "not guaranteed: the 80 validation images" in lines[2]
-    assert calibration_lines({"test": values}) == ""
-    reason = calibration_summary.unavailable("because")
-    assert calibration_lines({"v": values | reason}) == "v: not calibrated: because\n"
+def test_no_operating_point_is_chosen_where_some_groups_are_unknown():
+    table = random_predictions("validation")
+    part = dataclasses.replace(table, group=np.where(np.arange(80) < 5, "", table.group))
+    with pytest.raises(PredictionsError, match="a known group for every fracture, or for no image"):
+        fit(part, **OF, sensitivity=0.8)
+    assert fit(part, **OF).operating_point is None

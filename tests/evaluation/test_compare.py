@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 import pytest
+from prediction_tables import predictions_of
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from msa_flax.evaluation import Predictions, compute_metrics, intervals, sigmoid
+from msa_flax.evaluation import compute_metrics, intervals, sigmoid
 from msa_flax.evaluation.compare import (
     METRICS,
     ComparisonError,
@@ -31,22 +32,8 @@ def tables(seed=0, groups=30, images=6, *, runs=2, known=True, own=0.7, shared=0
     found = []
     for _ in range(runs):
         logit = hard + own * rng.normal(size=groups)[group] + rng.normal(size=len(group))
-        found.append(table(label, logit, np.char.mod("g%03d", group) if known else None))
+        found.append(predictions_of(label, logit, np.char.mod("g%03d", group) if known else ""))
     return found
-
-
-def table(label, logit, group=None):
-    n, logit = len(label), np.asarray(logit, np.float32)
-    return Predictions(
-        example_id=np.array([f"{i:04d}.png" for i in range(n)]),
-        split=np.full(n, "test"),
-        fold=np.full(n, ""),
-        group=np.full(n, "") if group is None else group,
-        family=np.full(n, ""),
-        label=np.asarray(label),
-        logit=logit,
-        probability=sigmoid(logit),
-    )
 
 
 def changed(predictions, **columns):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from prediction_tables import predictions_of
 
 from msa_flax.evaluation import predictions as module
 from msa_flax.evaluation.predictions import (
@@ -18,19 +19,11 @@ HEADER = ",".join(COLUMNS)
 GOOD_ROW = "val/a.png,test,,B10,B10 (1),1,2,0.880797"
 
 
-def make(n=5, **changes):
-    logits = np.linspace(-3, 3, n).astype(np.float32)
-    columns = {
-        "example_id": np.array([f"val/{i}.png" for i in range(n)]),
-        "split": np.full(n, "test"),
-        "fold": np.full(n, ""),
-        "group": np.array([f"B{i % 2}" for i in range(n)]),
-        "family": np.full(n, "B1 (7)"),
-        "label": np.arange(n) % 2,
-        "logit": logits,
-        "probability": sigmoid(logits),
-    }
-    return Predictions(**(columns | changes))
+def small_table(n=5, **columns):
+    names = np.array([f"val/{i}.png" for i in range(n)])
+    defaults = {"example_id": names, "family": np.full(n, "B1 (7)")}
+    group = np.array([f"B{i % 2}" for i in range(n)])
+    return predictions_of(np.arange(n) % 2, np.linspace(-3, 3, n), group, **(defaults | columns))
 
 
 def assert_equal(a, b):
@@ -45,13 +38,13 @@ def read_text(path, text):
 
 
 def test_a_written_table_is_read_back_equal(tmp_path):
-    table = make()
+    table = small_table()
     table.write(tmp_path / "p.csv")
     assert_equal(Predictions.read(tmp_path / "p.csv"), table)
 
 
 def test_the_file_has_exactly_the_documented_columns_and_one_line_an_image(tmp_path):
-    make().write(tmp_path / "p.csv")
+    small_table().write(tmp_path / "p.csv")
     lines = (tmp_path / "p.csv").read_text().splitlines()
     assert lines[0] == "example_id,split,fold,group,family,label,logit,probability"
     assert lines[1] == "val/0.png,test,,B0,B1 (7),0,-3,0.0474258736"
@@ -59,7 +52,7 @@ def test_the_file_has_exactly_the_documented_columns_and_one_line_an_image(tmp_p
 
 
 def test_the_order_of_the_rows_does_not_change_the_bytes(tmp_path):
-    table, order = make(), np.array([3, 0, 4, 2, 1])
+    table, order = small_table(), np.array([3, 0, 4, 2, 1])
     permuted = Predictions(**{name: getattr(table, name)[order] for name in COLUMNS})
     table.write(tmp_path / "a.csv")
     permuted.write(tmp_path / "b.csv")
@@ -72,7 +65,7 @@ def test_the_order_of_the_rows_does_not_change_the_bytes(tmp_path):
 def test_every_float32_survives_the_file_bit_for_bit(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("floats") / "p.csv"
     logits = np.array(values, np.float32)
-    table = make(
+    table = small_table(
         len(values),
         example_id=np.array([f"{i:05d}" for i in range(len(values))]),
         logit=logits,
@@ -86,7 +79,7 @@ def test_every_float32_survives_the_file_bit_for_bit(tmp_path_factory, values):
 
 def test_ids_with_commas_quotes_newlines_and_bytes_that_are_not_utf8_survive(tmp_path):
     ids = np.array(['a,"b"', "line\nbreak", "line\rbreak", "caf\udce9", "../../x"])
-    make(example_id=ids).write(tmp_path / "p.csv")
+    small_table(example_id=ids).write(tmp_path / "p.csv")
     assert set(Predictions.read(tmp_path / "p.csv").example_id) == set(ids)
 
 
@@ -147,11 +140,11 @@ def test_a_missing_file_is_refused_with_what_to_do(tmp_path):
 )
 def test_an_invalid_table_cannot_be_built(changes, message):
     with pytest.raises(PredictionsError, match=message):
-        make(**changes)
+        small_table(**changes)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    make().write(tmp_path / "p.csv")
+    small_table().write(tmp_path / "p.csv")
     before = (tmp_path / "p.csv").read_bytes()
 
     def full_disk(*_):
@@ -159,7 +152,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
     monkeypatch.setattr(module.os, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
-        make(3).write(tmp_path / "p.csv")
+        small_table(3).write(tmp_path / "p.csv")
     assert os.listdir(tmp_path) == ["p.csv"]
     assert (tmp_path / "p.csv").read_bytes() == before
 

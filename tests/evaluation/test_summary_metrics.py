@@ -3,9 +3,10 @@ import math
 
 import numpy as np
 import pytest
+from prediction_tables import predictions_of
 from sklearn import metrics as sklearn_metrics
 
-from msa_flax.evaluation.predictions import Predictions, PredictionsError, sigmoid
+from msa_flax.evaluation.predictions import PredictionsError, sigmoid
 from msa_flax.evaluation.summary import NAMES, TABLE4, compute_metrics, metrics_json
 from msa_flax.files import write_json
 
@@ -27,24 +28,11 @@ def random_case(seed=0, n=300):
     return labels, sigmoid(rng.normal(size=n) + labels)
 
 
-def predictions(labels, probabilities, **changes):
-    n = len(labels)
-    columns = {
-        "example_id": np.array([f"{i:04d}" for i in range(n)]),
-        "split": np.full(n, "test"),
-        "fold": np.full(n, ""),
-        "group": np.full(n, "B10"),
-        "family": np.full(n, ""),
-        "label": labels,
-        "logit": np.log(probabilities / (1 - probabilities)),
-        "probability": probabilities,
-    }
-    return Predictions(**(columns | changes))
-
-
-def as_json(labels, probabilities, stamps=(), **changes):
+def as_json(labels, probabilities, group="B10", stamps=(), **columns):
+    columns = {"probability": probabilities} | columns
+    logits = np.log(probabilities / (1 - probabilities))
     return metrics_json(
-        predictions(labels, probabilities, **changes),
+        predictions_of(labels, logits, group, **columns),
         split="test",
         threshold=0.5,
         stamps=stamps,
@@ -237,9 +225,8 @@ def test_f1_is_zero_where_every_call_is_wrong():
 
 def test_metrics_json_has_the_published_form():
     labels, probabilities = from_counts(2, 0, 1, 1)
-    got = as_json(
-        labels, probabilities, ["series cross the split"], group=np.array(["B1", "B2", "", "B2"])
-    )
+    group, stamps = np.array(["B1", "B2", "", "B2"]), ["series cross the split"]
+    got = as_json(labels, probabilities, group, stamps)
     assert set(got) == {
         "schema_version",
         "split",

@@ -1,27 +1,21 @@
-"""The printed table: what stands in it, and what below it."""
+"""What is printed: the table of metrics, its notes, and lines on calibration."""
 
 import json
 
 import numpy as np
+import pytest
+from prediction_tables import predictions_of, random_predictions
 
-from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation import calibration, calibration_summary
+from msa_flax.evaluation.predictions import sigmoid
 from msa_flax.evaluation.summary import NAMES, TABLE4, metrics_json
-from msa_flax.evaluation.terminal import metrics_table
+from msa_flax.evaluation.terminal import calibration_lines, metrics_table
 from msa_flax.files import write_json
 
 
 def as_json(labels, probabilities, group, stamps=()):
-    n = len(labels)
-    predictions = Predictions(
-        example_id=np.array([f"{i:04d}" for i in range(n)]),
-        split=np.full(n, "test"),
-        fold=np.full(n, ""),
-        group=group,
-        family=np.full(n, ""),
-        label=labels,
-        logit=np.log(probabilities / (1 - probabilities)),
-        probability=probabilities,
-    )
+    logits = np.log(probabilities / (1 - probabilities))
+    predictions = predictions_of(labels, logits, group, probability=probabilities)
     return metrics_json(predictions, split="test", threshold=0.5, stamps=stamps, seconds=4.4164)
 
 
@@ -112,3 +106,51 @@ def test_metrics_that_were_read_back_make_the_same_table(tmp_path):
     assert metrics_table({"test": json.loads((tmp_path / "a.json").read_text())}) == metrics_table(
         {"test": got}
     )
+
+
+# --- calibration ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calibrated_test_images():
+    """What metrics.json holds of calibrated test images, without and with its added sections."""
+    of = {"checkpoint": "best", "step": 12, "data_fingerprint": "f" * 64}
+    fitted = calibration.fit(random_predictions("validation"), **of)
+    test = random_predictions("test", seed=1)
+    values = metrics_json(test, split="test", threshold=0.5, stamps=[], seconds=1.0)
+    found = calibration.apply(fitted, test.logit, alpha=0.1)
+    return values, values | calibration_summary.sections(
+        fitted, test, found, values=values, alpha=0.1, doubts=[]
+    )
+
+
+def test_calibration_takes_a_few_lines_and_none_where_there_is_none(calibrated_test_images):
+    without, values = calibrated_test_images
+    lines = calibration_lines({"test": values}).splitlines()
+    assert len(lines) == 3
+    assert "calibrated on 80 validation images: temperature (" in lines[0]
+    assert "abstaining on" in lines[1]
+    assert "not guaranteed: the 80 validation images" in lines[2]
+    assert calibration_lines({"test": without}) == ""
+    reason = calibration_summary.unavailable("because")
+    assert calibration_lines({"v": without | reason}) == "v: not calibrated: because\n"
+
+
+@pytest.mark.parametrize(
+    ("counted", "said"),
+    [
+        ("images", "this threshold finds at least 90 % of new fractures; it was chosen on 60"),
+        ("groups", "finds every fracture of at least 90 % of new groups (patients or series); it"),
+    ],
+)
+def test_an_operating_point_is_said_in_plain_words(counted, said):
+    point = {"threshold": 0.0312345, "sensitivity": 0.9, "confidence": 0.95, "counted": counted}
+    point |= {"n": 60, "guarantee": True, "reason": ""}
+    (line,) = calibration_lines({"test": {"operating_point": point}}).splitlines()
+    start = "test: images with a probability of 0.03123 or more are called fractures; with 95 % "
+    assert line.startswith(start + "confidence this threshold ")
+    assert said in line
+    assert line.endswith(f"60 validation {counted} with a fracture")
+    doubtful = point | {"guarantee": False, "reason": "it was chosen on these images"}
+    _, line = calibration_lines({"test": {"operating_point": doubtful}}).splitlines()
+    assert line == "test: that sensitivity is not guaranteed: it was chosen on these images"
