@@ -86,8 +86,7 @@ def threshold_for_sensitivity(
         most = f", which allow at most {np.floor(1000 * bounds[0]) / 1000:g}" if m else ""
         raise PredictionsError(
             f"a sensitivity of {sensitivity:g} with confidence {CONFIDENCE:g} takes at least "
-            f"{needed} {counted} with a fracture, got {m}{most}; take more validation images or ask "
-            "for less"
+            f"{needed} {counted} with a fracture, got {m}{most}; use more images or ask for less"
         )
     return OperatingPoint(
         threshold=float(np.sort(scores)[allowed - 1]),
