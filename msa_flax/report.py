@@ -13,7 +13,6 @@ together, intervals come from draws of whole groups. The report on several runs 
 """
 
 import shlex
-import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,7 @@ from absl import flags
 from msa_flax import cli, files
 
 if TYPE_CHECKING:
-    from msa_flax.reporting import Artefacts
-    from msa_flax.reporting.tables import Table
+    from msa_flax.reporting.saved import SavedRun
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -66,61 +64,60 @@ def main(args: SimpleNamespace) -> None:
     print(f"{out}: {size / 1e6:.1f} MB; {files.NOTICE}")
 
 
-def report(workdirs: list[Path], out: Path, *, split: str = "test") -> int:
+def report(workdirs: list[Path], out: Path, *, split: str) -> int:
     """Writes the report on the first run, compared with the others; returns its size in bytes.
 
     Raises:
-        ReportError: a run is not evaluated, its files do not fit, or runs cannot be compared.
+        UserError: a run is not evaluated, its files do not fit, or runs cannot be compared.
     """
-    from msa_flax import reporting
+    from msa_flax.reporting import page, saved
 
-    runs = [reporting.read(folder, split) for folder in workdirs]
-    page = reporting.page(runs[0], runs[1:], commands=commands(runs[0]))
+    runs = [saved.read(folder, split) for folder in workdirs]
+    text = page.page(runs[0], runs[1:], commands=commands(runs[0]))
     # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
-    data = page.encode("utf-8", "replace")
+    data = text.encode("utf-8", "replace")
     _write(out, data)
     return len(data)
 
 
-def compare(workdirs: list[Path], out: Path, *, split: str = "test") -> str:
+def compare(workdirs: list[Path], out: Path, *, split: str) -> str:
     """Writes the paired comparison of runs with the first as CSV; returns it as a table of text.
 
-    The file has a row a run and metric, with the columns of
-    :class:`msa_flax.evaluation.compare.PairedDifference`; runs are named by their folders.
+    Runs are named by their folders.
 
     Raises:
         UsageError: there are not two different folders, or ``out`` is a file of another kind.
-        ReportError: a run is not evaluated, its files do not fit, or runs cannot be compared.
+        UserError: a run is not evaluated, its files do not fit, or runs cannot be compared.
     """
-    from msa_flax import reporting
-    from msa_flax.evaluation import compare
-    from msa_flax.reporting import artefacts, tables
+    from msa_flax.evaluation.compare import COLUMNS
+    from msa_flax.reporting import comparison, saved
 
     if len(workdirs) < 2 or len(set(workdirs)) < len(workdirs):
         got = ", ".join(map(str, workdirs))
         raise cli.UsageError(f"--compare: expected two or more runs, each once, got {got}")
-    _check_own(out, ",".join(compare.COLUMNS).encode())
-    runs = {str(folder): reporting.read(folder, split) for folder in workdirs}
-    artefacts.check_same_examples(list(runs.values()))
-    found = compare.compare_runs({n: (r.predictions, r.threshold) for n, r in runs.items()})
-    _write(out, compare.as_csv(found).encode("utf-8", "surrogateescape"))
-    stamps = [f"stamp: {n}: {stamp}\n" for n, r in runs.items() for stamp in r.metrics["stamps"]]
-    return _as_text(tables.paired(found)) + "".join(stamps)
+    if out.is_file() and not out.read_bytes().startswith(",".join(COLUMNS).encode()):
+        raise cli.UsageError(
+            f"--out: expected a new file or an earlier comparison, got {out}, which is another "
+            "file; name another one"
+        )
+    runs = {str(folder): saved.read(folder, split) for folder in workdirs}
+    table, text = comparison.compare(runs)
+    _write(out, table.encode("utf-8", "surrogateescape"))
+    return text
 
 
-def commands(run: "Artefacts") -> list[tuple[str, str]]:
+def commands(run: "SavedRun") -> list[tuple[str, str]]:
     """Returns what repeats a run, as (what it does, command).
 
     Nothing where another version's configuration is not understood.
     """
     from msa_flax.config import Config, ConfigError, quickstart
-    from msa_flax.files import flatten
 
     try:
-        config = flatten(Config.from_dict(dict(run.config)).to_dict())
+        config = files.flatten(Config.from_dict(dict(run.config)).to_dict())
     except ConfigError:
         return []
-    default = flatten(quickstart().to_dict())
+    default = files.flatten(quickstart().to_dict())
     fields = [
         shlex.quote(f"--config.{name}={_argument(value)}")
         for name, value in config.items()
@@ -134,33 +131,11 @@ def commands(run: "Artefacts") -> list[tuple[str, str]]:
     ]
 
 
-def _check_own(out: Path, header: bytes) -> None:
-    """Refuses to replace a file that does not begin like those that would be written."""
-    if not out.is_file():
-        return
-    with out.open("rb") as file:
-        if file.read(len(header)) != header:
-            raise cli.UsageError(
-                f"--out: expected a new file or an earlier comparison, got {out}, which is another "
-                "file; name another one"
-            )
-
-
 def _write(out: Path, data: bytes) -> None:
-    from msa_flax.files import write_atomically
-
     try:
-        write_atomically(out, data)
+        files.write_atomically(out, data)
     except OSError as error:
         raise cli.UsageError(f"--out: {out} cannot be written: {error.strerror}") from error
-
-
-def _as_text(table: "Table") -> str:
-    rows = [table.head, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*lines, "", *textwrap.wrap(table.note, 100)]) + "\n"
 
 
 def _folders(args: SimpleNamespace) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -10,6 +11,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import jax
 import jaxtyping
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "shared"))  # pytest leaves it out
 
 # Every call of an annotated function in these parts is checked against its shapes.
 jaxtyping.install_import_hook(

@@ -9,18 +9,14 @@ from typing import Any
 
 import jinja2
 
+from msa_flax.evaluation.metrics import rates
 from msa_flax.files import NOTICE
 from msa_flax.plots import charts
-from msa_flax.reporting import (
-    calibration,
-    card,
-    checklist,
-    gallery,
-    maps,
-    points,
-    tables,
-)
-from msa_flax.reporting.artefacts import SPLITS, Artefacts, check_same_examples
+from msa_flax.reporting import calibration, comparison, facts, maps, tables
+from msa_flax.reporting.checklist import NOT_STATED, checklist
+from msa_flax.reporting.gallery import OUTCOMES, gallery
+from msa_flax.reporting.saved import SavedRun
+from msa_flax.reporting.text import shown
 
 _STAMPS = {
     "copies cross the split": "Copies of training images are among the evaluated images: the "
@@ -34,8 +30,8 @@ _TEMPLATES = importlib.resources.files("msa_flax.reporting") / "templates"
 
 
 def page(
-    run: Artefacts,
-    others: Sequence[Artefacts] = (),
+    run: SavedRun,
+    others: Sequence[SavedRun] = (),
     *,
     commands: Sequence[tuple[str, str]] = (),
 ) -> str:
@@ -47,52 +43,48 @@ def page(
         commands: (what it does, command) to repeat the run.
 
     Raises:
-        ReportError: the runs were not evaluated on the same images.
+        ComparisonError: the runs were not evaluated on the same images.
     """
     runs = _named([run, *others])
-    check_same_examples(list(runs.values()))
-    entries = run.metrics["metrics"]
-    specificity, recall = (entries[name]["value"] for name in ("specificity", "recall"))
-    point = (None if specificity is None else 1 - specificity, recall)
-    tables_of_predictions = {name: one.predictions for name, one in runs.items()}
-    drawn = {
-        "learning": [charts.learning(run.history, q) for q in ("loss", "accuracy") if run.history],
-        "curves": charts.of_predictions({run.name: run.predictions}, point),
-        "comparison": charts.of_predictions(tables_of_predictions) if others else [],
-    }
-    script, plotly = _text("report.js"), _plotly()
-    context = {
-        "run": run,
-        "notice": NOTICE,
-        "stamps": [(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]],
-        "facts": _facts(run),
-        "metrics": tables.main_metrics(run),
-        "beside": tables.beside_shortcuts(run),
-        "ladder": tables.ladder(run),
-        "charts": drawn,
-        "numbers": points.NUMBERS,
-        "outcomes": points.OUTCOMES,
-        "threshold": f"{run.threshold:g}",
-        "confusion": run.metrics["confusion"],
-        "point": {k: points.shown(v) for k, v in points.values(run.metrics["confusion"]).items()},
-        "gallery": gallery.gallery(run),
-        "verdicts": maps.verdicts(run),
-        "untested": maps.why_not(run),
-        "calibrated": calibration.tables(run),
-        "uncalibrated": calibration.why_not(run),
-        "groups": tables.groups(run),
-        "compared": tables.comparison(runs) if others else [],
-        "origin": [tables.configuration(run), tables.origin(run)],
-        "commands": commands,
-        "card": card.card(run),
-        "checklist": checklist.checklist(run),
-        "data": embedded(_data(run, drawn)),
-        "css": _text("report.css"),
-        "script": script,
-        "plotly": plotly,
-        "policy": _policy(script, plotly),
-    }
-    return _environment().get_template("report.html.j2").render(context)
+    found = rates(**run.metrics["confusion"])
+    drawn = _charts(run, runs)
+    script, plotly = _text("operating_point.js") + _text("report.js"), _plotly()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            notice=NOTICE,
+            phantom=facts.PHANTOM if run.phantom else "",
+            stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]],
+            facts=facts,
+            not_stated=NOT_STATED,
+            metrics=tables.main_metrics(run),
+            beside=tables.beside_shortcuts(run),
+            ladder=tables.ladder(run),
+            charts=drawn,
+            metric_name=tables.metric_name,
+            formulas=tables.FORMULAS,
+            outcomes=OUTCOMES,
+            threshold=f"{run.threshold:g}",
+            point={name: shown(float(value)) for name, value in found.items()},
+            gallery=gallery(run),
+            verdicts=maps.verdicts(run),
+            untested=maps.why_not(run),
+            calibrated=calibration.tables(run),
+            uncalibrated=calibration.why_not(run),
+            groups=tables.groups(run),
+            compared=comparison.tables(runs) if others else [],
+            origin=[tables.configuration(run), tables.origin(run)],
+            commands=commands,
+            checklist=checklist(run),
+            data=embedded(_data(run, drawn)),
+            css=_text("report.css"),
+            script=script,
+            plotly=plotly,
+            policy=_policy(script, plotly),
+        )
+    )
 
 
 def embedded(values: Any) -> str:
@@ -113,7 +105,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = points.shown
+    environment.filters["number"] = shown
     return environment
 
 
@@ -137,38 +129,34 @@ def _policy(*scripts: str) -> str:
     )
 
 
-def _named(runs: Sequence[Artefacts]) -> dict[str, Artefacts]:
+def _named(runs: Sequence[SavedRun]) -> dict[str, SavedRun]:
     """Returns runs by names that differ: the run's own, its folder's where that is not enough."""
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        names = [f"{run.name} ({run.workdir.name})" for run in runs]
-    if len(set(names)) < len(names):
-        names = [f"{run.name} ({run.workdir})" for run in runs]
-    if len(set(names)) < len(names):
+    for names in (
+        [run.name for run in runs],
+        [f"{run.name} ({run.workdir.name})" for run in runs],
+        [f"{run.name} ({run.workdir})" for run in runs],
+    ):
+        if len(set(names)) == len(names):
+            break
+    else:
         names = [f"{i}: {name}" for i, name in enumerate(names, 1)]
     return dict(zip(names, runs, strict=True))
 
 
-def _facts(run: Artefacts) -> list[tuple[str, str]]:
-    sizes = ", ".join(f"{name} {run.sizes[name]}" for name in SPLITS if run.sizes[name])
-    data, fractures = run.config.get("data", {}), int(run.predictions.label.sum())
-    known = run.metrics.get("groups")
-    return [
-        ("Run", run.name),
-        ("Network", checklist.network(run)),
-        ("Data", str(data.get("root") or data.get("source") or "unknown")),
-        ("Images by split", sizes),
-        (
-            "Evaluated",
-            f"{run.split}: {len(run.predictions)} images, {fractures} of them "
-            f"{run.classes[1]}; groups: {known or 'unknown'}",
-        ),
-        ("Threshold", f"{run.threshold:g}"),
-        ("Trained", str(run.run.get("date", "unknown"))),
-    ]
+def _charts(run: SavedRun, runs: Mapping[str, SavedRun]) -> dict[str, list[charts.Chart]]:
+    """Returns the charts of each section."""
+    entries = run.metrics["metrics"]
+    specificity, recall = (entries[name]["value"] for name in ("specificity", "recall"))
+    point = (None if specificity is None else 1 - specificity, recall)
+    several = {name: one.predictions for name, one in runs.items()}
+    return {
+        "learning": [charts.learning(run.history, q) for q in ("loss", "accuracy") if run.history],
+        "curves": charts.of_predictions({run.name: run.predictions}, point),
+        "comparison": charts.of_predictions(several) if len(runs) > 1 else [],
+    }
 
 
-def _data(run: Artefacts, drawn: Mapping[str, Sequence[charts.Chart]]) -> dict[str, Any]:
+def _data(run: SavedRun, drawn: Mapping[str, Sequence[charts.Chart]]) -> dict[str, Any]:
     """Returns what the page's script needs: figures, labels and probabilities."""
     return {
         "charts": {

@@ -8,9 +8,13 @@ import json
 import re
 
 import pytest
+from saved_runs import write_run
 
 from msa_flax.evaluation.calibration import Calibration, CalibrationError
-from msa_flax.reporting import calibration, page, points, read
+from msa_flax.reporting import calibration
+from msa_flax.reporting.page import page
+from msa_flax.reporting.saved import read
+from msa_flax.reporting.text import with_interval
 
 EVIL = "</script><script>alert(1)</script>"
 SCORES = ("brier", "log_loss", "ece", "ece_debiased")
@@ -59,21 +63,21 @@ def sections():
 
 
 @pytest.fixture(scope="module")
-def folder(write, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("calibration") / "w", n=24)
+def folder(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("calibration") / "w", n=24)
 
 
 @pytest.fixture
-def shown(folder):
+def run_with(folder):
     """Returns a reader of the run, its metrics with these sections."""
     path = folder / "eval/test/metrics.json"
     before = path.read_text()
 
-    def run_with(values):
+    def read_with(values):
         path.write_text(json.dumps(json.loads(before) | values))
         return read(folder, "test")
 
-    yield run_with
+    yield read_with
     path.write_text(before)
 
 
@@ -94,8 +98,7 @@ def assert_as_the_file(tables, values):
     assert list(rows) == list(NAMES.values())
     for key, name in NAMES.items():
         found = part[key] if key == "uncalibrated" else part[key]["metrics"]
-        expected = [f"{points.shown(e['value'])} {points.interval(e)}" for e in found.values()]
-        assert rows[name] == [text.strip() for text in expected]
+        assert rows[name] == [with_interval(entry) for entry in found.values()]
     decided, coverage = conformal["decided"], conformal["coverage"]
     expected = {
         "Sets hold the right class: fracture": coverage["fracture"],
@@ -107,15 +110,12 @@ def assert_as_the_file(tables, values):
     }
     cells = dict(abstention.rows)
     assert cells.pop("Images decided") == str(decided["n"])
-    assert cells == {
-        name: f"{points.shown(e['value'])} {points.interval(e)}".strip()
-        for name, e in expected.items()
-    }
+    assert cells == {name: with_interval(entry) for name, entry in expected.items()}
 
 
-def test_the_tables_say_what_the_file_says(shown):
+def test_the_tables_say_what_the_file_says(run_with):
     values = sections()
-    tables = calibration.tables(shown(values))
+    tables = calibration.tables(run_with(values))
     assert_as_the_file(tables, values)
     assert [table.title for table in tables] == [
         "Calibrated probabilities",
@@ -126,21 +126,21 @@ def test_the_tables_say_what_the_file_says(shown):
     assert "Specificity on the images decided: no normal image is decided." in tables[1].note
 
 
-def test_an_undefined_score_has_its_reason_below_the_table(shown):
+def test_an_undefined_score_has_its_reason_below_the_table(run_with):
     values = sections()
     undefined = entry(None) | {"reason": "a fracture has the probability 0"}
     values["calibration"]["isotonic"]["metrics"]["log_loss"] = undefined
-    table, _ = calibration.tables(shown(values))
+    table, _ = calibration.tables(run_with(values))
     assert dict((row[0], row[2]) for row in table.rows)["Isotonic"] == "undefined"
     assert "Isotonic, log loss: a fracture has the probability 0." in table.note
 
 
-def test_the_comparison_notices_classes_that_have_changed_places(shown):
+def test_the_comparison_notices_classes_that_have_changed_places(run_with):
     values, other = sections(), sections()
     coverage = other["conformal"]["coverage"]
     coverage["fracture"], coverage["normal"] = coverage["normal"], coverage["fracture"]
     with pytest.raises(AssertionError):
-        assert_as_the_file(calibration.tables(shown(other)), values)
+        assert_as_the_file(calibration.tables(run_with(other)), values)
 
 
 @pytest.mark.parametrize(
@@ -150,39 +150,39 @@ def test_the_comparison_notices_classes_that_have_changed_places(shown):
         (True, "This coverage is guaranteed: groups unknown."),
     ],
 )
-def test_coverage_is_promised_only_where_it_is_guaranteed(shown, guarantee, said):
+def test_coverage_is_promised_only_where_it_is_guaranteed(run_with, guarantee, said):
     values = sections()
     values["conformal"]["guarantee"] = guarantee
-    assert said in plain(section(shown(values)))
+    assert said in plain(section(run_with(values)))
 
 
-def test_the_page_shows_both_tables_and_no_command(shown):
-    said = plain(section(shown(sections())))
+def test_the_page_shows_both_tables_and_no_command(run_with):
+    said = plain(section(run_with(sections())))
     assert "As it is 0.0125 [0.0125, 0.9000] 0.0225 [0.0125, 0.9000]" in said
     assert "Sets hold the right class: fracture 0.8840 [0.8000, 0.9400]" in said
     assert "--calibrate" not in said
 
 
-def test_calibrators_that_could_not_be_fitted_say_why_and_abstention_stays(shown):
+def test_calibrators_that_could_not_be_fitted_say_why_and_abstention_stays(run_with):
     values = sections()
     for name in list(NAMES)[1:]:
         values["calibration"][name] = {"reason": "a threshold separates the classes"}
-    calibrators, abstention = calibration.tables(shown(values))
+    calibrators, abstention = calibration.tables(run_with(values))
     assert [row[1:] for row in calibrators.rows[1:]] == [[""] * 4] * 3
     for name in ("Temperature", "Isotonic", "Venn-Abers"):
         assert f"{name}: a threshold separates the classes." in calibrators.note
     assert len(abstention.rows) == 7
 
 
-def test_where_nothing_is_calibrated_the_page_says_how_to(shown, folder):
-    run = shown({})
+def test_where_nothing_is_calibrated_the_page_says_how_to(run_with, folder):
+    run = run_with({})
     assert (calibration.tables(run), calibration.why_not(run)) == ([], "")
     said = plain(section(run))
     assert "Nothing has been calibrated." in said
     assert f"python -m msa_flax.evaluate --workdir {folder} --calibrate --split test" in said
 
 
-def test_a_calibration_of_another_checkpoint_is_said_to_be_one(shown):
+def test_a_calibration_of_another_checkpoint_is_said_to_be_one(run_with):
     fitted = Calibration(
         **{"checkpoint": "best", "step": 190, "data_fingerprint": "f" * 64, "fractures": []},
         **{"normal": [], "groups": {}, "temperature": None, "isotonic": None, "reason": ""},
@@ -190,19 +190,19 @@ def test_a_calibration_of_another_checkpoint_is_said_to_be_one(shown):
     with pytest.raises(CalibrationError) as caught:
         fitted.check_belongs(checkpoint="best", step=570, data_fingerprint="f" * 64)
     reason = {"reason": str(caught.value)}
-    run = shown({"calibration": reason, "conformal": reason})
+    run = run_with({"calibration": reason, "conformal": reason})
     assert calibration.tables(run) == []
     said = plain(section(run))
     assert "No calibrated values: the stored calibration is of step 190, this is step 570;" in said
     assert "Nothing has been calibrated" not in said
 
 
-def test_hostile_texts_stay_texts(shown):
+def test_hostile_texts_stay_texts(run_with):
     values = sections()
     values["calibration"]["isotonic"] = {"reason": EVIL}
     values["conformal"]["reason"] = EVIL
     reason = {"reason": EVIL}
     for found in (values, {"calibration": reason, "conformal": reason}):
-        text = section(shown(found))
+        text = section(run_with(found))
         assert EVIL not in text
         assert html.escape(EVIL, quote=False).split("(")[0] in text

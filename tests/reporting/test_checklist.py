@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from msa_flax.reporting import read
-from msa_flax.reporting.card import card
+from saved_runs import write_run
+
 from msa_flax.reporting.checklist import NOT_STATED, checklist
+from msa_flax.reporting.saved import read
 
 
 def test_all_items_are_there_and_those_about_the_study_are_left_to_the_authors(run):
@@ -25,11 +26,11 @@ def test_answers_are_those_of_the_files(run):
     assert f"{run.metrics['confusion']['fn']} missed fractures" in answers[39]
 
 
-def test_a_leaking_split_is_said_where_the_checklist_asks(write, tmp_path):
+def test_a_leaking_split_is_said_where_the_checklist_asks(tmp_path):
     stamps = ["copies cross the split", "groups unknown"]
     answers = {
         item.number: item.answer
-        for item in checklist(read(write(tmp_path / "w", stamps=stamps), "test"))
+        for item in checklist(read(write_run(tmp_path / "w", stamps=stamps), "test"))
     }
     for number in (20, 32, 40):
         assert "not known" in answers[number]
@@ -40,11 +41,3 @@ def test_files_that_say_nothing_leave_everything_to_the_authors(run):
     silent = dataclasses.replace(run, config={}, run={}, audit={}, explained=[], history=[])
     items = {item.number: item for item in checklist(silent)}
     assert not any(items[number].stated for number in (9, 12, 22, 23, 24, 25, 30, 31, 35, 43))
-    texts = dict(row for _, rows in card(silent) for row in rows)
-    assert texts["Network"] == texts["Trained with"] == NOT_STATED
-
-
-def test_the_card_says_what_it_is_not_for(run):
-    sections = dict(card(run))
-    assert "not a medical device" in dict(sections["Intended use"])["Not for"]
-    assert dict(sections["Data"])["Consent and ethics"] == NOT_STATED

@@ -1,20 +1,25 @@
 """The gallery shows what went worst, small, and says what it leaves out."""
 
 import base64
+import shlex
 
 import cv2
 import numpy as np
 import pytest
+from saved_runs import predictions_of, write_run
 
-from msa_flax.reporting import gallery, read
+from msa_flax.reporting import gallery
+from msa_flax.reporting.saved import read
 from msa_flax.saliency.methods import METHODS
 
 
 @pytest.fixture(scope="module")
-def everything(write, table, tmp_path_factory):
+def everything(tmp_path_factory):
     """Every image explained; at this threshold many are missed and few are false alarms."""
     folder = tmp_path_factory.mktemp("gallery") / "w"
-    return read(write(folder, table(240), threshold=0.7, explained=range(240)), "test")
+    return read(
+        write_run(folder, predictions_of(240), threshold=0.7, explained=range(240), side=16), "test"
+    )
 
 
 def decoded(picture):
@@ -38,27 +43,48 @@ def test_errors_come_first_and_the_surest_of_them(everything):
 
 def test_no_more_are_shown_than_is_said(everything):
     found = gallery.gallery(everything)
-    assert set(found.total.values()) == set(found.explained.values())  # all are explained
     assert sum(found.total.values()) == 240
+    assert found.command == ""  # all are explained
     for outcome, shown in found.shown.items():
         members = [case for case in found.cases if case.outcome == outcome]
         assert shown == len(members) == len({c.example_id for c in members})
         assert shown == min(found.total[outcome], gallery.WORST + gallery.RANDOM)
-        assert found.left_out[outcome] == found.total[outcome] - shown
-        assert sum(c.why == gallery.RANDOMLY for c in members) == max(0, shown - gallery.WORST)
-    assert max(found.left_out.values()) > 0
+        assert sum(c.drawn for c in members) == max(0, shown - gallery.WORST)
+    assert max(found.total[outcome] - shown for outcome, shown in found.shown.items()) > 0
+
+
+def test_errors_are_shown_whether_they_were_explained_or_not(run):
+    """Every third image of this run was explained."""
+    found = gallery.gallery(run)
+    ids = run.predictions.example_id
+    explained = {str(ids[item.row]) for item in run.explained}
+    for outcome in gallery.OUTCOMES:
+        members = {case.example_id for case in found.cases if case.outcome == outcome}
+        everything = set(ids[run.outcome == outcome].tolist())
+        assert len(everything) < gallery.WORST or outcome not in gallery.ERRORS
+        expected = everything if outcome in gallery.ERRORS else everything & explained
+        assert members <= expected
+        assert len(members) == min(len(expected), gallery.WORST + gallery.RANDOM)
+    assert all((case.example_id in explained) == bool(case.pictures) for case in found.cases)
+    bare = [case.example_id for case in found.cases if not case.pictures]
+    *words, option, folder = shlex.split(found.command)[: -len(bare)]
+    assert words == ["python", "-m", "msa_flax.explain", "--workdir", str(run.workdir)]
+    assert (option, folder) == ("--out", str(run.workdir / "eval/test/errors"))
+    assert shlex.split(found.command)[-len(bare) :] == bare  # names of files with spaces
 
 
 def test_the_same_run_gives_the_same_gallery(everything):
     assert gallery.gallery(everything).cases == gallery.gallery(everything).cases
 
 
-def test_pictures_are_small_and_of_the_class_that_was_called(run):
+def test_pictures_are_small_and_of_the_predicted_class(run):
     for case in gallery.gallery(run).cases:
         names = [picture.name for picture in case.pictures]
-        maps = [f"{title}, {case.called}" for title in ("Grad-CAM", "HiResCAM")]
+        if not case.pictures:
+            continue
+        maps = [f"{title}, {case.predicted}" for title in ("Grad-CAM", "HiResCAM")]
         assert names == ["image", *maps, "attention 3x3", "attention 5x5"]
-        assert case.called == ("fracture" if case.probability >= 0.5 else "normal")
+        assert case.predicted == ("fracture" if case.probability >= 0.5 else "normal")
         assert all(picture.alt for picture in case.pictures)
         shapes = [decoded(picture).shape for picture in case.pictures]
         assert shapes == [(160, 160, 3)] * 2 + [(96, 96, 3)] * 3
@@ -69,21 +95,20 @@ def test_methods_have_the_titles_that_the_methods_have():
 
 
 def test_the_picture_is_the_saved_one(run):
-    case = gallery.gallery(run).cases[0]
-    (stem,) = [
-        e.stem for e in run.explained if run.predictions.example_id[e.row] == case.example_id
-    ]
-    saved = cv2.imread(str(run.explanations / f"{stem}.gradcam-{case.called}.png"))
+    case = next(case for case in gallery.gallery(run).cases if case.pictures)
+    (item,) = [e for e in run.explained if run.predictions.example_id[e.row] == case.example_id]
+    saved = cv2.imread(str(item.folder / f"{item.stem}.gradcam-{case.predicted}.png"))
     small = cv2.resize(saved, (160, 160), interpolation=cv2.INTER_AREA).astype(float)
     # JPEG at quality 80 of noise, the worst it can be given; another image differs by 50
     assert np.abs(decoded(case.pictures[1]).astype(float) - small).mean() < 12
 
 
-def test_pictures_that_are_missing_or_damaged_are_left_out_and_counted(write, tmp_path):
-    folder = write(tmp_path / "w", explained=[0, 1])
+def test_pictures_that_are_missing_or_damaged_are_left_out(tmp_path):
+    folder = write_run(tmp_path / "w", explained=[0, 1])
     images = sorted((folder / "eval/test/explanations").glob("*.image.png"))
     images[0].unlink()
     images[1].write_bytes(b"no picture")
-    found = gallery.gallery(read(folder, "test"))
-    assert found.without_image == 2
-    assert all(len(case.pictures) == 4 for case in found.cases)
+    run = read(folder, "test")
+    ids = {str(run.predictions.example_id[item.row]) for item in run.explained}
+    cases = [case for case in gallery.gallery(run).cases if case.example_id in ids]
+    assert [len(case.pictures) for case in cases] == [4, 4]

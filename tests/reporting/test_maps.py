@@ -8,15 +8,19 @@ import json
 import re
 
 import pytest
+from saved_runs import write_run
 
-from msa_flax.reporting import maps, page, points, read
+from msa_flax.reporting import maps
 from msa_flax.reporting.checklist import checklist
+from msa_flax.reporting.page import page
+from msa_flax.reporting.saved import read
+from msa_flax.reporting.text import shown
 
 RULE = "Yes: every gain is above 0."
 EVIL = "</script><script>alert(1)</script>"
 MEASURES = {"deletion (logit)": "lower", "insertion (logit)": "higher", "infidelity": "lower"}
 OWN = {"gradcam": 2.5, "attention_mean": 3.25, "random_map": 4.0, "centre_prior": 4.5}
-WHY = "no gain is shown over random_map in deletion"
+WHY = "no gain is run_with over random_map in deletion"
 
 
 def line(method, measure, *, verdict, reason, reference="random_map"):
@@ -35,7 +39,7 @@ def report_of(**changes):
     for method, verdict, reason in (
         ("random_map", "reference", "it knows nothing of the network"),
         ("centre_prior", "reference", "it knows nothing of the network"),
-        ("gradcam", "yes", "every gain is shown"),
+        ("gradcam", "yes", "every gain is run_with"),
         ("attention_mean", "no", WHY),
     ):
         against = "centre_prior" if method == "random_map" else "random_map"
@@ -49,22 +53,22 @@ def report_of(**changes):
 
 
 @pytest.fixture(scope="module")
-def folder(write, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("maps") / "w", n=24, explained=[0])
+def folder(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("maps") / "w", n=24, explained=[0])
 
 
 @pytest.fixture
-def shown(folder):
+def run_with(folder):
     """Returns a reader of the run, after the file has been made anew; None: there is none."""
 
-    def run_with(values):
+    def read_with(values):
         path = folder / "eval/test/explanations/faithfulness.json"
         path.unlink(missing_ok=True)
         if values is not None:
             path.write_text(json.dumps(values))
         return read(folder, "test")
 
-    return run_with
+    return read_with
 
 
 @pytest.fixture
@@ -101,14 +105,14 @@ def assert_as_the_file(table, values):
         verdict, images, deletion, insertion, correlation, _ = rows[names[found["method"]]]
         assert verdict == found["verdict"]
         assert images == str(found["images"])
-        assert deletion == insertion == points.shown(OWN[found["method"]])
+        assert deletion == insertion == shown(OWN[found["method"]])
         known = part["random_weights"].get(found["method"])
-        assert correlation == ("" if known is None else points.shown(known))
+        assert correlation == ("" if known is None else shown(known))
 
 
-def test_the_table_says_what_the_file_says(shown):
+def test_the_table_says_what_the_file_says(run_with):
     values = report_of()
-    (table,) = maps.verdicts(shown(values))
+    (table,) = maps.verdicts(run_with(values))
     assert_as_the_file(table, values)
     assert table.title == "Do the maps mean anything? Grad-CAM, Attention mean"
     assert table.head[:5] == [
@@ -117,53 +121,48 @@ def test_the_table_says_what_the_file_says(shown):
     ]
     assert table.note.endswith(RULE)
     assert dict((row[0], row[-1]) for row in table.rows)["Attention mean"] == (
-        "no gain is shown over the random map in deletion"
+        "no gain is run_with over the random map in deletion"
     )
 
 
-def test_references_come_last_and_many_methods_are_counted(shown):
+def test_references_come_last_and_many_methods_are_counted(run_with):
     values = report_of()
     rows = values["tables"][0]["rows"]
     rows += [row | {"method": f"new_{i}"} for i in range(2) for row in rows if row["value"] == -1.5]
-    (table,) = maps.verdicts(shown(values))
+    (table,) = maps.verdicts(run_with(values))
     assert [row[0] for row in table.rows][-2:] == ["Random map", "Centre prior"]
     assert table.title == "Do the maps mean anything? Grad-CAM and 3 others"
 
 
-def test_the_comparison_notices_the_score_of_the_reference(shown, monkeypatch):
-    def of_the_reference(lines, measure):
-        return next(
-            points.shown(row["reference_score"]) for row in lines if row["measure"] == measure
-        )
-
+def test_the_comparison_notices_the_score_of_the_reference(run_with, monkeypatch):
     values = report_of()
-    monkeypatch.setattr(maps, "_score", of_the_reference)
-    (table,) = maps.verdicts(shown(values))
+    monkeypatch.setattr(maps, "_score", lambda line: shown(line["reference_score"]))
+    (table,) = maps.verdicts(run_with(values))
     with pytest.raises(AssertionError):
         assert_as_the_file(table, values)
 
 
-def test_what_is_undefined_is_said_to_be(shown):
+def test_what_is_undefined_is_said_to_be(run_with):
     values = report_of()
     for row in values["tables"][0]["rows"]:
         row |= {"score": None, "value": None}
-    (table,) = maps.verdicts(shown(values))
+    (table,) = maps.verdicts(run_with(values))
     assert {cell for row in table.rows for cell in row[3:5]} == {"undefined"}
 
 
-def test_the_rule_is_said_once_and_the_layer_where_one_was_chosen(shown):
+def test_the_rule_is_said_once_and_the_layer_where_one_was_chosen(run_with):
     tables = report_of()["tables"] * 2
-    first, last = maps.verdicts(shown(report_of(tables=tables, layer="block_3")))
+    first, last = maps.verdicts(run_with(report_of(tables=tables, layer="block_3")))
     assert first.note == ""
     assert last.note == (
-        f"Maps at the layer block_3 of the class that was called, one image of each slice. {RULE}"
+        f"Maps at the layer block_3 of the predicted class, one image of each slice. {RULE}"
     )
 
 
-def test_the_page_shows_the_table_and_the_checklist_knows_of_it(shown):
-    run = shown(report_of())
+def test_the_page_shows_the_table_and_the_checklist_knows_of_it(run_with):
+    run = run_with(report_of())
     said = plain(section(run))
-    assert "Grad-CAM yes 20 2.5000 2.5000 0.0239 every gain is shown" in said
+    assert "Grad-CAM yes 20 2.5000 2.5000 0.0239 every gain is run_with" in said
     assert RULE in said
     assert "--faithfulness" not in said
     (answer,) = [item.answer for item in checklist(run) if item.number == 31]
@@ -171,8 +170,8 @@ def test_the_page_shows_the_table_and_the_checklist_knows_of_it(shown):
     assert "The maps are tested" in answer
 
 
-def test_without_tests_the_page_says_how_to_make_them(shown, folder):
-    run = shown(None)
+def test_without_tests_the_page_says_how_to_make_them(run_with, folder):
+    run = run_with(None)
     assert maps.verdicts(run) == []
     said = plain(section(run))
     assert "Nobody has tested these." in said
@@ -182,9 +181,9 @@ def test_without_tests_the_page_says_how_to_make_them(shown, folder):
     assert "The maps are not tested" in answer
 
 
-def test_tests_of_this_checkpoint_are_shown(shown, at_step):
+def test_tests_of_this_checkpoint_are_shown(run_with, at_step):
     at_step(570)
-    run = shown(report_of())
+    run = run_with(report_of())
     assert maps.why_not(run) == ""
     assert len(maps.verdicts(run)) == 1
 
@@ -193,9 +192,9 @@ def test_tests_of_this_checkpoint_are_shown(shown, at_step):
     ("changes", "tested"),
     [({"step": 190}, "best, step 190"), ({"checkpoint": "last"}, "last, step 570")],
 )
-def test_tests_of_another_checkpoint_are_not_shown(shown, at_step, changes, tested):
+def test_tests_of_another_checkpoint_are_not_shown(run_with, at_step, changes, tested):
     at_step(570)
-    run = shown(report_of(**changes))
+    run = run_with(report_of(**changes))
     assert maps.verdicts(run) == []
     said = plain(section(run))
     assert f"Those of checkpoint {tested}, have been tested" in said
@@ -203,11 +202,11 @@ def test_tests_of_another_checkpoint_are_not_shown(shown, at_step, changes, test
     assert "--faithfulness" in said
 
 
-def test_hostile_texts_stay_texts(shown):
+def test_hostile_texts_stay_texts(run_with):
     values = report_of(rule=EVIL)
     for row in values["tables"][0]["rows"]:
         if row["method"] == "gradcam":
             row |= {"method": EVIL, "verdict": EVIL, "verdict_reason": EVIL}
-    found = section(shown(values))
+    found = section(run_with(values))
     assert EVIL not in found
     assert found.count(html.escape(EVIL, quote=False).split("(")[0]) >= 4

@@ -11,9 +11,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from saved_runs import predictions_of, write_run
 
-from msa_flax.reporting import page, points, read
-from msa_flax.reporting.page import embedded
+from msa_flax.reporting.checklist import NOT_STATED
+from msa_flax.reporting.page import embedded, page
+from msa_flax.reporting.saved import read
+from msa_flax.reporting.text import interval, shown
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -57,8 +60,8 @@ def parsed(text):
 
 def test_every_number_of_metrics_json_is_on_the_page(run, parsed):
     for entry in run.metrics["metrics"].values():
-        assert points.shown(entry["value"]) in parsed.text
-        assert points.interval(entry) in parsed.text
+        assert shown(entry["value"]) in parsed.text
+        assert interval(entry) in parsed.text
     for count in run.metrics["confusion"].values():
         assert f" {count} " in parsed.text
     assert "not a medical device" in parsed.text
@@ -76,9 +79,9 @@ def test_a_number_without_an_interval_says_why(run):
         "new_metric": {"value": None, "low": None, "high": None, "reason": "nothing was called"},
     }
     changed = dataclasses.replace(run, metrics=run.metrics | {"metrics": metrics})
-    shown = Parsed(page(changed)).text
-    assert "AUC 0.9000 none unknown fewer than ten groups" in shown
-    assert "new metric undefined none unknown nothing was called" in shown
+    text = Parsed(page(changed)).text
+    assert "AUC 0.9000 none unknown fewer than ten groups" in text
+    assert "new metric undefined none unknown nothing was called" in text
 
 
 def test_nothing_is_loaded_and_only_the_pages_own_scripts_run(text, parsed):
@@ -131,12 +134,12 @@ def test_the_scripts_data_are_the_predictions(run, text):
 EVIL = '</script><script>alert("1")</script><img src=x onerror=alert(1)>.png'
 
 
-def test_names_cannot_become_elements(write, table, tmp_path):
-    rows = table(ids={0: EVIL, 1: "caf\udce9 {{ 7*7 }}.png"})
+def test_names_cannot_become_elements(tmp_path):
+    rows = predictions_of(ids={0: EVIL, 1: "caf\udce9 {{ 7*7 }}.png"})
     values = {name: getattr(rows, name) for name in rows.__slots__}
     group = np.where(rows.group == "G00", EVIL, rows.group)
     rows = type(rows)(**values | {"group": group})
-    folder = write(tmp_path / "w", rows, name=EVIL, explained=[0, 1], audit=True, stamps=[EVIL])
+    folder = write_run(tmp_path / "w", rows, name=EVIL, explained=[0, 1], audit=True, stamps=[EVIL])
     text = page(read(folder, "test"), commands=[(EVIL, EVIL)])
     assert EVIL not in text
     assert html.escape(EVIL, quote=False)[:30] in text
@@ -153,9 +156,9 @@ def test_json_cannot_end_its_element_and_comes_back():
         embedded([float("nan")])
 
 
-def test_stamps_are_shown_with_what_they_mean(write, tmp_path):
-    shown = page(read(write(tmp_path / "w", stamps=["copies cross the split"]), "test"))
-    (stamp,) = re.findall(r'<p class="stamp">(.*?)</p>', shown)
+def test_stamps_are_shown_with_what_they_mean(tmp_path):
+    text = page(read(write_run(tmp_path / "w", stamps=["copies cross the split"]), "test"))
+    (stamp,) = re.findall(r'<p class="stamp">(.*?)</p>', text)
     assert "copies cross the split" in stamp
     assert "measure memory" in stamp
 
@@ -168,7 +171,7 @@ def test_the_audit_is_shown_or_the_command_that_makes_it(run, parsed):
     assert "exact duplicates" in parsed.text
     gain = run.metrics["metrics"]["accuracy"]["value"] - 0.625
     assert "slice position, reaches an accuracy of 0.6250 on these images" in parsed.text
-    assert f"it adds {points.shown(gain)}" in parsed.text
+    assert f"it adds {shown(gain)}" in parsed.text
     without = Parsed(page(dataclasses.replace(run, audit={}))).text
     assert f"python -m msa_flax.audit --ladder --workdir {run.workdir}" in without
 
@@ -179,43 +182,76 @@ def test_a_model_below_the_best_shortcut_adds_nothing(run):
     assert "it adds nothing" in Parsed(page(dataclasses.replace(run, audit=audit))).text
 
 
-def test_what_the_gallery_leaves_out_is_said(run, parsed):
+def test_the_gallery_says_how_many_images_there_are_and_how_to_make_what_is_missing(run, parsed):
     counts = run.metrics["confusion"]
-    assert f"(false negative): {counts['fn']} images" in parsed.text
-    assert "Not every image was explained" in parsed.text
-    nothing = Parsed(page(dataclasses.replace(run, explained=[])))
-    assert "No image of this split has been explained" in nothing.text
+    assert f"(false negative): {counts['fn']} images, {counts['fn']} shown" in parsed.text
+    assert f"(true positive): {counts['tp']} images, " in parsed.text
+    assert f"explain --workdir {run.workdir} --out {run.workdir}/eval/test/errors" in parsed.text
+    assert "no picture saved" in parsed.text
+    nothing = Parsed(page(dataclasses.replace(run, explained=[]))).text
+    assert "No image of this split has been explained" in nothing
+    assert f"explain --workdir {run.workdir} --split test" in nothing
+
+
+def test_where_every_error_has_its_pictures_nothing_is_said_to_be_missing(tmp_path):
+    run = read(write_run(tmp_path / "w", n=24, explained=range(24)), "test")
+    text = Parsed(page(run)).text
+    assert "no picture saved" not in text
+    assert "--out" not in text
+
+
+def test_the_first_line_says_so_where_the_images_are_of_the_phantom(run, parsed):
+    first = "Research use only, not a medical device."
+    assert f"{first} toy on test" in parsed.text
+    data = run.config["data"] | {"source": "phantom", "root": ""}
+    phantom = Parsed(page(dataclasses.replace(run, config={**run.config, "data": data}))).text
+    assert f"{first} Data: synthetic phantom, no patients. toy on test" in phantom
+    assert "Data synthetic phantom, no patients Images by split" in phantom
+
+
+def test_the_card_says_what_it_is_not_for_and_what_nobody_has_stated(run, text):
+    card = text[text.index('<section id="card"') : text.index('<section id="checklist"')]
+    said = Parsed(card).text
+    assert "Not for Diagnosis, triage, any decision about a person: it is not a medical" in said
+    assert f"Consent and ethics {NOT_STATED}" in said
+    assert "kernels 3, 5" in said
+    silent = dataclasses.replace(run, config={}, run={}, audit={}, explained=[], history=[])
+    text = page(silent)
+    card = text[text.index('<section id="card"') : text.index('<section id="checklist"')]
+    said = Parsed(card).text
+    assert f"Network {NOT_STATED}" in said
+    assert f"Trained with {NOT_STATED}" in said
 
 
 def test_every_group_has_a_row(run, parsed):
     for group in set(run.predictions.group.tolist()):
         found = run.metrics["by_group"][group]
         counts = " ".join(str(found["confusion"][key]) for key in ("tp", "fn", "fp", "tn"))
-        accuracy = points.shown(found["metrics"]["accuracy"], 3)
+        accuracy = shown(found["metrics"]["accuracy"], 3)
         # ten images, five of them fractures
         assert f" {group} 10 5 {counts} {accuracy} " in parsed.text
 
 
 @pytest.mark.parametrize("options", [{"groups": 0}, {"groups": 1}, {"label": 0}, {"label": 1}])
-def test_data_of_which_little_is_known_have_a_page_too(write, tmp_path, options):
-    run = read(write(tmp_path / "w", explained=[0], **options), "test")
-    shown = Parsed(page(run)).text
+def test_data_of_which_little_is_known_have_a_page_too(tmp_path, options):
+    run = read(write_run(tmp_path / "w", explained=[0], **options), "test")
+    text = Parsed(page(run)).text
     if "label" in options:
-        assert "undefined" in shown
-    assert ("groups are unknown" in shown) == (options.get("groups") == 0)
+        assert "undefined" in text
+    assert ("groups are unknown" in text) == (options.get("groups") == 0)
 
 
-def test_runs_are_compared_side_by_side(write, table, run, tmp_path):
-    other = read(write(tmp_path / "w2", table(seed=1)), "test")
+def test_runs_are_compared_side_by_side(run, tmp_path):
+    other = read(write_run(tmp_path / "w2", predictions_of(seed=1)), "test")
     text = page(run, [other])
-    shown = Parsed(text).text
-    assert "toy (w)" in shown  # equal names are told apart by their folders
-    assert "toy (w2)" in shown
+    said = Parsed(text).text
+    assert "toy (w)" in said  # equal names are told apart by their folders
+    assert "toy (w2)" in said
     for one in (run, other):
-        assert points.shown(one.metrics["metrics"]["auc"]["value"]) in shown
+        assert shown(one.metrics["metrics"]["auc"]["value"]) in said
     right = [np.isin(one.outcome, ("tp", "tn")) for one in (run, other)]
     both, mine = int((right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum())
-    assert f"toy (w2) {both} {mine} " in shown
+    assert f"toy (w2) {both} {mine} " in said
     assert '"comparison-roc"' in text
 
 

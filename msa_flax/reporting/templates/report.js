@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const find = (selector) => document.querySelector(selector);
@@ -51,44 +50,15 @@
     window.addEventListener("afterprint", () => repaint(false));
   }
 
-  // The operating point: counted as the evaluation counts it, in float32.
+  // The operating point.
 
   const slider = find("#threshold");
   const reset = find("#reset");
   let announcing = 0;
 
-  function count(threshold) {
-    const limit = Math.fround(threshold);
-    const c = { tp: 0, fn: 0, fp: 0, tn: 0 };
-    data.probabilities.forEach((probability, i) => {
-      const called = Math.fround(probability) >= limit;
-      c[data.labels[i] ? (called ? "tp" : "fn") : called ? "fp" : "tn"] += 1;
-    });
-    return c;
-  }
-
-  function numbers({ tp, fn, fp, tn }) {
-    const ratio = (a, b) => (b ? a / b : null);
-    const called = tp + fp;
-    const positives = tp + fn;
-    const negatives = tn + fp;
-    const margins = Math.sqrt(called * positives) * Math.sqrt((tn + fn) * negatives);
-    return {
-      accuracy: ratio(tp + tn, positives + negatives),
-      sensitivity: ratio(tp, positives),
-      specificity: ratio(tn, negatives),
-      ppv: ratio(tp, called),
-      npv: ratio(tn, tn + fn),
-      f1: called && positives ? (2 * tp) / (2 * tp + fp + fn) : null,
-      mcc: ratio(tp * tn - fp * fn, margins),
-    };
-  }
-
-  const shown = (value) => (value === null ? "undefined" : (value + 0).toFixed(4));
-
   function show(threshold) {
-    const c = count(threshold);
-    const n = numbers(c);
+    const c = confusion(data.labels, data.probabilities, threshold);
+    const n = rates(c);
     const text = threshold === data.threshold ? data.threshold_text : String(threshold);
     find("#threshold-value").textContent = text;
     slider.setAttribute("aria-valuetext", `threshold ${text}`);
@@ -100,7 +70,7 @@
     announcing = setTimeout(() => {
       find("#live").textContent =
         `At threshold ${text}: accuracy ${shown(n.accuracy)}, sensitivity ` +
-        `${shown(n.sensitivity)}, specificity ${shown(n.specificity)}, PPV ${shown(n.ppv)}, ` +
+        `${shown(n.recall)}, specificity ${shown(n.specificity)}, PPV ${shown(n.precision)}, ` +
         `NPV ${shown(n.npv)}, F1 ${shown(n.f1)}, MCC ${shown(n.mcc)}; true positives ${c.tp}, ` +
         `false negatives ${c.fn}, false positives ${c.fp}, true negatives ${c.tn}.`;
     }, 400);
@@ -109,8 +79,8 @@
   function move(n) {
     const plot = find('[data-chart="curves-roc"]');
     const index = plot?.data?.findIndex((trace) => trace.meta === "operating point") ?? -1;
-    if (index < 0 || n.sensitivity === null || n.specificity === null) return;
-    Plotly.restyle(plot, { x: [[1 - n.specificity]], y: [[n.sensitivity]] }, [index]);
+    if (index < 0 || n.recall === null || n.specificity === null) return;
+    Plotly.restyle(plot, { x: [[1 - n.specificity]], y: [[n.recall]] }, [index]);
   }
 
   slider.addEventListener("input", () => show(Number(slider.value)));

@@ -4,10 +4,13 @@ import pathlib
 import re
 import shutil
 
-import numpy as np
 import pytest
+from saved_runs import predictions_of, write_run
 
-from msa_flax.reporting import page, points, read
+from msa_flax.evaluation.metrics import confusion, rates
+from msa_flax.reporting.page import page
+from msa_flax.reporting.saved import read
+from msa_flax.reporting.text import shown
 
 sync_api = pytest.importorskip("playwright.sync_api", reason='pip install -e ".[browser]"')
 axe_core = pytest.importorskip(
@@ -30,13 +33,16 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def runs(write, table, tmp_path_factory):
+def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     stamps = ["copies cross the split"]
-    first = write(
+    first = write_run(
         folder / "a", threshold=0.35, stamps=stamps, explained=range(0, 120, 3), audit=True
     )
-    return [read(first, "test"), read(write(folder / "b", table(seed=1), name="other"), "test")]
+    return [
+        read(first, "test"),
+        read(write_run(folder / "b", predictions_of(seed=1), name="other"), "test"),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def opened(browser, file):
     assert [url for url in requests if url != file and not url.startswith("data:")] == []
 
 
-def shown(tab):
+def numbers_of(tab):
     cells = {c.get_attribute("data-count"): c.inner_text() for c in tab.locator(".cell").all()}
     numbers = tab.locator("[data-number]").all()
     return (
@@ -79,24 +85,23 @@ def shown(tab):
 
 
 def expected(run, threshold):
-    counts = points.counts(run.predictions.label, run.predictions.probability, threshold)
-    return counts, {key: points.shown(value) for key, value in points.values(counts).items()}
+    counts = confusion(run.predictions.label, run.predictions.probability, threshold)
+    return counts, {key: shown(float(value)) for key, value in rates(**counts).items()}
 
 
 def test_the_numbers_are_those_of_metrics_json(opened, runs):
     tab, metrics = opened(), runs[0].metrics
-    counts, numbers = shown(tab)
+    counts, numbers = numbers_of(tab)
     assert counts == metrics["confusion"]
-    pairs = {"accuracy": "accuracy", "sensitivity": "recall", "specificity": "specificity"}
-    pairs |= {"ppv": "precision", "f1": "f1"}
-    for here, there in pairs.items():
-        assert numbers[here] == points.shown(metrics["metrics"][there]["value"])
+    assert len(numbers) == 7
+    for name, number in numbers.items():
+        assert number == shown(metrics["metrics"][name]["value"])
     # Moved by a key and back: now the script has computed them.
     slider = tab.locator("#threshold")
     slider.press("ArrowRight")
     assert tab.locator("#threshold-value").inner_text() == "0.351"
     tab.locator("#reset").click()
-    assert shown(tab) == (counts, numbers)
+    assert numbers_of(tab) == (counts, numbers)
     assert tab.locator("#threshold-value").inner_text() == "0.35"
     assert tab.evaluate("document.activeElement.id") == "threshold"
 
@@ -105,10 +110,10 @@ def test_the_numbers_are_those_of_metrics_json(opened, runs):
 def test_the_slider_recomputes_every_number(opened, runs, threshold):
     tab = opened()
     tab.locator("#threshold").fill(str(threshold))
-    assert shown(tab) == expected(runs[0], threshold)
+    assert numbers_of(tab) == expected(runs[0], threshold)
     live = tab.locator("#live")
     sync_api.expect(live).to_contain_text(f"At threshold {threshold:g}: accuracy")
-    assert f"sensitivity {expected(runs[0], threshold)[1]['sensitivity']}" in live.inner_text()
+    assert f"sensitivity {expected(runs[0], threshold)[1]['recall']}" in live.inner_text()
 
 
 def test_the_slider_starts_at_the_runs_threshold_and_is_reached_by_keys(opened):
@@ -133,9 +138,9 @@ def test_the_operating_point_moves_along_the_roc_curve(opened, runs):
     }"""
     for threshold in (0.35, 0.8):
         tab.locator("#threshold").fill(str(threshold))
-        values = points.values(expected(runs[0], threshold)[0])
+        values = rates(**expected(runs[0], threshold)[0])
         assert tab.evaluate(find) == pytest.approx(
-            [1 - values["specificity"], values["sensitivity"]], abs=1e-6
+            [1 - float(values["specificity"]), float(values["recall"])], abs=1e-6
         )
 
 
@@ -144,13 +149,12 @@ def test_the_filters_show_what_they_say(opened, runs):
     visible, status = tab.locator(".case:visible"), tab.locator("#shown")
     everything = visible.count()
     assert status.inner_text() == f"{everything} cases"
-    explained = np.array([item.row for item in run.explained])
     tab.locator("#outcome").select_option("fn")
-    missed = int((run.outcome[explained] == "fn").sum())
-    assert visible.count() == missed > 0
-    group = str(run.predictions.group[explained[run.outcome[explained] == "fn"][0]])
+    missed = run.outcome == "fn"
+    assert visible.count() == missed.sum() > 0
+    group = str(run.predictions.group[missed][0])
     tab.locator("#group").select_option(label=group)
-    both = (run.outcome[explained] == "fn") & (run.predictions.group[explained] == group)
+    both = missed & (run.predictions.group == group)
     assert visible.count() == int(both.sum())
     assert re.match(rf"{int(both.sum())} cases?$", status.inner_text())
     for select in ("#outcome", "#group"):
@@ -198,5 +202,5 @@ def test_it_is_readable_without_scripts_too(browser, file, runs):
     context = browser.new_context(java_script_enabled=False, offline=True)
     tab = context.new_page()
     tab.goto(file)
-    assert shown(tab) == expected(runs[0], 0.35)
+    assert numbers_of(tab) == expected(runs[0], 0.35)
     context.close()

@@ -2,13 +2,13 @@
 
 import json
 import re
+import shutil
 
-import numpy as np
 import pytest
+from saved_runs import write_run
 
 from msa_flax.evaluation import PredictionsError
-from msa_flax.reporting import ReportError, read
-from msa_flax.reporting.artefacts import check_same_examples
+from msa_flax.reporting.saved import ReportError, read
 
 
 def test_a_workdir_is_read_as_it_was_written(saved, run):
@@ -21,12 +21,21 @@ def test_a_workdir_is_read_as_it_was_written(saved, run):
     assert counts == run.metrics["confusion"]
 
 
-def test_what_is_optional_may_be_missing(write, tmp_path):
-    folder = write(tmp_path / "w")
+def test_what_is_optional_may_be_missing(tmp_path):
+    folder = write_run(tmp_path / "w")
     for name in ("run.json", "metrics.jsonl"):
         (folder / name).unlink()
     run = read(folder, "test")
     assert (run.run, run.history, run.audit, run.explained) == ({}, [], {}, [])
+
+
+def test_errors_that_were_explained_on_their_own_are_read_too(tmp_path):
+    """As the command of the gallery leaves them: a folder beside that of train and explain."""
+    folder = write_run(tmp_path / "w", explained=[0, 1])
+    shutil.copytree(folder / "eval/test/explanations", folder / "eval/test/errors")
+    run = read(folder, "test")
+    assert [item.row for item in run.explained] == [0, 1, 0, 1]
+    assert [item.folder.name for item in run.explained] == ["explanations"] * 2 + ["errors"] * 2
 
 
 def without(name):
@@ -104,8 +113,8 @@ def _a_stem_that_leaves_the_folder(folder):
         (_a_stem_that_leaves_the_folder, "explanations of another run"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_sentence(write, tmp_path, damage, said):
-    folder = write(tmp_path / "w", explained=[0, 1], audit=True)
+def test_what_cannot_be_used_is_said_in_one_sentence(tmp_path, damage, said):
+    folder = write_run(tmp_path / "w", explained=[0, 1], audit=True)
     damage(folder)
     with pytest.raises(ReportError, match=re.escape(said)) as caught:
         read(folder, "test")
@@ -114,22 +123,8 @@ def test_what_cannot_be_used_is_said_in_one_sentence(write, tmp_path, damage, sa
 
 
 @pytest.mark.parametrize("text", ["", "example_id,label\n"])
-def test_a_table_without_predictions_is_refused_as_everywhere(write, tmp_path, text):
-    folder = write(tmp_path / "w")
+def test_a_table_without_predictions_is_refused_as_everywhere(tmp_path, text):
+    folder = write_run(tmp_path / "w")
     (folder / "eval/test/predictions.csv").write_text(text)
     with pytest.raises(PredictionsError, match=r"predictions\.csv"):
         read(folder, "test")
-
-
-def test_runs_are_compared_on_the_same_images_only(write, table, tmp_path):
-    rows = np.random.default_rng(0).permutation(120)
-    first = table()
-    shuffled = type(first)(**{name: getattr(first, name)[rows] for name in first.__slots__})
-    runs = [
-        read(write(tmp_path / f"{i}", t), "test")
-        for i, t in enumerate((first, shuffled, table(100), table(label=0)))
-    ]
-    check_same_examples(runs[:2])  # the order of rows carries no meaning
-    for other, common in ((runs[2], 100), (runs[3], 60)):
-        with pytest.raises(ReportError, match=f"of which {common} are among them"):
-            check_same_examples([runs[0], other])

@@ -1,4 +1,4 @@
-"""What a run has saved, read back and checked: nothing here needs a model."""
+"""The results of a run, read from its saved files and checked: nothing here needs a model."""
 
 import csv
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import confusion, outcomes
 from msa_flax.evaluation.predictions import Predictions
 from msa_flax.files import UserError
-from msa_flax.reporting import points
 
 SPLITS = ("train", "validation", "test")
 _SAME_PROBABILITY = 0.01  # of a network in batches of other sizes or on another device
@@ -25,16 +25,17 @@ class ReportError(UserError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
+class ExplainedImage:
     """One explained image: row of the predictions, and where its pictures are."""
 
     row: int
+    folder: Path
     stem: str  # a plain file name; the pictures are <stem>.<what>.png
     methods: tuple[str, ...]  # of which there are maps, <stem>.<method>-<target>.png
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Artefacts:
+class SavedRun:
     """The files of a workdir that a report about one split is made from.
 
     Attributes:
@@ -46,7 +47,8 @@ class Artefacts:
         sizes: images by split, from ``splits.csv``.
         metrics: ``eval/<split>/metrics.json``.
         predictions: ``eval/<split>/predictions.csv``.
-        explained: the images in ``eval/<split>/explanations/explanations.csv``.
+        explained: the images in the ``explanations.csv`` of ``eval/<split>/explanations`` and
+            ``eval/<split>/errors``.
         audit: ``audit/audit.json``; empty if there is none.
         faithfulness: ``eval/<split>/explanations/faithfulness.json``; empty if there is none.
     """
@@ -59,7 +61,7 @@ class Artefacts:
     sizes: Mapping[str, int]
     metrics: Mapping[str, Any]
     predictions: Predictions
-    explained: Sequence[Explained]
+    explained: Sequence[ExplainedImage]
     audit: Mapping[str, Any]
     faithfulness: Mapping[str, Any]
 
@@ -76,7 +78,7 @@ class Artefacts:
 
     @property
     def threshold(self) -> float:
-        """The probability at and above which the run calls a fracture."""
+        """The probability at and above which the run predicts a fracture."""
         return float(self.metrics["threshold"])
 
     @property
@@ -86,17 +88,17 @@ class Artefacts:
         return max((int(name) for name in names if name.isdigit()), default=None)
 
     @property
-    def explanations(self) -> Path:
-        """The folder of the explained images."""
-        return _results(self.workdir, self.split) / "explanations"
+    def phantom(self) -> bool:
+        """Whether its images are those of the synthetic phantom."""
+        return self.config.get("data", {}).get("source") == "phantom"
 
     @property
     def outcome(self) -> np.ndarray:
         """What each image is at the run's threshold, "tp", "fn", "fp" or "tn", str [n]."""
-        return points.outcomes(self.predictions.label, self.predictions.probability, self.threshold)
+        return outcomes(self.predictions.label, self.predictions.probability, self.threshold)
 
 
-def read(workdir: Path, split: str) -> Artefacts:
+def read(workdir: Path, split: str) -> SavedRun:
     """Returns what a workdir holds about one split.
 
     Raises:
@@ -108,7 +110,7 @@ def read(workdir: Path, split: str) -> Artefacts:
             f"--workdir: expected a folder that msa_flax.train has written, got {str(workdir)!r} "
             "without config.json"
         )
-    folder = _results(workdir, split)
+    folder = workdir / "eval" / split
     if not (folder / "metrics.json").is_file():
         raise ReportError(
             f"{workdir}: expected the evaluation of split {split!r}, got no "
@@ -123,9 +125,10 @@ def read(workdir: Path, split: str) -> Artefacts:
             f"{', '.join(missing)}; evaluate again"
         )
     predictions = Predictions.read(folder / "predictions.csv")
-    splits = _splits(workdir / "splits.csv")
+    rows = _table(workdir / "splits.csv", ("example_id", "split"))
+    splits = {row["example_id"]: row["split"] for row in rows}
     _check_ids(folder, split, predictions, splits)
-    found = points.counts(predictions.label, predictions.probability, metrics["threshold"])
+    found = confusion(predictions.label, predictions.probability, metrics["threshold"])
     if found != metrics["confusion"]:
         raise ReportError(
             f"{folder}: expected metrics.json and predictions.csv of one evaluation, got the "
@@ -139,7 +142,7 @@ def read(workdir: Path, split: str) -> Artefacts:
             ("faithfulness", folder / "explanations/faithfulness.json"),
         )
     }
-    return Artefacts(
+    return SavedRun(
         workdir=workdir,
         split=split,
         config=_json(workdir / "config.json").get("config", {}),
@@ -147,33 +150,13 @@ def read(workdir: Path, split: str) -> Artefacts:
         sizes={name: sum(s == name for s in splits.values()) for name in SPLITS},
         metrics=metrics,
         predictions=predictions,
-        explained=_explained(folder / "explanations", predictions),
+        explained=[
+            image
+            for name in ("explanations", "errors")
+            for image in _explained(folder / name, predictions)
+        ],
         **optional,
     )
-
-
-def check_same_examples(runs: Sequence[Artefacts]) -> None:
-    """Refuses to compare runs that were not evaluated on the same images.
-
-    Raises:
-        ReportError: two runs have predicted other images, or know other labels of them.
-    """
-    first, *others = [
-        dict(zip(a.predictions.example_id.tolist(), a.predictions.label.tolist(), strict=True))
-        for a in runs
-    ]
-    for run, labels in zip(runs[1:], others, strict=True):
-        if labels != first:
-            common = sum(first.get(name) == label for name, label in labels.items())
-            raise ReportError(
-                f"{run.workdir}: models are compared on the same images; expected the "
-                f"{len(first)} images of {runs[0].workdir}, got {len(labels)}, of which {common} "
-                "are among them with the same label; compare runs of one data set and split"
-            )
-
-
-def _results(workdir: Path, split: str) -> Path:
-    return workdir / "eval" / split
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -215,11 +198,6 @@ def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return [row for row in reader if all(row[name] is not None for name in columns)]
 
 
-def _splits(path: Path) -> dict[str, str]:
-    rows = _table(path, ("example_id", "split"))
-    return {row["example_id"]: row["split"] for row in rows}
-
-
 def _check_ids(
     folder: Path, split: str, predictions: Predictions, splits: Mapping[str, str]
 ) -> None:
@@ -240,7 +218,7 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def _explained(folder: Path, predictions: Predictions) -> list[Explained]:
+def _explained(folder: Path, predictions: Predictions) -> list[ExplainedImage]:
     path = folder / "explanations.csv"
     if not path.is_file():
         return []
@@ -269,6 +247,8 @@ def _explained(folder: Path, predictions: Predictions) -> list[Explained]:
     for row in listed:
         methods.setdefault((row["example_id"], row["stem"]), []).append(row["method"])
     return [
-        Explained(row=rows[name], stem=stem, methods=tuple(dict.fromkeys(names)))
+        ExplainedImage(
+            row=rows[name], folder=folder, stem=stem, methods=tuple(dict.fromkeys(names))
+        )
         for (name, stem), names in methods.items()
     ]

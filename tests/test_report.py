@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from saved_runs import predictions_of, write_run
 
 from msa_flax import cli, report, train
 from msa_flax.config import Config, quickstart
-from msa_flax.reporting import read
+from msa_flax.reporting.saved import read
 
 
 def call(*arguments):
@@ -19,8 +20,8 @@ def call(*arguments):
 
 
 @pytest.fixture
-def workdir(write, tmp_path):
-    return write(tmp_path / "w")
+def workdir(tmp_path):
+    return write_run(tmp_path / "w")
 
 
 def test_the_page_is_written_into_the_workdir_or_elsewhere(workdir, tmp_path, capsys):
@@ -32,8 +33,8 @@ def test_the_page_is_written_into_the_workdir_or_elsewhere(workdir, tmp_path, ca
     assert str(second) in capsys.readouterr().out
 
 
-def test_further_runs_are_given_in_any_usual_way(write, table, workdir, tmp_path):
-    other = write(tmp_path / "w2", table(seed=1), name="other")
+def test_further_runs_are_given_in_any_usual_way(workdir, tmp_path):
+    other = write_run(tmp_path / "w2", predictions_of(seed=1), name="other")
     pages = []
     for arguments in (
         ["--workdir", workdir, other],
@@ -47,12 +48,18 @@ def test_further_runs_are_given_in_any_usual_way(write, table, workdir, tmp_path
     assert b"Comparison of runs" in pages[0]
 
 
-def test_a_workdir_may_have_a_comma_in_its_name(write, tmp_path):
-    assert call("--workdir", write(tmp_path / "a,b")) == 0
+def test_a_workdir_may_have_a_comma_in_its_name(tmp_path):
+    assert call("--workdir", write_run(tmp_path / "a,b")) == 0
 
 
-def test_a_file_name_that_is_no_text_does_not_stop_the_report(write, table, tmp_path):
-    assert call("--workdir", write(tmp_path / "w", table(ids={0: "caf\udce9"}), explained=[0])) == 0
+def test_a_file_name_that_is_no_text_does_not_stop_the_report(tmp_path):
+    assert (
+        call(
+            "--workdir",
+            write_run(tmp_path / "w", predictions_of(ids={0: "caf\udce9"}), explained=[0]),
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +87,7 @@ def test_bad_usage_is_one_sentence(workdir, arguments, said, capsys, monkeypatch
 def test_it_needs_no_model(workdir):
     code = (
         "import sys; from pathlib import Path; from msa_flax import report;"
-        f"report.report([Path({str(workdir)!r})], Path({str(workdir / 'x.html')!r}));"
+        f"report.report([Path({str(workdir)!r})], Path({str(workdir / 'x.html')!r}), split='test');"
         "heavy = {'jax', 'flax', 'tensorflow', 'matplotlib', 'plotly.graph_objects'};"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )

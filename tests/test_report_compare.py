@@ -1,14 +1,17 @@
-"""The paired comparison: as a command, as a table of the page, and what it refuses."""
+"""report --compare: what it prints, writes and refuses."""
 
 import csv
 import subprocess
 import sys
 
 import pytest
+from saved_runs import predictions_of, write_run
 
 from msa_flax import cli, report
 from msa_flax.evaluation import compare
-from msa_flax.reporting import page, points, read, tables
+from msa_flax.reporting.comparison import _p_value
+from msa_flax.reporting.saved import read
+from msa_flax.reporting.text import interval, shown
 
 
 def call(*arguments):
@@ -18,20 +21,22 @@ def call(*arguments):
 
 
 @pytest.fixture
-def folders(write, table, tmp_path, monkeypatch):
+def folders(tmp_path, monkeypatch):
     """Three runs on the same images, "a", "b" and "c", the last much the best; b leaks."""
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "a", table(seed=0), name="first")
-    write(tmp_path / "b", table(seed=1), name="second", stamps=["copies cross the split"])
-    write(tmp_path / "c", table(seed=2, spread=0.3), name="third", threshold=0.4)
+    write_run(tmp_path / "a", predictions_of(seed=0), name="first")
+    write_run(
+        tmp_path / "b", predictions_of(seed=1), name="second", stamps=["copies cross the split"]
+    )
+    write_run(tmp_path / "c", predictions_of(seed=2, spread=0.3), name="third", threshold=0.4)
     return tmp_path
 
 
 @pytest.fixture
-def others(folders, write, table):
+def others(folders):
     """And two that cannot be compared with these."""
-    write(folders / "fewer", table(n=90))
-    write(folders / "relabelled", table(label=1))
+    write_run(folders / "fewer", predictions_of(n=90))
+    write_run(folders / "relabelled", predictions_of(label=1))
     return folders
 
 
@@ -55,11 +60,11 @@ def test_the_command_prints_and_writes_the_paired_comparison(folders):
     assert lines[0].split("  ")[0] == "Run and metric"
     for row, line in zip(written, lines[2:], strict=False):
         assert line.startswith(f"{row['second']}: ")
-        for value in (row["first_value"], row["second_value"], abs(float(row["difference"]))):
-            assert points.shown(value) in line
+        for value in (row["first_value"], row["second_value"], row["difference"]):
+            assert shown(abs(float(value))) in line
         limits = {key: float(row[key]) for key in ("low", "high")}
-        assert points.interval(limits) in line
-        assert f"  {tables._p_value(float(row['p']))}  " in line
+        assert interval(limits) in line
+        assert f"  {_p_value(float(row['p']))}  " in line
     assert f"the {len(written)} tests of this table as one family" in " ".join(lines)
     assert not (folders / "a" / "report.html").exists()
 
@@ -101,7 +106,10 @@ def test_an_earlier_comparison_is_replaced_and_another_file_is_not(folders, caps
         (["a", "none"], "'none' without config.json"),
         (["a", "b", "--split=validation"], "msa_flax.evaluate --workdir a --split validation"),
         (["a", "fewer"], "expected the 120 images of a, got 90"),
-        (["a", "relabelled"], "of which 60 are among them with the same label"),
+        (
+            ["a", "relabelled"],
+            "relabelled: expected the labels of a, got other labels of 60 images",
+        ),
         (["a", "b", "--out=a"], "cannot be written"),
     ],
 )
@@ -118,59 +126,9 @@ def test_bad_usage_is_one_sentence(others, arguments, said, capsys):
 def test_it_needs_no_model_and_no_page(folders):
     code = (
         "import sys; from pathlib import Path; from msa_flax import report;"
-        "report.compare([Path('a'), Path('b')], Path('x.csv'));"
+        "report.compare([Path('a'), Path('b')], Path('x.csv'), split='test');"
         "heavy = {'jax', 'flax', 'tensorflow', 'matplotlib', 'plotly'};"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_the_page_has_the_same_table(folders):
-    runs = {name: read(folders / folder, "test") for name, folder in zip("xyz", "abc", strict=True)}
-    beside, paired, *_ = tables.comparison(runs)
-    assert beside.title == "Metrics side by side"
-    found = compare.compare_runs({n: (r.predictions, r.threshold) for n, r in runs.items()})
-    assert paired == tables.paired(found)
-    text = page(runs["x"], [runs["y"], runs["z"]])
-    section = text[text.index('<section id="comparison"') : text.index('<section id="origin"')]
-    assert 'role="region" aria-label="Table: Paired differences"' in section
-    assert '<th scope="col">p, Holm</th>' in section
-    for row in found:
-        name = {"y": "second", "z": "third"}[row.second]
-        assert f'<th scope="row">{name}: {tables._name(row.metric)}</th>' in section
-        limits = points.interval({"low": row.low, "high": row.high})
-        for cell in (tables._signed(row.difference), limits, tables._p_value(row.p_holm)):
-            assert f'<td class="number">{cell}</td>' in section
-
-
-def paired(table, **options):
-    runs = {"a": (table(seed=0, **options), 0.5), "b": (table(seed=1, **options), 0.5)}
-    return tables.paired(compare.compare_runs(runs))
-
-
-def test_what_is_missing_has_its_reason_and_methods_are_explained(table):
-    known, few, unknown = (paired(table, groups=groups) for groups in (12, 9, 0))
-    assert "120 images; groups: 12." in known.note
-    assert "flips of groups: exact" in known.note
-    assert "independent" not in known.note
-    assert "No group is known: images are taken as independent" in unknown.note
-    assert "mcnemar: McNemar's exact test" in unknown.note
-    losses = [row for row in unknown.rows if "loss" in row[0] or "Brier" in row[0]]
-    assert {row[-1].split(" there")[0] for row in losses} == {"without groups"}
-    assert {row[4] for row in few.rows} == {"none"}
-    assert all("9 groups; a clustered interval needs 10" in row[-1] for row in few.rows)
-
-
-def test_images_of_one_class_have_undefined_differences(table):
-    shown = {row[0]: row for row in paired(table, label=1).rows}
-    assert shown["b: AUC"][1:5] == ["undefined", "undefined", "undefined", "none"]
-    assert shown["b: Specificity"][-1] == "there is no normal image among the images"
-
-
-def test_numbers_that_round_to_0_have_no_sign_and_small_p_values_their_size():
-    signed = [tables._signed(value) for value in (0.0, -1e-6, 0.01, -0.01, None)]
-    assert signed == ["0.0000", "0.0000", "+0.0100", "-0.0100", "undefined"]
-    assert [tables._p_value(p) for p in (None, 1.0, 0.04, 2e-9)] == (
-        ["none", "1.0000", "0.0400", "2.0e-09"]
-    )

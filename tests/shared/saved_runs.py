@@ -1,0 +1,164 @@
+"""Workdirs as training, evaluate, explain and audit leave them, made without any of them."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+
+from msa_flax.auditing.leakage import Finding
+from msa_flax.evaluation import metrics_json
+from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.files import write_json
+from msa_flax.saliency.render import safe_stem, write_explanation
+
+METHODS = ("gradcam", "hirescam")
+CONFIG = {
+    "name": "toy",
+    "model": {
+        "backbone": "mobilenet_v1",
+        "alpha": 1.0,
+        "attention": "msa",
+        "kernel_sizes": [3, 5],
+        "head": "logit",
+        "pretrained": "none",
+    },
+    "data": {
+        "source": "folder",
+        "root": "/data/toy",
+        "classes": ["normal", "fracture"],
+        "protocol": "grouped",
+        "image_size": 64,
+        "preprocess": "paper",
+        "equalize": "none",
+        "augment": "none",
+    },
+    "optim": {
+        "name": "adam",
+        "learning_rate": 0.001,
+        "schedule": "constant",
+        "class_weights": "none",
+    },
+    "train": {
+        "epochs": 2,
+        "batch_size": 16,
+        "compute_dtype": "float32",
+        "freeze_backbone": False,
+        "seed": 0,
+    },
+    "eval": {"threshold": 0.5},
+}
+RUN = {
+    "msa_flax": "0.1.0",
+    "data_fingerprint": "f" * 64,
+    "date": "2026-01-01T00:00:00Z",
+    "images": 300,
+    "bad_files": [],
+    "versions": {"jax": "0.10", "python": "3.11"},
+    "commit": "c" * 40,
+}
+LADDER = [
+    {"rung": "majority class", "test": {"accuracy": 0.5, "auc": 0.5, "n": 120}},
+    {"rung": "slice position", "test": {"accuracy": 0.625, "auc": 0.7, "n": 120}},
+]
+
+
+def predictions_of(n=120, *, groups=12, seed=0, label=None, ids=None, spread=1.5):
+    """Predictions of n images, most of them right; ``groups`` of equal size, 0 for unknown ones."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(n) % 2 if label is None else np.full(n, label)
+    logit = (rng.normal(0, spread, n) + (2 * label - 1)).astype(np.float32)
+    names = np.array([f"img {i:04d}.png" for i in range(n)])
+    for i, name in (ids or {}).items():
+        names = names.astype("<U200")
+        names[i] = name
+    return Predictions(
+        example_id=names,
+        split=np.full(n, "test"),
+        fold=np.full(n, ""),
+        group=np.array([f"G{i * groups // n:02d}" if groups else "" for i in range(n)]),
+        family=np.full(n, ""),
+        label=label,
+        logit=logit,
+        probability=sigmoid(logit),
+    )
+
+
+def write_run(
+    folder,
+    table=None,
+    *,
+    name="toy",
+    threshold=0.5,
+    stamps=(),
+    explained=(),
+    side=200,
+    audit=False,
+    **data,
+):
+    """Writes a finished run's files into a folder and returns it.
+
+    ``explained`` are the rows of images with maps, ``side`` pixels wide; ``data`` are options of
+    :func:`predictions_of`, where no ``table`` of predictions is given.
+    """
+    table = predictions_of(**data) if table is None else table
+    config = CONFIG | {"name": name}
+    write_json(folder / "config.json", {"schema_version": 1, "config": config})
+    write_json(folder / "run.json", RUN)
+    ids = [*table.example_id.tolist(), *(f"train {i}" for i in range(180))]
+    with (folder / "splits.csv").open("w", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["example_id", "split", "fold"])
+        writer.writerows([x, "test" if i < len(table) else "train", ""] for i, x in enumerate(ids))
+    rows = [
+        {"step": e, "epoch": e, "split": split, "loss": 1 / e, "accuracy": 1 - 0.5 / e}
+        for e in (1, 2)
+        for split in ("train", "validation")
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = folder / "eval" / "test"
+    table.write(results / "predictions.csv")
+    values = metrics_json(table, split="test", threshold=threshold, stamps=stamps, seconds=1.0)
+    write_json(results / "metrics.json", values)
+    if explained:
+        _explain(results / "explanations", table, explained, side)
+    if audit:
+        finding = Finding(
+            key="duplicates",
+            severity="high",
+            title="exact duplicates",
+            evidence="4 files show 2 pictures.",
+            advice="Keep one file a picture.",
+            examples=["img 0000.png"],
+        )
+        write_json(
+            folder / "audit" / "audit.json",
+            {"findings": [dataclasses.asdict(finding)], "ladder": LADDER, "model": {}},
+        )
+    return folder
+
+
+def _explain(folder, table, rows, side):
+    rng = np.random.default_rng(0)
+    lines = [["example_id", "label", "probability", "method", "stem"]]
+    for i in rows:
+        name = str(table.example_id[i])
+        write_explanation(
+            folder,
+            safe_stem(name),
+            image=rng.integers(0, 256, (side, side), dtype=np.uint8),
+            maps={
+                method: {
+                    target: rng.random((7, 7)).astype(np.float32)
+                    for target in ("fracture", "normal")
+                }
+                for method in METHODS
+            },
+            attention={k: rng.random((7, 7)).astype(np.float32) for k in (3, 5)},
+        )
+        label, probability = int(table.label[i]), float(table.probability[i])
+        lines += [[name, label, probability, method, safe_stem(name)] for method in METHODS]
+    with (folder / "explanations.csv").open(
+        "w", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        csv.writer(file).writerows(lines)
