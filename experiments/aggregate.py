@@ -19,11 +19,12 @@ from types import ModuleType
 
 import pages
 from command_line import Parser, call
+from network_costs import count_costs
 from sweep import load_table, table_files
 
 from msa_flax.config import Config
 from msa_flax.files import NOTICE, UserError
-from msa_flax.models import costs, create_model
+from msa_flax.models import create_model
 from msa_flax.weights.cache import KNOWN
 
 # MobileNetV2's ImageNet tensors with BatchNorm put back into a form that was published without it.
@@ -117,7 +118,7 @@ def _cells(
     if baselines := getattr(table, "BASELINES", {}):
         other = baselines.get(row)
         cells.append(difference(runs, by_row[other], "auc") if other and runs else "")
-    cost = costs(create_model(config.model), image_size=config.data.image_size)
+    cost = count_costs(create_model(config.model), image_size=config.data.image_size)
     measured = ["", "", "", "", ""]
     if runs:
         measured = [

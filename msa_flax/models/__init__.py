@@ -1,7 +1,16 @@
-"""The networks: every model is backbone + optional attention + head.
+"""The networks. Every model is a backbone, optional attention, and a head.
 
-``MODELS`` maps a name to the backbone's constructor; :func:`create_model` builds the classifier
-that a configuration describes.
+:func:`create_model` builds the classifier that a configuration describes. A new backbone takes:
+
+1. a file in this folder, which opens with the table of its stages;
+2. a line in each dictionary below, and in ``NATIVE_SCALING`` of :mod:`msa_flax.models.inputs`;
+3. where Keras has the network: a file in ``weights/rules/`` that says which Keras tensor fills
+   which parameter, a line in its ``KERAS_FAMILIES``, and a line in ``KNOWN`` of
+   :mod:`msa_flax.weights.cache` if Keras publishes weights for it;
+4. a test in ``tests/parity/`` or ``tests/models/`` that compares its numbers with those of another
+   implementation.
+
+``tests/test_architecture.py`` says which line is missing.
 """
 
 import functools
@@ -14,9 +23,8 @@ import jax.numpy as jnp
 
 from msa_flax.files import UserError
 from msa_flax.models.attention import MultiScaleSpatialAttention, SpatialAttention
-from msa_flax.models.classifier import Classifier, Head, ImageNetClassifier
+from msa_flax.models.classifier import Classifier, Head
 from msa_flax.models.convnext_tiny import ConvNeXtTiny
-from msa_flax.models.costs import Costs, costs
 from msa_flax.models.efficientnet_b0 import EfficientNetB0
 from msa_flax.models.fold import fold_batch_norm
 from msa_flax.models.googlenet import GoogLeNet
@@ -26,6 +34,7 @@ from msa_flax.models.mobilenet_v1 import MobileNetV1
 from msa_flax.models.mobilenet_v2 import MobileNetV2
 from msa_flax.models.resnet50 import ResNet50
 
+# name in a configuration -> constructor
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
@@ -36,9 +45,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet_alexnet": LeNetAlexNet,
 }
 
-WITH_ALPHA = ("mobilenet_v1", "mobilenet_v2")  # the others have one width
+WITH_ALPHA = ("mobilenet_v1", "mobilenet_v2")  # the others exist in one width only
 
-# Parameters (trainable and running statistics) without top at alpha 1, as Keras counts them.
+# Numbers in the network without top at alpha 1, running statistics included, as Keras counts them.
 PARAM_COUNTS = {
     "mobilenet_v1": 3_228_864,
     "mobilenet_v2": 2_257_984,
@@ -49,20 +58,21 @@ PARAM_COUNTS = {
     "lenet_alexnet": 3_797_936,
 }
 
-# Pixels a side of the smallest image: one cell of the total stride, which ConvNeXt needs to leave a
-# map of 1 x 1 (the others pad and would do with less); AlexNet pads no pooling and needs two.
+# Height and width in pixels of the smallest image. It is the total stride, 32, where ConvNeXt gives
+# a map of 1 x 1 (the others have padding and could do with less). AlexNet's pooling has no padding
+# and needs twice as much.
 MINIMUM_SIZE = dict.fromkeys(MODELS, 32) | {"lenet_alexnet": 64}
 
 
 class ModelError(UserError):
-    """There is no such model; the message names the choices."""
+    """The configuration asks for a model that does not exist; the message names the choices."""
 
 
 def create_backbone(config: Any) -> nn.Module:
-    """Builds the backbone that ``config`` (a ``ModelConfig``) names.
+    """Builds the backbone that ``config``, a ``ModelConfig``, names.
 
     Raises:
-        ModelError: unknown backbone, or a width that it does not have; names the choices.
+        ModelError: an unknown backbone, or a width that it does not have.
     """
     name, alpha = config.backbone, config.alpha
     if name not in MODELS:
@@ -83,7 +93,7 @@ def check_size(backbone: str, size: int) -> None:
     """Refuses images that are too small for a backbone.
 
     Raises:
-        ModelError: names the smallest size, and the backbones that take this one.
+        ModelError: it names the smallest size, and the backbones that this size is enough for.
     """
     if size < MINIMUM_SIZE[backbone]:
         others = ", ".join(name for name, least in MINIMUM_SIZE.items() if least <= size)
@@ -107,7 +117,7 @@ def check_network(config: Any) -> None:
 
 
 def create_model(config: Any) -> Classifier:
-    """Builds the classifier that ``config`` (a ``ModelConfig``) describes, without variables."""
+    """Builds the classifier that ``config``, a ``ModelConfig``, describes; without variables."""
     attention: nn.Module | None = None
     if config.attention == "msa":
         attention = MultiScaleSpatialAttention(tuple(config.kernel_sizes), config.refine)
@@ -117,7 +127,7 @@ def create_model(config: Any) -> Classifier:
 
 
 def backbone_name(model: Classifier) -> str:
-    """Returns the name of a classifier's backbone: a key of ``MODELS``, or that of its class."""
+    """Returns the name of a classifier's backbone: a key of ``MODELS``, or else its class name."""
     kind = type(model.backbone)
     return next((name for name, backbone in MODELS.items() if backbone is kind), kind.__name__)
 
@@ -125,7 +135,7 @@ def backbone_name(model: Classifier) -> str:
 def initialise(model: nn.Module, *, image_size: int, seed: int) -> dict[str, Any]:
     """Returns the initial variables of a model, a function of the seed alone.
 
-    ``batch_stats`` is there in any case, empty for a network without running averages.
+    ``batch_stats`` is always there, empty for a network without running averages.
     """
     images = jnp.zeros((1, image_size, image_size, 3))
     init = jax.jit(functools.partial(model.init, train=False))
@@ -140,11 +150,9 @@ __all__ = [
     "WITH_ALPHA",
     "Classifier",
     "ConvNeXtTiny",
-    "Costs",
     "EfficientNetB0",
     "GoogLeNet",
     "Head",
-    "ImageNetClassifier",
     "LeNetAlexNet",
     "MobileNetV1",
     "MobileNetV2",
@@ -155,7 +163,6 @@ __all__ = [
     "backbone_name",
     "check_network",
     "check_size",
-    "costs",
     "create_backbone",
     "create_model",
     "fold_batch_norm",

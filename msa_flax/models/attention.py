@@ -1,30 +1,42 @@
-"""Multi-scale spatial attention (MSA), paper 1 §3.2.2, Equations 1-6, Tables 2 and 3.
+"""Multi-scale spatial attention (MSA): the block that paper 1 adds to MobileNet, Section 3.2.2.
 
-Where the paper is silent this file follows Keras: ``same`` padding, a bias in each convolution,
-Glorot-uniform kernels. With kernel sizes 3, 5, 7 the block has 2 * (9 + 25 + 49) + 3 = 169
-parameters, whatever the number of channels.
+F is the backbone's feature map, of h x w pixels and c channels. The block weights every pixel of F
+by how important it looks at three scales, and adds up the results:
+
+    A_P(F) = mean of F over the channels                                  (1)
+    M_P(F) = maximum of F over the channels                               (2)
+    A_P(F) and M_P(F) have the shape h x w x 1                            (3)
+    M_k    = sigmoid(Conv_k(Concat(A_P(F), M_P(F))))     for k = 3, 5, 7  (4)
+    F_k    = M_k * F, the map times every channel                         (5)
+    F_out  = F_3 + F_5 + F_7                                              (6)
+
+Equations 1 to 5 are also Table 2 of the paper, Equation 6 is Table 3. Where the paper says nothing
+this file follows Keras: ``same`` padding, a bias in every convolution, Glorot-uniform kernels. The
+block has 2 * (9 + 25 + 49) + 3 = 169 parameters, whatever the number of channels.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import Conv, PointwiseConv
+from msa_flax.models.layers import Conv, PointwiseConv, add_bias
 from msa_flax.models.ops import max_over_channels
 
 
 class MultiScaleSpatialAttention(nn.Module):
-    """Sum of the feature map weighted by one spatial attention map a kernel size.
+    """The block of paper 1: the sum of the feature map weighted by one attention map per scale.
 
-    The maps M_k are sown as intermediates ``attention_<k>`` of shape [b, h, w], in 0..1.
+    The maps M_k are sown as intermediates ``attention_<k>``: values in 0..1, shape [b, h, w].
 
     Attributes:
-        kernel_sizes: k of each branch (paper 1: 3, 5, 7).
-        refine: what the sentence "the attention maps from each scale are refined using 1x1
-            convolutions", which has no equation, is read as. "none": Eq. 4-6 as printed. "map":
-            before the product a 1x1 convolution turns each map into one map a channel, kept in
-            0..1 by a second sigmoid (2 C parameters a scale). "features": a 1x1 convolution, C to
-            C, after the sum (C^2 + C parameters).
+        kernel_sizes: k of each branch, in pixels of the feature map (paper 1: 3, 5, 7).
+        refine: how to read the paper's sentence "The attention maps from each scale are refined
+            using 1x1 convolutions", for which it gives no equation.
+            "none": Equations 4 to 6 as they are printed.
+            "map": a 1x1 convolution turns each map into one map per channel, and a second sigmoid
+            keeps the values in 0..1, before the product of Equation 5 (2 c parameters per scale).
+            "features": a 1x1 convolution from c to c channels after the sum of Equation 6
+            (c^2 + c parameters).
     """
 
     kernel_sizes: tuple[int, ...] = (3, 5, 7)
@@ -32,45 +44,39 @@ class MultiScaleSpatialAttention(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Returns F^out, of the shape of ``features``."""
-        average = jnp.mean(features, axis=-1, keepdims=True)  # Eq. 1
-        maximum = max_over_channels(features)  # Eq. 2
-        descriptor = jnp.concatenate([average, maximum], axis=-1)  # Eq. 3 gives both shapes
-
+        """Returns F_out, of the same shape as ``features``."""
+        channels = features.shape[-1]
+        descriptor = describe(features)  # Eq. 1-3
         out = jnp.zeros_like(features)
         for k in self.kernel_sizes:
-            attention = nn.sigmoid(Conv(1, k, name=f"conv_{k}")(descriptor))  # Eq. 4
+            attention = nn.sigmoid(Conv(1, k, name=f"conv_{k}")(descriptor))  # Eq. 4: M_k
             self.sow("intermediates", f"attention_{k}", attention[..., 0])
             if self.refine == "map":
-                channels = features.shape[-1]
                 attention = nn.sigmoid(Conv(channels, 1, name=f"refine_{k}")(attention))
-            out = out + attention * features  # Eq. 5, summed by Eq. 6
-
+            out = out + attention * features  # Eq. 5: F_k, added up as in Eq. 6
         if self.refine == "features":
-            bias = self.param("refine_bias", nn.initializers.zeros, (features.shape[-1],))
-            out = PointwiseConv(features.shape[-1], name="refine")(out)
-            out = out + bias.astype(out.dtype)[None, None, None]
+            out = add_bias(self, PointwiseConv(channels, name="refine")(out), "refine_bias")
         return out
 
 
 class SpatialAttention(nn.Module):
-    """The spatial half of CBAM (Woo et al. 2018, Eq. 5): what paper 1's block is a variant of.
+    """The spatial half of CBAM (Woo et al. 2018, Eq. 5), of which paper 1's block is a variant.
 
-    One 7 x 7 convolution without bias, as printed there; its authors' code adds a BatchNorm. The
-    map is sown as the intermediate ``attention_7``.
-
-    Attributes:
-        kernel_size: of the convolution.
+    It has one scale, a kernel of 7 x 7, and its convolution has no bias, as printed there; the code
+    of its authors adds a BatchNorm. The map is sown as the intermediate ``attention_7``.
     """
-
-    kernel_size: int = 7
 
     @nn.compact
     def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Returns the feature map weighted by its attention map."""
-        average = jnp.mean(features, axis=-1, keepdims=True)
-        maximum = max_over_channels(features)
-        k, descriptor = self.kernel_size, jnp.concatenate([average, maximum], axis=-1)
-        attention = nn.sigmoid(Conv(1, k, use_bias=False, name=f"conv_{k}")(descriptor))
-        self.sow("intermediates", f"attention_{k}", attention[..., 0])
+        scores = Conv(1, 7, use_bias=False, name="conv_7")(describe(features))
+        attention = nn.sigmoid(scores)
+        self.sow("intermediates", "attention_7", attention[..., 0])
         return attention * features
+
+
+def describe(features: Float[Array, "b h w c"]) -> Float[Array, "b h w 2"]:
+    """Returns what the attention maps are computed from: two context descriptors per pixel."""
+    average = jnp.mean(features, axis=-1, keepdims=True)  # Eq. 1: A_P(F)
+    maximum = max_over_channels(features)  # Eq. 2: M_P(F)
+    return jnp.concatenate([average, maximum], axis=-1)  # each is h x w x 1, Eq. 3

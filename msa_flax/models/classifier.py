@@ -1,24 +1,26 @@
-"""Classifiers: a backbone, optional attention, and a head that ends in one logit.
+"""The classifier: a backbone, optional attention, and a head that ends in one logit.
 
-The logit is that of the positive class (fracture); the sigmoid lives in the loss and in prediction.
+The logit is that of the positive class, fracture. The sigmoid is part of the loss and of what
+predicts.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import kernel_init
+from msa_flax.models.layers import glorot_uniform
 
 
 class Head(nn.Module):
     """Global average pooling and dense layers.
 
     Attributes:
-        kind: "logit": one dense unit (paper 1). "softmax2": two units and a softmax (paper 2
-            Eq. 11-13); the softmax probability of fracture is the sigmoid of the difference of the
-            two, which is what is returned. "dense256": 256 units with ReLU, then one (paper 2
-            Eq. 14-15).
-        dropout: rate before the last dense layer.
+        kind: which dense layers.
+            "logit": one unit (paper 1).
+            "softmax2": two units and a softmax (paper 2, Eq. 11-13). The softmax probability of
+            fracture is the sigmoid of the difference of the two units; that difference is returned.
+            "dense256": 256 units with a ReLU, then one unit (paper 2, Eq. 14-15).
+        dropout: rate of the dropout before the last dense layer.
     """
 
     kind: str = "logit"
@@ -26,24 +28,24 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b h w c"], *, train: bool) -> Float[Array, " b"]:
-        """Returns one logit an image, computed in float32 whatever the type of the features."""
+        """Returns one logit per image, computed in float32 whatever the type of the features."""
         x = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
         if self.kind == "dense256":
-            x = nn.relu(nn.Dense(256, kernel_init=kernel_init, name="dense")(x))
+            x = nn.relu(nn.Dense(256, kernel_init=glorot_uniform, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         if self.kind == "softmax2":
-            scores = nn.Dense(2, kernel_init=kernel_init, name="scores")(x)
+            scores = nn.Dense(2, kernel_init=glorot_uniform, name="scores")(x)
             return scores[:, 1] - scores[:, 0]
-        return nn.Dense(1, kernel_init=kernel_init, name="logit")(x)[:, 0]
+        return nn.Dense(1, kernel_init=glorot_uniform, name="logit")(x)[:, 0]
 
 
 class Classifier(nn.Module):
-    """``head(features(images))``: the one interface that training, evaluation and saliency use.
+    """Computes ``head(features(images))``: the interface of training, evaluation and saliency.
 
     Attributes:
-        backbone: module [b, h, w, 3] -> [b, fh, fw, c].
-        attention: module [b, fh, fw, c] -> the same shape, or None.
-        classifier: module [b, fh, fw, c] -> [b].
+        backbone: module from images [b, h, w, 3] to a feature map [b, fh, fw, c].
+        attention: module from a feature map to one of the same shape, or None.
+        classifier: module from a feature map to logits [b].
     """
 
     backbone: nn.Module
@@ -59,32 +61,13 @@ class Classifier(nn.Module):
     def head(
         self, features: Float[Array, "b fh fw c"], *, train: bool = False
     ) -> Float[Array, " b"]:
-        """Returns the logit from a feature map: attention, pooling, dense layers."""
+        """Returns one logit per feature map: attention, pooling, dense layers."""
         if self.attention is not None:
             features = self.attention(features)
         return self.classifier(features, train=train)
 
     def __call__(
-        self,
-        images: Float[Array, "b h w 3"],
-        *,
-        train: bool = False,
+        self, images: Float[Array, "b h w 3"], *, train: bool = False
     ) -> Float[Array, " b"]:
-        """Returns one logit an image."""
+        """Returns one logit per image."""
         return self.head(self.features(images, train=train), train=train)
-
-
-class ImageNetClassifier(nn.Module):
-    """A backbone with Keras's 1,000-class top: shows that converted weights do what they did.
-
-    Attributes:
-        backbone: module [b, h, w, 3] -> [b, fh, fw, c].
-    """
-
-    backbone: nn.Module
-
-    @nn.compact
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b 1000"]:
-        """Returns the class logits, before the softmax."""
-        features = self.backbone(images, train=False)
-        return nn.Dense(1000, kernel_init=kernel_init, name="predictions")(features.mean((1, 2)))

@@ -1,20 +1,21 @@
 """EfficientNetB0 as in ``keras.applications.EfficientNetB0`` (Tan and Le 2019, Table 1).
 
-Layer names are Keras's. Where Keras departs from the paper or says more, Keras is followed, since
-its ImageNet weights are:
+Layers have the names that Keras gives them. Where Keras departs from the paper or says more, this
+file follows Keras, because the ImageNet weights are those of Keras:
 
-- Images are 0..255; the network scales them, by 1 / 255 and by the mean and the variance that its
-  first layer holds (0 and 1 until weights are loaded).
-- With ``weights="imagenet"`` Keras divides once more, by the root of ImageNet's deviations, since
-  its file has deviations where variances belong. Here those variances are put right as the file is
-  loaded (:mod:`msa_flax.weights.rules.efficientnet_b0`): one network computes both.
-- Squeeze and excitation narrows to a quarter of the block's input, not of the expanded map, and its
-  convolutions have biases.
-- A kernel's initial variance is 2 / fan out, truncated; Keras counts a depthwise kernel's fan out
-  as that of one channel.
-- BatchNorm momentum is 0.99 and epsilon 1e-3, as anywhere in Keras.
-- Keras pads before a strided convolution by hand; at a known size that is ``same``. (Its models of
-  unknown size pad odd sizes as if they were even; this one does not.)
+- Images are 0..255. The network itself scales them: by 1 / 255, then with the mean and the variance
+  that its first layer holds (0 and 1 until weights are loaded).
+- With ``weights="imagenet"`` Keras divides once more, by the square root of ImageNet's standard
+  deviations, because its file holds deviations where variances belong. Here the variances are
+  corrected when the file is loaded (:mod:`msa_flax.weights.rules.efficientnet_b0`), so that one
+  network serves both cases.
+- Squeeze and excitation narrows to a quarter of the block's input channels, not of the expanded
+  ones, and its convolutions have biases.
+- Kernels start truncated-normal with the variance 2 / fan-out. Keras takes the fan-out of a
+  depthwise kernel to be that of one channel.
+- BatchNorm has momentum 0.99 and epsilon 1e-3, the defaults of Keras.
+- Keras pads explicitly before a strided convolution. At a known image size this is ``same``. (A
+  Keras model of unknown image size pads odd sizes as if they were even; this one does not.)
 
 Without top the network has 4,049,571 parameters, 7 of them in the first layer.
 """
@@ -29,10 +30,10 @@ from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
 STEM_CHANNELS = 32
 TOP_CHANNELS = 1280
-SQUEEZE = 0.25  # channels between squeeze and excitation, of the block's input channels
-DROP_RATE = 0.2  # of a residual branch, at the end; from 0 at the first block it grows linearly
+SQUEEZE = 0.25  # channels between squeeze and excitation, as a share of the block's input channels
+DROP_RATE = 0.2  # of the last residual branch; it grows linearly from 0 at the first block
 
-# (kernel size, blocks, output channels, expansion, stride of the first block), one row a stage
+# (kernel size, blocks, output channels, expansion, stride of the first block), one row per stage
 STAGES = (
     (3, 1, 16, 1, 1),
     (3, 2, 24, 6, 2),
@@ -44,16 +45,17 @@ STAGES = (
 )
 
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
-# Keras's fan out of a depthwise kernel is the fan in of the same kernel in lax's layout.
+# What Keras takes for the fan-out of a depthwise kernel is its fan-in in lax's layout.
 DEPTHWISE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 Pointwise = functools.partial(PointwiseConv, kernel_init=KERNEL_INIT)
+Depthwise = functools.partial(DepthwiseConv, kernel_init=DEPTHWISE_INIT)
 
 
 class EfficientNetB0(nn.Module):
     """The backbone: scaling, a stem, sixteen inverted residual blocks, one wide layer; stride 32.
 
-    Training needs the random stream ``dropout``: a residual branch is dropped for a whole image.
+    Training needs the random stream ``dropout``, which drops residual branches of whole images.
     """
 
     @nn.compact
@@ -70,9 +72,7 @@ class EfficientNetB0(nn.Module):
                 name, inputs = f"block{stage}{letter}", x
                 stride = first_stride if letter == "a" else 1
                 x = _expand(x, expansion, name, train=train)
-                x = DepthwiseConv(size, stride, kernel_init=DEPTHWISE_INIT, name=f"{name}_dwconv")(
-                    x
-                )
+                x = Depthwise(size, stride, name=f"{name}_dwconv")(x)
                 x = nn.silu(BatchNorm(name=f"{name}_bn")(x, train=train))
                 x = x * _excitation(x, int(inputs.shape[-1] * SQUEEZE), name)
                 x = Pointwise(channels, name=f"{name}_project_conv")(x)
@@ -87,7 +87,7 @@ class EfficientNetB0(nn.Module):
 class Normalization(nn.Module):
     """Keras ``Rescaling(1 / 255)`` and ``Normalization``; not trained.
 
-    Keras's ``count`` is kept too, so that its files are read and written whole; nothing reads it.
+    The ``count`` of Keras is kept as well, so that its files are read completely; nothing uses it.
     """
 
     @nn.compact
@@ -97,12 +97,12 @@ class Normalization(nn.Module):
         mean = jnp.asarray(self.variable("batch_stats", "mean", jnp.zeros, shape).value)
         variance = jnp.asarray(self.variable("batch_stats", "var", jnp.ones, shape).value)
         self.variable("batch_stats", "count", jnp.zeros, ())
-        deviation = jnp.maximum(jnp.sqrt(variance), 1e-7)  # Keras's smallest
+        deviation = jnp.maximum(jnp.sqrt(variance), 1e-7)  # the smallest that Keras divides by
         x = images.astype(jnp.float32) / 255 - mean[None, None, None]
         return (x / deviation[None, None, None]).astype(images.dtype)
 
 
-# The layers that these make belong to the module that calls them.
+# The layers that these functions make belong to the module that calls them.
 
 
 def _expand(
@@ -115,7 +115,7 @@ def _expand(
 
 
 def _excitation(x: Float[Array, "b h w c"], channels: int, name: str) -> Float[Array, "b 1 1 c"]:
-    """Returns a factor 0..1 for each channel of each image, from the channels' means."""
+    """Returns a factor 0..1 for each channel of each image, computed from the channels' means."""
     gate = jnp.mean(x, axis=(1, 2), keepdims=True)
     gate = nn.silu(Pointwise(channels, use_bias=True, name=f"{name}_se_reduce")(gate))
     return nn.sigmoid(Pointwise(x.shape[-1], use_bias=True, name=f"{name}_se_expand")(gate))
@@ -124,7 +124,7 @@ def _excitation(x: Float[Array, "b h w c"], channels: int, name: str) -> Float[A
 def _drop(
     x: Float[Array, "b h w c"], rate: float, name: str, *, train: bool
 ) -> Float[Array, "b h w c"]:
-    """Returns x / (1 - rate), or zeros at this rate: an image as a whole; x where not training."""
+    """Returns x, or in training per image: zeros with probability ``rate``, else x / (1 - rate)."""
     drop = nn.Dropout(rate, broadcast_dims=(1, 2, 3), name=f"{name}_drop")
     dropped: Array = drop(x, deterministic=not train)
     return dropped

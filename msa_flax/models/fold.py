@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it, for inference."""
+"""Batch normalisation folded into the convolutions that come before it, for faster inference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,33 +8,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+EPSILON = 1e-3  # of the BatchNorm layers of both MobileNets
 
-def fold_batch_norm(variables: Mapping[str, Any], *, epsilon: float = 1e-3) -> dict[str, Any]:
-    """Returns variables with which the same model computes the same, without normalising.
 
-    In inference a BatchNorm layer is a gain and a shift a channel. The gain goes into the kernel of
-    the convolution before it, and the layer keeps the shift as its only parameter, ``bias``; that
-    is how :class:`~msa_flax.models.layers.BatchNorm` recognises it. Computed in float64; logits
-    agree to float32 rounding. Such variables cannot be trained.
+def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables with which the same model computes the same without normalising.
+
+    In inference a BatchNorm layer multiplies each channel by a gain and adds a shift. The gain
+    moves into the kernel of the convolution before it; the layer keeps the shift as its only
+    parameter, ``bias``, by which :class:`~msa_flax.models.layers.BatchNorm` recognises that it was
+    folded. Computed in float64; the logits agree to float32 rounding. Such variables cannot be
+    trained.
 
     Args:
-        variables: ``params`` and ``batch_stats``. A layer named ``<x>_bn``, ``<x>_BN`` or
-            ``bn_<x>`` belongs to the convolution ``<x>`` beside it, which has no bias, as in both
-            MobileNets; other layers stay as they are.
-        epsilon: of the BatchNorm layers (Keras default 1e-3).
+        variables: ``params`` and ``batch_stats``. A layer called ``<x>_bn``, ``<x>_BN`` or
+            ``bn_<x>`` belongs to the convolution ``<x>`` beside it, which must have no bias, as in
+            both MobileNets. All other layers stay as they are.
     """
-    params, stats = _fold(variables["params"], variables.get("batch_stats", {}), epsilon)
+    params, stats = _fold(variables["params"], variables.get("batch_stats", {}))
     return jax.tree.map(jnp.asarray, {**variables, "params": params, "batch_stats": stats})
 
 
 def _fold(
-    params: Mapping[str, PyTree], stats: Mapping[str, PyTree], epsilon: float
+    params: Mapping[str, PyTree], stats: Mapping[str, PyTree]
 ) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
     folded, kept = dict(params), dict(stats)
     for name, values in stats.items():
         convolution = name.removesuffix("_bn").removesuffix("_BN").removeprefix("bn_")
         if "mean" not in values:
-            folded[name], kept[name] = _fold(params[name], values, epsilon)
+            folded[name], kept[name] = _fold(params[name], values)
         elif set(params.get(convolution, ())) == {"kernel"}:
             kernel, scale, bias, mean, variance = (
                 np.asarray(array, np.float64)
@@ -46,7 +48,7 @@ def _fold(
                     values["var"],
                 )
             )
-            gain = scale / np.sqrt(variance + epsilon)
+            gain = scale / np.sqrt(variance + EPSILON)
             folded[convolution] = {"kernel": (kernel * gain).astype(np.float32)}
             folded[name] = {"bias": (bias - mean * gain).astype(np.float32)}
             del kept[name]

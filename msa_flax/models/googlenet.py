@@ -1,20 +1,20 @@
 """GoogLeNet (Szegedy et al. 2014, "Going deeper with convolutions", Table 1 and Figure 3).
 
-What paper 1 compares itself with; Keras has no such network, and there are no weights for it here.
-The table is followed to the letter: kernels of 5 x 5, biases, a ReLU after every convolution, the
-reductions and projections included, no BatchNorm. Where the paper leaves a choice, or is departed
-from:
+Paper 1 compares itself with this network. Keras has no such network, and there are no ImageNet
+weights for it here. The table is followed exactly: kernels of 5 x 5, biases, no BatchNorm, and a
+ReLU after every convolution, reductions and projections included. Where the paper leaves a choice,
+or this file departs from it:
 
-* Padding is ``same`` everywhere, which gives the sizes of the table. (Caffe's copy of the network
-  pads the 7 x 7 convolution by 3 on each side and rounds pooled sizes up: the same sizes, read half
-  a window further up and to the left.)
-* Local response normalisation is drawn in Figure 3 after the first pooling and before the second,
-  without constants. Taken are those of that Caffe network: 5 channels, k = 1, beta = 0.75, and
-  alpha = 1e-4 for the channels' mean square, so a fifth of it for their sum.
-* The two auxiliary classifiers are left out; they served training only.
-* The top is this project's head, as for all backbones: the average pooling is part of it, and the
-  dropout of 40 % is ``model.dropout = 0.4``.
-* Kernels begin Glorot-uniform and biases zero; the paper does not say.
+* Padding is ``same`` everywhere, which gives the sizes of the table. (The Caffe version of the
+  network pads the 7 x 7 convolution by 3 on each side and rounds pooled sizes up. It gets the same
+  sizes, with windows that lie half a window further up and to the left.)
+* Figure 3 shows local response normalisation after the first pooling and before the second, but no
+  constants. Here they are those of the Caffe network: 5 channels, k = 1, beta = 0.75, and
+  alpha = 1e-4 for the mean square of the channels, so a fifth of that for their sum.
+* The two auxiliary classifiers, which are for training only, are left out.
+* The top is the head of this project, as for all backbones: it includes the average pooling, and
+  the dropout of 40 % is ``model.dropout = 0.4``.
+* Kernels start Glorot-uniform and biases zero; the paper does not say how.
 
 Without top the network has 5,973,552 parameters.
 """
@@ -28,10 +28,8 @@ from jaxtyping import Array, Float
 
 from msa_flax.models.layers import Conv, PointwiseConv, local_response_norm, max_pool
 
-lrn = functools.partial(local_response_norm, size=5, k=1.0, alpha=1e-4 / 5)
-
-# The columns of Table 1: name, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj; one row an
-# inception module, one group a resolution. A max pooling of 3 x 3 and stride 2 opens each group.
+# The columns of Table 1: name, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj; one row per
+# inception module. Each group has its own resolution and starts with a max pooling of stride 2.
 STAGES = (
     (
         ("3a", 64, 96, 128, 16, 32, 32),
@@ -50,6 +48,8 @@ STAGES = (
     ),
 )
 
+lrn = functools.partial(local_response_norm, size=5, k=1.0, alpha=1e-4 / 5)
+
 
 class GoogLeNet(nn.Module):
     """The backbone: three convolutions and nine inception modules; total stride 32."""
@@ -58,7 +58,7 @@ class GoogLeNet(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
-        """Returns the output of inception 5b, 7 x 7 x 1024 at 224 pixels; training is no other."""
+        """Returns the output of inception 5b, 7 x 7 x 1024 at 224 pixels; ignores ``train``."""
         x = nn.relu(Conv(64, 7, 2, name="conv1")(images))
         x = lrn(max_pool(x, 3, 2))
         x = nn.relu(PointwiseConv(64, use_bias=True, name="conv2_reduce")(x))
@@ -74,7 +74,9 @@ class GoogLeNet(nn.Module):
 def inception(
     x: Float[Array, "b h w c"], name: str, channels: Sequence[int]
 ) -> Float[Array, "b h w d"]:
-    """Adds an inception module to the module at work: four branches, concatenated (Figure 2b).
+    """Returns the output of an inception module: four branches, concatenated (Figure 2b).
+
+    Its layers belong to the module that calls this.
 
     Args:
         x: the input.

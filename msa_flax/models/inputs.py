@@ -1,4 +1,4 @@
-"""From stored grey images to what a backbone expects, on the device."""
+"""Turns stored grey images into what a backbone expects, on the device."""
 
 import functools
 from collections.abc import Callable
@@ -7,28 +7,29 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
-# What each backbone was pretrained with, by Keras's names: "tf" is -1..1, "caffe" subtracts the
-# means below from blue, green and red in 0..255, "none" leaves 0..255: it scales inside.
+# How the images were scaled that each backbone was pretrained with, by the names that Keras uses.
+# "tf": -1..1. "caffe": 0..255 in the order blue, green, red, minus the means below. "none": 0..255,
+# because the network scales them itself.
 NATIVE_SCALING = {
     "mobilenet_v1": "tf",
     "mobilenet_v2": "tf",
     "resnet50": "caffe",
     "efficientnet_b0": "none",
     "convnext_tiny": "none",
-    # There are no published weights here; their papers centre the images.
+    # There are no published weights for these two; their papers centre the images.
     "googlenet": "tf",
     "lenet_alexnet": "tf",
 }
-CAFFE_MEANS = (103.939, 116.779, 123.68)  # of ImageNet's blue, green and red
+CAFFE_MEANS = (103.939, 116.779, 123.68)  # blue, green and red of ImageNet
 
 
 def scale_images(
     images: Real[Array, "b h w"], *, preprocess: str, backbone: str, dtype: Any = jnp.float32
 ) -> Float[Array, "b h w 3"]:
-    """Scales grey images of 8 bits and repeats them over three channels.
+    """Scales grey images and repeats them over three channels.
 
     Args:
-        images: grey values 0..255; 8-bit, or floats where the images themselves are varied.
+        images: grey values 0..255: uint8, or floats where a saliency method varies the images.
         preprocess: "paper": 0..1 for every backbone (paper 1 §3.1, paper 2 Eq. 1). "native": what
             the backbone was pretrained with (``keras.applications.<family>.preprocess_input``).
         backbone: a key of ``NATIVE_SCALING``.

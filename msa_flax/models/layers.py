@@ -1,6 +1,6 @@
-"""Layers that behave as Keras's do: names, padding, constants, initial values.
+"""Layers that behave like those of Keras: names, padding, constants, initial values.
 
-A layer computes in the type of its input (float32 or bfloat16); parameters and the statistics of
+A layer computes in the type of its input (float32 or bfloat16). Parameters and the statistics of
 BatchNorm are float32. What makes the layers fast is in :mod:`msa_flax.models.ops`.
 """
 
@@ -14,15 +14,16 @@ from msa_flax.models.ops import Padding
 
 Initializer = nn.initializers.Initializer
 
-# Keras initialises a kernel Glorot-uniform, where nothing else is said, and a bias with zeros.
-kernel_init = glorot_uniform = nn.initializers.glorot_uniform()
+# What Keras takes unless it is told otherwise; a bias starts at zero.
+glorot_uniform = nn.initializers.glorot_uniform()
 
-FEW_CHANNELS = 4  # up to here, and with more going out, a convolution is that of an image
-MOST_TAPS = (
-    48  # of a kernel, times channels: from here on XLA's own convolution of an image is faster
-)
+# Convolutions of images use thin_conv on the CPU: those of at most FEW_CHANNELS input channels and
+# more output channels, unless the kernel has more than MOST_TAPS values per output channel. Above
+# that XLA's own convolution is faster.
+FEW_CHANNELS = 4
+MOST_TAPS = 48
 
-# name -> the interval that the activation clips to
+# name -> the interval that the activation clips its input to
 ACTIVATIONS = {
     "linear": (-jnp.inf, jnp.inf),
     "relu": (0.0, jnp.inf),
@@ -35,11 +36,11 @@ class Conv(nn.Module):
 
     Attributes:
         features: output channels.
-        kernel_size: pixels, square.
+        kernel_size: height and width of the kernel, in pixels.
         stride: pixels.
         use_bias: whether a bias is added.
-        padding: explicit zeros ((top, bottom), (left, right)), or None for ``same``.
-        kernel_init: initial values of the kernel.
+        padding: zeros around the input ((top, bottom), (left, right)), or None for ``same``.
+        kernel_init: draws the initial values of the kernel.
     """
 
     features: int
@@ -54,28 +55,23 @@ class Conv(nn.Module):
         """Returns the convolved input."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
-        padding = self.padding
-        if padding is None:
-            padding = ops.same_padding(x.shape[1], x.shape[2], self.kernel_size, self.stride)
+        padding = resolve_padding(self.padding, x, self.kernel_size, self.stride)
         taps = self.kernel_size**2 * x.shape[-1]
         if x.shape[-1] <= FEW_CHANNELS < self.features and taps <= MOST_TAPS:
             x = ops.thin_conv(x, kernel, self.stride, padding)
         else:
             x = ops.native_conv(x, kernel, stride=self.stride, padding=padding)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
-            x = x + bias[None, None, None]
-        return x
+        return add_bias(self, x) if self.use_bias else x
 
 
 class DepthwiseConv(nn.Module):
-    """A depthwise convolution, Keras ``DepthwiseConv2D``; without bias unless asked for.
+    """A depthwise convolution, Keras ``DepthwiseConv2D``; without a bias unless asked for one.
 
     Attributes:
-        kernel_size: pixels, square.
+        kernel_size: height and width of the kernel, in pixels.
         stride: pixels.
-        padding: explicit zeros ((top, bottom), (left, right)), or None for ``same``.
-        kernel_init: initial values of the kernel.
+        padding: zeros around the input ((top, bottom), (left, right)), or None for ``same``.
+        kernel_init: draws the initial values of the kernel.
         use_bias: whether a bias is added.
     """
 
@@ -90,24 +86,19 @@ class DepthwiseConv(nn.Module):
         """Returns the convolved input."""
         shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
         kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
-        padding = self.padding
-        if padding is None:
-            padding = ops.same_padding(x.shape[1], x.shape[2], self.kernel_size, self.stride)
+        padding = resolve_padding(self.padding, x, self.kernel_size, self.stride)
         x = ops.depthwise_conv(x, kernel, self.stride, padding)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
-            x = x + bias[None, None, None]
-        return x
+        return add_bias(self, x) if self.use_bias else x
 
 
 class PointwiseConv(nn.Module):
-    """A 1 x 1 convolution, Keras ``Conv2D``, as a matrix product; without bias unless asked for.
+    """A 1 x 1 convolution, Keras ``Conv2D``; without a bias unless asked for one.
 
     Attributes:
         features: output channels.
         stride: pixels.
         use_bias: whether a bias is added.
-        kernel_init: initial values of the kernel.
+        kernel_init: draws the initial values of the kernel.
     """
 
     features: int
@@ -122,17 +113,38 @@ class PointwiseConv(nn.Module):
         if self.stride > 1:
             x = x[:, :: self.stride, :: self.stride]
         x = ops.pointwise_conv(x, kernel.astype(x.dtype))
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
-            x = x + bias[None, None, None]
-        return x
+        return add_bias(self, x) if self.use_bias else x
+
+
+def add_bias(
+    module: nn.Module, x: Float[Array, "b h w c"], name: str = "bias"
+) -> Float[Array, "b h w c"]:
+    """Returns x plus a trainable number per channel, zero at first.
+
+    Args:
+        module: whose parameter the bias becomes; called while that module computes.
+        x: the input.
+        name: of the parameter.
+    """
+    bias = module.param(name, nn.initializers.zeros, (x.shape[-1],)).astype(x.dtype)
+    return x + bias[None, None, None]
+
+
+def resolve_padding(
+    padding: Padding | None, x: Float[Array, "b h w c"], size: int, stride: int
+) -> Padding:
+    """Returns the padding as it is given, or in pixels what Keras calls ``same`` for None."""
+    if padding is None:
+        return ops.same_padding(x.shape[1], x.shape[2], size, stride)
+    return padding
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation followed by an activation, Keras ``BatchNormalization``.
 
-    The running variance averages the biased batch variance, as Keras 3 does (the fused kernel of
-    Keras 2 used the unbiased one; at 10^3 and more values a channel they agree to 0.1 %).
+    The running variance averages the biased variance of the batches, as in Keras 3. (The fused
+    kernel of Keras 2 used the unbiased one; with 10^3 values per channel or more the two agree to
+    0.1 %.)
 
     Attributes:
         activation: a key of ``ACTIVATIONS``.
@@ -146,7 +158,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-        """Normalises by the batch's statistics in training, by the running ones otherwise.
+        """Normalises with the statistics of the batch in training, with the running ones otherwise.
 
         Statistics are computed and kept in float32, whatever the type of ``x``.
         """
@@ -162,7 +174,7 @@ class BatchNorm(nn.Module):
             gain, shift = ops.coefficients(
                 jnp.asarray(mean.value),
                 jnp.asarray(variance.value),
-                jnp.asarray(scale),  # the variables that a caller gives may be NumPy's
+                jnp.asarray(scale),  # a caller's variables may be NumPy arrays
                 jnp.asarray(bias),
                 self.epsilon,
             )
@@ -175,13 +187,13 @@ class BatchNorm(nn.Module):
         return y
 
     def _is_folded(self) -> bool:
-        """Whether :func:`~msa_flax.models.fold.fold_batch_norm` has left a shift only."""
+        """Whether :func:`~msa_flax.models.fold.fold_batch_norm` has left nothing but the shift."""
         missing = ("params", "scale"), ("batch_stats", "mean")
         return not self.is_initializing() and not any(self.has_variable(*v) for v in missing)
 
 
 class LayerNorm(nn.Module):
-    """Normalisation of every pixel over its channels, Keras ``LayerNormalization``.
+    """Normalisation of each pixel over its channels, Keras ``LayerNormalization``.
 
     Attributes:
         epsilon: added to the variance (Keras default 1e-3).
@@ -191,7 +203,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Normalises, in float32 whatever the type of ``x``."""
+        """Normalises; computed in float32, whatever the type of ``x``."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(scale.dtype)
@@ -204,16 +216,16 @@ class LayerNorm(nn.Module):
 def local_response_norm(
     x: Float[Array, "b h w c"], *, size: int, k: float, alpha: float
 ) -> Float[Array, "b h w c"]:
-    """Divides by (k + alpha * s) ** 0.75, s the sum of squares over the channels around.
+    """Divides by (k + alpha * s) ** 0.75, s being the sum of squares over neighbouring channels.
 
-    Krizhevsky et al. 2012, Section 3.3, with the exponent of every network that has the layer;
-    computed in float32 whatever the type of ``x``.
+    Krizhevsky et al. 2012, Section 3.3. Every network that has this layer uses the exponent 0.75.
+    Computed in float32, whatever the type of ``x``.
 
     Args:
         x: the input.
-        size: how many channels s is taken over, odd: the channel itself and its neighbours.
-        k: keeps the divisor from zero.
-        alpha: the weight of s (Caffe divides the one that it is given by ``size``).
+        size: how many channels s is summed over: the channel itself and its neighbours, odd.
+        k: keeps the divisor away from zero.
+        alpha: the weight of s. (Caffe divides the number that it is given by ``size``.)
     """
     wide, half = x.astype(jnp.promote_types(x.dtype, jnp.float32)), size // 2
     squares = jnp.pad(jnp.square(wide), ((0, 0), (0, 0), (0, 0), (half, half)))
@@ -225,18 +237,17 @@ def local_response_norm(
 def max_pool(
     x: Float[Array, "b h w c"], size: int, stride: int, padding: Padding | None = None
 ) -> Float[Array, "b oh ow c"]:
-    """Returns the maximum of every window, Keras ``MaxPooling2D``.
+    """Returns the maximum of each window, Keras ``MaxPooling2D``.
 
-    Where several pixels share the maximum, the first of the first column has its gradient;
-    TensorFlow gives it to the first of the first row.
+    Where several pixels share the maximum, the first one of the first column receives its gradient;
+    in TensorFlow it is the first one of the first row.
 
     Args:
         x: the input.
-        size: of a window in pixels, square.
+        size: height and width of a window, in pixels.
         stride: pixels.
-        padding: pixels that are never the maximum, ((top, bottom), (left, right)), or None for
+        padding: pixels ((top, bottom), (left, right)) that are never the maximum, or None for
             ``same``.
     """
-    if padding is None:
-        padding = ops.same_padding(x.shape[1], x.shape[2], size, stride)
-    return ops.max_along(ops.max_along(x, 1, size, stride, padding[0]), 2, size, stride, padding[1])
+    rows, columns = resolve_padding(padding, x, size, stride)
+    return ops.max_along(ops.max_along(x, 1, size, stride, rows), 2, size, stride, columns)

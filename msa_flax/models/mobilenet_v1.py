@@ -1,9 +1,13 @@
 """MobileNetV1 as in ``keras.applications.MobileNet`` (Howard et al. 2017, Table 1).
 
-Layer names are Keras's. Where Keras departs from the paper, Keras is followed, since its
-ImageNet weights are: ReLU6 instead of ReLU, BatchNorm epsilon 1e-3, and padding. The stem pads
-``same``; a depthwise layer of stride 2 pads one row below and one column to the right, which at odd
-sizes is not ``same``. Without top and at alpha 1 the network has 3,228,864 parameters.
+Layers have the names that Keras gives them. Where Keras departs from the paper this file follows
+Keras, because the ImageNet weights are those of Keras:
+
+- ReLU6 instead of ReLU, and BatchNorm with epsilon 1e-3.
+- The padding of the stem is ``same``. A depthwise layer of stride 2 is padded by one row below and
+  one column on the right, which at odd sizes is not ``same``.
+
+Without top and at alpha 1 the network has 3,228,864 parameters.
 """
 
 import flax.linen as nn
@@ -11,9 +15,9 @@ from jaxtyping import Array, Float
 
 from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
-STEM_CHANNELS = 32
+STEM_CHANNELS = 32  # at alpha 1
 
-# (output channels at alpha 1, stride of the depthwise layer), one row a separable block
+# (output channels at alpha 1, stride of the depthwise layer), one row per separable block
 BLOCKS = (
     (64, 1),
     (128, 2),

@@ -1,10 +1,13 @@
 """MobileNetV2 as in ``keras.applications.MobileNetV2`` (Sandler et al. 2018, Table 2).
 
-Layer names are Keras's. Where Keras departs from the paper, Keras is followed, since its ImageNet
-weights are: BatchNorm epsilon 1e-3 and momentum 0.999, channels rounded to multiples of 8, and
-padding. The stem pads ``same``; a depthwise layer of stride 2 pads one row above and below and one
-column left and right at odd sizes, at even ones only below and right. Without top and at alpha 1
-the network has 2,257,984 parameters.
+Layers have the names that Keras gives them. Where Keras departs from the paper this file follows
+Keras, because the ImageNet weights are those of Keras:
+
+- BatchNorm has epsilon 1e-3 and momentum 0.999, and channels are rounded to multiples of 8.
+- The padding of the stem is ``same``. A depthwise layer of stride 2 is padded by one pixel on each
+  side at odd sizes, and at even sizes by one row below and one column on the right.
+
+Without top and at alpha 1 the network has 2,257,984 parameters.
 """
 
 import functools
@@ -14,11 +17,11 @@ from jaxtyping import Array, Float
 
 from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
-STEM_CHANNELS = 32
-LAST_CHANNELS = 1280  # not narrowed by an alpha below 1
-EXPANSION = 6  # of every block but the first, which has none
+STEM_CHANNELS = 32  # at alpha 1
+LAST_CHANNELS = 1280  # an alpha below 1 does not change it
+EXPANSION = 6  # of the channels inside a block; the first block has none
 
-# (output channels at alpha 1, stride of the depthwise layer), one row an inverted residual block
+# (output channels at alpha 1, stride of the depthwise layer), one row per inverted residual block
 BLOCKS = (
     (16, 1),
     (24, 2),
@@ -56,7 +59,7 @@ class MobileNetV2(nn.Module):
         self, images: Float[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map; 7 x 7 x 1280 at 224 pixels and alpha 1."""
-        channels = divisible(STEM_CHANNELS * self.alpha)
+        channels = divisible_by_8(STEM_CHANNELS * self.alpha)
         x = Conv(channels, 3, 2, use_bias=False, name="Conv1")(images)
         x = Norm("relu6", name="bn_Conv1")(x, train=train)
         for i, (channels, stride) in enumerate(BLOCKS):
@@ -64,32 +67,31 @@ class MobileNetV2(nn.Module):
             if i:
                 x = PointwiseConv(EXPANSION * x.shape[-1], name=f"{prefix}_expand")(x)
                 x = Norm("relu6", name=f"{prefix}_expand_BN")(x, train=train)
-            padding = (
-                None if stride == 1 else (before_stride(x.shape[1]), before_stride(x.shape[2]))
-            )
+            by_hand = padding_of_axis(x.shape[1]), padding_of_axis(x.shape[2])
+            padding = None if stride == 1 else by_hand
             x = DepthwiseConv(3, stride, padding, name=f"{prefix}_depthwise")(x)
             x = Norm("relu6", name=f"{prefix}_depthwise_BN")(x, train=train)
-            x = PointwiseConv(divisible(int(channels * self.alpha)), name=f"{prefix}_project")(x)
+            x = PointwiseConv(divisible_by_8(int(channels * self.alpha)), name=f"{prefix}_project")(
+                x
+            )
             x = Norm(name=f"{prefix}_project_BN")(x, train=train)
             if x.shape == inputs.shape:
                 x = inputs + x
-        channels = divisible(LAST_CHANNELS * max(self.alpha, 1.0))
+        channels = divisible_by_8(LAST_CHANNELS * max(self.alpha, 1.0))
         x = PointwiseConv(channels, name="Conv_1")(x)
         return Norm("relu6", name="Conv_1_bn")(x, train=train)
 
 
-def before_stride(size: int, kernel_size: int = 3) -> tuple[int, int]:
-    """Returns Keras's padding of one side before a strided ``valid`` convolution, in pixels.
+def padding_of_axis(size: int) -> tuple[int, int]:
+    """Returns how many zeros Keras puts before and after an axis for a 3 x 3 kernel of stride 2.
 
     Args:
-        size: of the image along that side.
-        kernel_size: of the convolution.
+        size: of the image along the axis, in pixels.
     """
-    half = kernel_size // 2
-    return half - (1 - size % 2), half
+    return size % 2, 1
 
 
-def divisible(channels: int | float, by: int = 8) -> int:
-    """Returns the multiple of ``by`` nearest to ``channels``, at least 90 % of it."""
-    rounded = max(by, int(channels + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded
+def divisible_by_8(channels: int | float) -> int:
+    """Returns the multiple of 8 nearest to ``channels``, or the next one if it is below 90 %."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -1,12 +1,15 @@
 """ResNet50 as in ``keras.applications.ResNet50`` (He et al. 2016, Table 1).
 
-Layer names are Keras's. Where Keras departs from the paper, Keras is followed, since its ImageNet
-weights are: every convolution has a bias, although a BatchNorm follows; BatchNorm epsilon is
-1.001e-5; a block's stride is in its first 1 x 1 convolution (torchvision has it in the 3 x 3 one),
-and so is that of the shortcut, which is a convolution in the first block of every stage, also where
-the stride is 1. Padding is explicit: three zeros on every side before the stem, one before the
-pooling, where ``same`` would give fewer above and to the left at even sizes. After a ReLU the zeros
-around the pooling are never more than what they stand beside, so they never win.
+Layers have the names that Keras gives them. Where Keras departs from the paper or says more, this
+file follows Keras, because the ImageNet weights are those of Keras:
+
+- Every convolution has a bias, although a BatchNorm follows it. BatchNorm has epsilon 1.001e-5.
+- The stride of a block is in its first 1 x 1 convolution; torchvision has it in the 3 x 3 one.
+- The shortcut is a convolution in the first block of every stage, even where the stride is 1.
+- Padding is explicit: three zeros on each side before the stem, one before the pooling. At even
+  sizes ``same`` would add fewer above and on the left. The zeros around the pooling follow a ReLU,
+  so they are never larger than a pixel beside them and change no maximum.
+
 Without top the network has 23,587,712 parameters.
 """
 
@@ -19,9 +22,9 @@ from jaxtyping import Array, Float
 from msa_flax.models.layers import BatchNorm, Conv, PointwiseConv, max_pool
 
 STEM_CHANNELS = 64
-EXPANSION = 4  # a block's output channels, of its bottleneck's
+EXPANSION = 4  # output channels of a block, as a multiple of those of its bottleneck
 
-# (name, blocks, channels of the bottleneck, stride of the first block), one row a stage
+# (name, blocks, channels of the bottleneck, stride of the first block), one row per stage
 STAGES = (
     ("conv2", 3, 64, 1),
     ("conv3", 4, 128, 2),
@@ -30,6 +33,7 @@ STAGES = (
 )
 
 Norm = functools.partial(BatchNorm, epsilon=1.001e-5)
+Pointwise = functools.partial(PointwiseConv, use_bias=True)
 
 
 class ResNet50(nn.Module):
@@ -55,21 +59,15 @@ class ResNet50(nn.Module):
 def _block(
     x: Float[Array, "b h w c"], channels: int, stride: int, name: str, *, train: bool
 ) -> Float[Array, "b oh ow d"]:
-    """A bottleneck block; its layers belong to the module that calls it."""
+    """Returns the output of a bottleneck block; its layers belong to the module that calls this."""
     shortcut = x
     if x.shape[-1] != EXPANSION * channels:
-        shortcut = _pointwise(x, EXPANSION * channels, stride, f"{name}_0")
+        shortcut = Pointwise(EXPANSION * channels, stride, name=f"{name}_0_conv")(x)
         shortcut = Norm(name=f"{name}_0_bn")(shortcut, train=train)
-    x = _pointwise(x, channels, stride, f"{name}_1")
+    x = Pointwise(channels, stride, name=f"{name}_1_conv")(x)
     x = Norm("relu", name=f"{name}_1_bn")(x, train=train)
     x = Conv(channels, 3, name=f"{name}_2_conv")(x)
     x = Norm("relu", name=f"{name}_2_bn")(x, train=train)
-    x = _pointwise(x, EXPANSION * channels, 1, f"{name}_3")
+    x = Pointwise(EXPANSION * channels, name=f"{name}_3_conv")(x)
     x = Norm(name=f"{name}_3_bn")(x, train=train)
     return nn.relu(shortcut + x)
-
-
-def _pointwise(
-    x: Float[Array, "b h w c"], channels: int, stride: int, name: str
-) -> Float[Array, "b oh ow d"]:
-    return PointwiseConv(channels, stride, use_bias=True, name=f"{name}_conv")(x)

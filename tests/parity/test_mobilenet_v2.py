@@ -113,7 +113,7 @@ def clipped_projection(monkeypatch):
 
 def padded(before, after):
     def mutate(monkeypatch):
-        monkeypatch.setattr(mobilenet_v2, "before_stride", lambda size: (before, after))
+        monkeypatch.setattr(mobilenet_v2, "padding_of_axis", lambda size: (before, after))
 
     return mutate
 

@@ -106,16 +106,16 @@ def activated_branch(monkeypatch):
 
 
 def stride_in_the_middle(monkeypatch):
-    def pointwise(channels, stride, *, name, **kwargs):
+    def pointwise(channels, stride=1, *, name):
         given = 1 if name.endswith("_1_conv") else stride
-        return layers.PointwiseConv(channels, given, name=name, **kwargs)
+        return layers.PointwiseConv(channels, given, use_bias=True, name=name)
 
     def conv(channels, size, stride=1, *, name, **kwargs):
         if name.endswith("_block1_2_conv") and not name.startswith("conv2"):
             stride = 2
         return layers.Conv(channels, size, stride, name=name, **kwargs)
 
-    monkeypatch.setattr(resnet50, "PointwiseConv", pointwise)
+    monkeypatch.setattr(resnet50, "Pointwise", pointwise)
     monkeypatch.setattr(resnet50, "Conv", conv)
 
 

@@ -1,9 +1,9 @@
-"""Convolution and normalisation functions that are fast on every platform.
+"""Convolution, pooling and normalisation functions that are fast on every platform.
 
-XLA's CPU back end is slow at exactly what MobileNet is made of: a grouped convolution takes a
-generic path there, many times slower than its arithmetic needs, and so does the kernel gradient of
-a convolution over three channels. On the CPU these are therefore sums of shifted images and matrix
-products; on a GPU or TPU the native convolution is used.
+XLA's CPU back end is slow at exactly what MobileNet consists of: it computes a grouped convolution
+by a generic path that is many times slower than the arithmetic requires, and likewise the kernel
+gradient of a convolution over three channels. On the CPU these operations are therefore written as
+sums of shifted images and as matrix products. On a GPU or TPU the native convolution is used.
 """
 
 from msa_flax.models.ops.depthwise import depthwise_conv

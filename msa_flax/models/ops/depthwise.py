@@ -1,4 +1,4 @@
-"""Depthwise convolution: a sum of shifted images on the CPU, the native one elsewhere."""
+"""Depthwise convolution: a sum of shifted images on the CPU, XLA's own convolution elsewhere."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,30 +11,30 @@ from jaxtyping import Array, Float
 
 from msa_flax.models.ops.native import Padding, native_conv
 
-MOST_TERMS = 28  # products in one expression: with more, compilation takes its time
-MOST_ROWS = 5  # of a kernel that are written out
+MOST_TERMS = 28  # products in one expression; with more, compilation becomes slow
+MOST_ROWS = 5  # kernels with more rows are summed in a loop; written out they compile slowly
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], stride: int, padding: Padding
 ) -> Float[Array, "b oh ow c"]:
-    """Convolves every channel with its own kernel.
+    """Convolves each channel with a kernel of its own.
 
-    Has its own gradient, and so neither forward-mode differentiation nor a gradient of the
-    gradient.
+    The gradient is defined here, so neither forward-mode differentiation nor a gradient of the
+    gradient is available.
 
     Args:
         x: the input.
-        kernel: one k x k filter a channel, in lax's grouped layout.
-        stride: 1 or more, the same for both axes.
+        kernel: one k x k filter per channel, in lax's grouped layout.
+        stride: 1 or more, the same along both axes.
         padding: zeros around the input, ((top, bottom), (left, right)).
     """
     return _convolve(x, _pad(x, padding), kernel, stride, padding)
 
 
 def _convolve(x: Array, padded: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """``padded`` is the padded ``x``; a platform uses one of the two, the other is dead code."""
+    """Convolves; a platform uses ``x`` or its ``padded`` copy, and XLA removes the other."""
     return lax.platform_dependent(
         x,
         padded,
@@ -75,8 +75,8 @@ def _native(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
 
 
 def _pad(x: Array, padding: Padding) -> Array:
-    # Without the barrier XLA reads the taps that need no padding from what x is made of, and
-    # computes x a second time for them.
+    # Without the barrier XLA recomputes x from its own inputs for the taps that need no padding, so
+    # that x is computed twice.
     return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
 
 
@@ -86,7 +86,13 @@ def _unpad(x: Array, padding: Padding) -> Array:
 
 
 def taps(x: Float[Array, "b h w c"], size: int, stride: int) -> Iterator[tuple[int, int, Array]]:
-    """Yields (i, j, the pixels of a padded x that kernel tap (i, j) meets, [b, oh, ow, c])."""
+    """Yields (i, j, pixels): what kernel value (i, j) is multiplied with, [b, oh, ow, c].
+
+    Args:
+        x: the padded input.
+        size: height and width of the kernel.
+        stride: of the convolution.
+    """
     span = lambda length: (length - size) // stride * stride + 1  # noqa: E731
     for i in range(size):
         for j in range(size):
@@ -96,10 +102,11 @@ def taps(x: Float[Array, "b h w c"], size: int, stride: int) -> Iterator[tuple[i
 
 def _shifted_forward(padded: Array, kernel: Array, stride: int) -> Array:
     found = taps(padded, kernel.shape[0], stride)
-    return _total([pixels * kernel[i, j][None, None] for i, j, pixels in found])
+    return total([pixels * kernel[i, j][None, None] for i, j, pixels in found])
 
 
-def _total(terms: list[Array]) -> Array:
+def total(terms: list[Array]) -> Array:
+    """Returns the sum of the terms, added from the first to the last."""
     return sum(terms[1:], terms[0])
 
 
@@ -113,18 +120,19 @@ def _shifted_backward(
     height: int,
     width: int,
 ) -> tuple[Array, Array]:
-    """Both gradients, from one padded copy of ``g``.
+    """Returns the gradients for input and kernel, from one padded copy of ``g``.
 
-    Row y of the padded input meets tap i of output row (y - i) / stride, where that is whole. So
-    its rows y = stride * q + r (q = 0, 1, ...) of one remainder r see only the taps r, r + stride,
-    ..., and form a plane that is an ordinary sum of shifted images; the planes are interleaved.
+    Row y of the padded input takes part in output row (y - i) / stride, with row i of the kernel,
+    if that number is whole. So the rows y = stride * q + r (q = 0, 1, ...) that share a remainder r
+    meet only the kernel rows r, r + stride, ... Their gradient is an ordinary sum of shifted
+    images, called a plane here; the planes of all remainders are interleaved at the end.
     """
     size = kernel.shape[0]
     reach = (size - 1) // stride
     (top, _), (left, _) = padding
     first, rows = _quotients(top, height, stride)
     second, columns = _quotients(left, width, stride)
-    # Output rows first - reach ... first + rows - 1 are met; those outside g are zero.
+    # Needed are the output rows first - reach ... first + rows - 1; those outside g are zero.
     above, beside = max(reach - first, 0), max(reach - second, 0)
     below = max(first + rows - g.shape[1], 0)
     beyond = max(second + columns - g.shape[2], 0)
@@ -140,7 +148,7 @@ def _shifted_backward(
 
     def plane(r: int, s: int) -> Array:
         y, x = first + above, second + beside
-        return _total(
+        return total(
             [
                 around[:, y - m : y - m + rows, x - n : x - n + columns] * kernel[i, j][None, None]
                 for m, i in enumerate(range(r, size, stride))
@@ -167,11 +175,11 @@ def _quotients(offset: int, length: int, stride: int) -> tuple[int, int]:
 def _shifted_kernel_gradient(
     padded: Array, g: Array, *, size: int, stride: int, height: int, width: int
 ) -> Array:
-    """Sums x * g over all positions for every tap.
+    """Returns for each value of the kernel the sum of x * g over all positions.
 
-    Columns first, written out as one sum of products a row: XLA makes vector code of it that reads
-    both factors in place. Its own reduction over all positions would first write the product, or
-    nine shifted copies of x, to memory.
+    The columns come first, written out as one sum of products per row. XLA turns that into vector
+    code that reads both factors where they are. Its own reduction over all positions would first
+    write the product, or nine shifted copies of x, to memory.
     """
     wide = jnp.promote_types(padded.dtype, jnp.float32)
     x, g = padded.astype(wide), g.astype(wide)
@@ -181,17 +189,16 @@ def _shifted_kernel_gradient(
 
         def tap(j: int) -> Array:
             terms = [met[:, :, w * stride + j] * g[:, :height, w] for w in range(width)]
-            pieces = [_total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
-            return _total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
+            pieces = [total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
+            return total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
 
         return jnp.stack([tap(j) for j in range(size)])
 
-    # Written out, the rows of a large kernel would take the compiler its time.
     loop = size > MOST_ROWS
     sums = lax.map(row, jnp.arange(size)) if loop else jnp.stack([row(i) for i in range(size)])
     return sums.reshape(size, size, 1, -1).astype(padded.dtype)
 
 
 def _separate(x: Array) -> Array:
-    """Returns x; keeps XLA from making one operation of what computes x and a sum over it."""
+    """Returns x; keeps XLA from fusing the computation of x with a sum over it."""
     return lax.clamp(jnp.array(-jnp.inf, x.dtype), x, jnp.array(jnp.inf, x.dtype))

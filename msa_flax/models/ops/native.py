@@ -1,4 +1,4 @@
-"""What every convolution here has in common: padding, and XLA's own convolution."""
+"""What all convolutions here share: padding, and XLA's own convolution."""
 
 from jax import lax
 from jaxtyping import Array, Float
@@ -24,7 +24,7 @@ def native_conv(
     padding: Padding,
     groups: int = 1,
 ) -> Float[Array, "b oh ow d"]:
-    """Convolves as XLA does it; arguments as in :func:`.depthwise.depthwise_conv`."""
+    """Convolves by XLA's own operation; arguments as in :func:`.depthwise.depthwise_conv`."""
     return lax.conv_general_dilated(
         x,
         kernel,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Statistics, sums and coefficients are float32, also where x is bfloat16.
+# Statistics, sums and coefficients are float32, even where x is bfloat16.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -19,12 +19,12 @@ def normalize(
 ) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalises over batch and pixels, scales, shifts and clips to ``bounds`` in one pass.
 
-    Has its own gradient, and so neither forward-mode differentiation nor a gradient of the
-    gradient.
+    The gradient is defined here, so neither forward-mode differentiation nor a gradient of the
+    gradient is available.
 
     Returns:
-        The activations, and the batch's mean and (biased) variance a channel. The last two feed the
-        running averages; no gradient flows through them as outputs.
+        The activations, and the mean and (biased) variance of the batch per channel. The last two
+        are for the running averages; no gradient flows through these two outputs.
     """
     axes, wide = tuple(range(x.ndim - 1)), x.astype(scale.dtype)
     mean = jnp.mean(wide, axes)
@@ -40,10 +40,10 @@ def coefficients(
     bias: Float[Array, " c"],
     epsilon: float,
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Returns the gain and the shift a channel that normalisation with these statistics is.
+    """Returns the gain and the shift per channel that normalise with these statistics.
 
-    Both end in a division, which XLA does once a channel; a product it would do again at every
-    pixel.
+    Both formulas end in a division, because XLA computes a division once per channel but would
+    repeat a product at each pixel.
     """
     deviation = jnp.sqrt(variance + epsilon)
     return scale / deviation, (bias * deviation - mean * scale) / deviation
@@ -52,7 +52,7 @@ def coefficients(
 def affine(
     x: Float[Array, "b h w c"], gain: Float[Array, " c"], shift: Float[Array, " c"]
 ) -> Float[Array, "b h w c"]:
-    """Returns x * gain + shift, a gain and a shift for each channel."""
+    """Returns x * gain + shift, with one gain and one shift per channel."""
     return x * gain[None, None, None] + shift[None, None, None]
 
 
@@ -69,7 +69,7 @@ def _normalize_backward(
     saved: tuple[Array, ...],
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array]:
-    # The clipped values are recomputed from x instead of stored: memory traffic costs more.
+    # The clipped values are recomputed from x, which costs less than storing and reading them.
     narrow, scale, bias, mean, variance = saved
     x, upstream = narrow.astype(scale.dtype), gradients[0].astype(scale.dtype)
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
@@ -80,8 +80,8 @@ def _normalize_backward(
     d_bias = jnp.sum(g, axes)
     d_scale = (jnp.sum(g * x, axes) - mean * d_bias) / deviation
     slope = -scale * d_scale / (count * (variance + epsilon))
-    shift = (mean * scale * d_scale / deviation - scale * d_bias) / (count * deviation)
-    dx = g * gain[None, None, None] + affine(x, slope, shift)
+    offset = (mean * scale * d_scale / deviation - scale * d_bias) / (count * deviation)
+    dx = g * gain[None, None, None] + affine(x, slope, offset)
     return dx.astype(narrow.dtype), d_scale, d_bias
 
 

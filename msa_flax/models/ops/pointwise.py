@@ -11,14 +11,14 @@ def pointwise_conv(
 ) -> Float[Array, "b h w d"]:
     """Convolves with a 1 x 1 kernel.
 
-    Has its own gradient, and so neither forward-mode differentiation nor a gradient of the
-    gradient.
+    The gradient is defined here, so neither forward-mode differentiation nor a gradient of the
+    gradient is available.
     """
     return matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:-1], -1)
 
 
 def matmul(a: Array, b: Array, contract: tuple[int, int] = (1, 0)) -> Array:
-    """Returns the product of two matrices over axis ``contract[0]`` of a and [1] of b."""
+    """Returns the product of two matrices, summed over axis ``contract[0]`` of a and [1] of b."""
     return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())))
 
 
@@ -29,7 +29,7 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
     pixels = x.reshape(-1, x.shape[-1])
-    # Without the barrier XLA writes g again, transposed, out of the BatchNorm's backward pass.
+    # Without the barrier the backward pass of the BatchNorm writes g a second time, transposed.
     g = lax.optimization_barrier(g.reshape(-1, g.shape[-1]))
     dx = matmul(g, kernel[0, 0], (1, 1)).reshape(x.shape)
     d_kernel = matmul(pixels, g, (0, 0))

@@ -1,4 +1,4 @@
-"""Maxima: of windows along one axis, as a maximum of shifted images, and over the channels."""
+"""Maxima of windows along one axis, as a maximum of shifted images, and maxima over channels."""
 
 import functools
 
@@ -9,25 +9,26 @@ from jaxtyping import Array, Float
 
 
 def max_along(x: Array, axis: int, size: int, stride: int, padding: tuple[int, int]) -> Array:
-    """Returns the maximum of every window along one axis.
+    """Returns the maximum of each window along one axis.
 
-    XLA's own pooling is slow on the CPU, and its gradient more so: it visits the windows one by
-    one. Along one axis after the other, 3 x 3 pixels take 4 maxima, not 8.
+    XLA's own pooling is slow on the CPU, and its gradient even slower, because it visits the
+    windows one by one. One axis after the other, a window of 3 x 3 pixels takes 4 maxima, not 8.
 
     Args:
         x: the input.
-        axis: along which the windows are, 0-based.
+        axis: along which the windows lie, 0-based.
         size: of a window.
         stride: between two windows.
-        padding: values before and after that are never the maximum; no window lies in them alone.
+        padding: how many values to add before and after; they are never the maximum, and no window
+            may consist of them alone.
     """
     before, after = padding
     count = (x.shape[axis] + before + after - size) // stride + 1
-    # Rows of `stride` values each: window r begins with row r, so no tap needs a strided slice,
-    # whose gradient would be slow.
+    # The axis is cut into rows of `stride` values; window r begins with row r. So nothing needs a
+    # strided slice, whose gradient would be slow.
     rows = count + (size - 1) // stride
     edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (before, rows * stride - x.shape[axis] - before, 0)  # below 0: left out
+    edges[axis] = (before, rows * stride - x.shape[axis] - before, 0)  # negative numbers cut off
     x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)
     x = x.reshape(*x.shape[:axis], rows, stride, *x.shape[axis + 1 :])
     taps = []
@@ -44,10 +45,10 @@ def _larger(a: Array, b: Array) -> Array:
 
 @_larger.defjvp
 def _larger_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Gives the gradient to one of the two, always.
+    """Gives the gradient to exactly one of the two.
 
-    JAX's own rule asks which one equals the maximum. XLA may compute the two again for that, with
-    another rounding, and then none would.
+    JAX's own rule asks which of them equals the maximum. XLA may recompute them for that question
+    with another rounding, and then neither would.
     """
     (a, b), (da, db) = primals, tangents
     return _larger(a, b), jnp.where(a < b, db, da)
@@ -55,11 +56,11 @@ def _larger_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> 
 
 @jax.custom_jvp
 def max_over_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
-    """Returns the maximum over the channels of every pixel.
+    """Returns the maximum over the channels at each pixel.
 
     Channels that share the maximum share its gradient, as in TensorFlow. JAX's own rule divides by
-    how many there are, and where XLA has computed x again with another rounding there is none: the
-    gradient would be NaN. Here it is then lost for that pixel.
+    the number of channels that equal the maximum. Where XLA has recomputed x with another rounding,
+    that number is 0 and the gradient would be NaN; here such a pixel gets no gradient instead.
     """
     return jnp.max(x, axis=-1, keepdims=True)
 

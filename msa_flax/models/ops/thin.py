@@ -1,4 +1,4 @@
-"""Convolution of few channels: of an image."""
+"""Convolution of an input with few channels, such as an image."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from msa_flax.models.ops.depthwise import taps
+from msa_flax.models.ops.depthwise import taps, total
 from msa_flax.models.ops.native import Padding, native_conv
 from msa_flax.models.ops.pointwise import matmul
 
@@ -17,13 +17,14 @@ from msa_flax.models.ops.pointwise import matmul
 def thin_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int, padding: Padding
 ) -> Float[Array, "b oh ow d"]:
-    """Convolves an input of few channels, such as an image.
+    """Convolves an input with few channels, such as an image.
 
-    On the CPU this is a sum of k * k * c shifted grey images, each times the d weights that it
-    meets; the kernel's gradient is a product with the k * k * c values under the kernel. By XLA's
-    own convolution that gradient would take longer than all other layers of a MobileNet together.
-    Arguments, and what a gradient of its own gives up, are as in
-    :func:`~msa_flax.models.ops.depthwise_conv`.
+    On the CPU this is a sum of k * k * c shifted grey images, each multiplied by its d weights. The
+    gradient for the kernel is a matrix product with the k * k * c values under the kernel; as XLA's
+    own convolution it would take longer than all other layers of a MobileNet together.
+
+    The arguments are those of :func:`~msa_flax.models.ops.depthwise_conv`. The gradient is defined
+    here, so neither forward-mode differentiation nor a gradient of the gradient is available.
     """
     return lax.platform_dependent(
         x,
@@ -36,10 +37,10 @@ def thin_conv(
 def _taps(
     x: Array, size: int, stride: int, padding: Padding
 ) -> Iterator[tuple[int, int, int, Array]]:
-    """Yields (i, j, c, what kernel tap (i, j) meets in channel c, [b, oh, ow, 1]).
+    """Yields (i, j, c, pixels): what kernel value (i, j) meets in channel c, [b, oh, ow, 1].
 
-    Each channel is padded by itself: where an image repeats one channel, XLA sees that they are
-    the same and computes with one of them.
+    Each channel is padded by itself. Where an image repeats one channel, XLA then sees that they
+    are the same and computes with one of them.
     """
     planes = [jnp.pad(x[..., c : c + 1], ((0, 0), *padding, (0, 0))) for c in range(x.shape[-1])]
     for c, plane in enumerate(planes):
@@ -49,8 +50,7 @@ def _taps(
 
 def _shifted_forward(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     found = _taps(x, kernel.shape[0], stride, padding)
-    terms = [pixels * kernel[i, j, c][None, None, None] for i, j, c, pixels in found]
-    return sum(terms[1:], terms[0])
+    return total([pixels * kernel[i, j, c][None, None, None] for i, j, c, pixels in found])
 
 
 def _forward(
@@ -75,7 +75,7 @@ def _backward(
     def native(x: Array, kernel: Array, g: Array) -> Array:
         return jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](g)[0]
 
-    dx = jax.vjp(lambda x: conv(x, kernel), x)[1](g)[0]  # left out by XLA where x is an image
+    dx = jax.vjp(lambda x: conv(x, kernel), x)[1](g)[0]  # XLA removes this where x is an image
     return dx, lax.platform_dependent(x, kernel, g, cpu=gathered, default=native)
 
 

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and floating-point operations, counted and not timed."""
+"""Counts what a network costs: its parameters and the floating-point operations of a prediction."""
 
 import functools
 import math
@@ -10,26 +10,26 @@ import jax.numpy as jnp
 
 
 class Costs(NamedTuple):
-    """Of one image.
+    """What one network costs.
 
     Attributes:
         parameters: numbers in the network, running statistics included, as Keras counts them.
-        flops: floating-point operations of one prediction, a multiply-add counting as two.
+        flops: floating-point operations of a prediction for one image; a multiply-add is two.
     """
 
     parameters: int
     flops: int
 
 
-def costs(model: nn.Module, *, image_size: int) -> Costs:
-    """Counts what a classifier costs, without computing anything.
+def count_costs(model: nn.Module, *, image_size: int) -> Costs:
+    """Returns what a classifier costs, without computing anything.
 
-    Operations are those of convolutions and matrix products, in the form that other platforms than
-    a CPU compute; normalisation, activations and pooling are not counted.
+    Counted are the operations of convolutions and matrix products, in the form in which platforms
+    other than the CPU compute them. Normalisation, activations and pooling are not counted.
 
     Args:
-        model: a module [b, h, w, 3] -> logits with the keyword ``train``.
-        image_size: pixels a side.
+        model: a module from images [b, h, w, 3] to logits, with the keyword ``train``.
+        image_size: height and width of the images, in pixels.
     """
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     init = functools.partial(model.init, train=False)
@@ -53,7 +53,7 @@ def _of_equation(equation: Any) -> int:
         (contracted, _), _ = params["dimension_numbers"]
         left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
         return 2 * math.prod(out) * math.prod(left[axis] for axis in contracted)
-    if name == "cond":  # of lax.platform_dependent: the last branch is the default
+    if name == "cond":  # made by lax.platform_dependent, whose default is the last branch
         return _flops(params["branches"][-1].jaxpr)
     inner = [getattr(value, "jaxpr", value) for value in params.values()]
     inner = [value for value in inner if hasattr(value, "eqns")]
