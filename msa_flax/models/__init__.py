@@ -89,20 +89,6 @@ def create_backbone(config: Any) -> nn.Module:
     return MODELS[name]()
 
 
-def check_size(backbone: str, size: int) -> None:
-    """Refuses images that are too small for a backbone.
-
-    Raises:
-        ModelError: it names the smallest size, and the backbones that this size is enough for.
-    """
-    if size < MINIMUM_SIZE[backbone]:
-        others = ", ".join(name for name, least in MINIMUM_SIZE.items() if least <= size)
-        raise ModelError(
-            f"data.image_size: {backbone} needs {MINIMUM_SIZE[backbone]} pixels or more, got "
-            f"{size}" + (f"; {size} is enough for {others}" if others else "")
-        )
-
-
 def check_network(config: Any) -> None:
     """Refuses a network that does not exist, before any work is done.
 
@@ -110,10 +96,17 @@ def check_network(config: Any) -> None:
         config: a ``Config``.
 
     Raises:
-        ModelError: unknown backbone, a width that it does not have, or too small images.
+        ModelError: an unknown backbone, a width that it does not have, or images that are too small
+            for it; then the message names the backbones that this size is enough for.
     """
     create_backbone(config.model)
-    check_size(config.model.backbone, config.data.image_size)
+    backbone, size = config.model.backbone, config.data.image_size
+    if size < MINIMUM_SIZE[backbone]:
+        others = ", ".join(name for name, least in MINIMUM_SIZE.items() if least <= size)
+        raise ModelError(
+            f"data.image_size: {backbone} needs {MINIMUM_SIZE[backbone]} pixels or more, got "
+            f"{size}" + (f"; {size} is enough for {others}" if others else "")
+        )
 
 
 def create_model(config: Any) -> Classifier:
@@ -149,21 +142,11 @@ __all__ = [
     "PARAM_COUNTS",
     "WITH_ALPHA",
     "Classifier",
-    "ConvNeXtTiny",
-    "EfficientNetB0",
-    "GoogLeNet",
     "Head",
-    "LeNetAlexNet",
-    "MobileNetV1",
-    "MobileNetV2",
     "ModelError",
     "MultiScaleSpatialAttention",
-    "ResNet50",
-    "SpatialAttention",
     "backbone_name",
     "check_network",
-    "check_size",
-    "create_backbone",
     "create_model",
     "fold_batch_norm",
     "initialise",

@@ -71,14 +71,19 @@ class EfficientNetB0(nn.Module):
             for letter in "abcd"[:blocks]:
                 name, inputs = f"block{stage}{letter}", x
                 stride = first_stride if letter == "a" else 1
-                x = _expand(x, expansion, name, train=train)
+                if expansion > 1:
+                    x = Pointwise(expansion * x.shape[-1], name=f"{name}_expand_conv")(x)
+                    x = nn.silu(BatchNorm(name=f"{name}_expand_bn")(x, train=train))
                 x = Depthwise(size, stride, name=f"{name}_dwconv")(x)
                 x = nn.silu(BatchNorm(name=f"{name}_bn")(x, train=train))
                 x = x * _excitation(x, int(inputs.shape[-1] * SQUEEZE), name)
                 x = Pointwise(channels, name=f"{name}_project_conv")(x)
                 x = BatchNorm(name=f"{name}_project_bn")(x, train=train)
                 if x.shape == inputs.shape:
-                    x = inputs + _drop(x, DROP_RATE * done / total, name, train=train)
+                    # drops the branch of a whole image, and divides what it keeps by 1 - rate
+                    rate = DROP_RATE * done / total
+                    drop = nn.Dropout(rate, broadcast_dims=(1, 2, 3), name=f"{name}_drop")
+                    x = inputs + drop(x, deterministic=not train)
                 done += 1
         x = Pointwise(TOP_CHANNELS, name="top_conv")(x)
         return nn.silu(BatchNorm(name="top_bn")(x, train=train))
@@ -102,29 +107,11 @@ class Normalization(nn.Module):
         return (x / deviation[None, None, None]).astype(images.dtype)
 
 
-# The layers that these functions make belong to the module that calls them.
-
-
-def _expand(
-    x: Float[Array, "b h w c"], expansion: int, name: str, *, train: bool
-) -> Float[Array, "b h w d"]:
-    if expansion == 1:
-        return x
-    x = Pointwise(expansion * x.shape[-1], name=f"{name}_expand_conv")(x)
-    return nn.silu(BatchNorm(name=f"{name}_expand_bn")(x, train=train))
-
-
 def _excitation(x: Float[Array, "b h w c"], channels: int, name: str) -> Float[Array, "b 1 1 c"]:
-    """Returns a factor 0..1 for each channel of each image, computed from the channels' means."""
+    """Returns a factor 0..1 for each channel of each image, from the means of the channels.
+
+    Its layers belong to the module that calls this.
+    """
     gate = jnp.mean(x, axis=(1, 2), keepdims=True)
     gate = nn.silu(Pointwise(channels, use_bias=True, name=f"{name}_se_reduce")(gate))
     return nn.sigmoid(Pointwise(x.shape[-1], use_bias=True, name=f"{name}_se_expand")(gate))
-
-
-def _drop(
-    x: Float[Array, "b h w c"], rate: float, name: str, *, train: bool
-) -> Float[Array, "b h w c"]:
-    """Returns x, or in training per image: zeros with probability ``rate``, else x / (1 - rate)."""
-    drop = nn.Dropout(rate, broadcast_dims=(1, 2, 3), name=f"{name}_drop")
-    dropped: Array = drop(x, deterministic=not train)
-    return dropped

@@ -38,18 +38,10 @@ def _fold(
         if "mean" not in values:
             folded[name], kept[name] = _fold(params[name], values)
         elif set(params.get(convolution, ())) == {"kernel"}:
-            kernel, scale, bias, mean, variance = (
-                np.asarray(array, np.float64)
-                for array in (
-                    params[convolution]["kernel"],
-                    params[name]["scale"],
-                    params[name]["bias"],
-                    values["mean"],
-                    values["var"],
-                )
-            )
-            gain = scale / np.sqrt(variance + EPSILON)
-            folded[convolution] = {"kernel": (kernel * gain).astype(np.float32)}
-            folded[name] = {"bias": (bias - mean * gain).astype(np.float32)}
+            layer = {**params[name], **values, "kernel": params[convolution]["kernel"]}
+            wide = {key: np.asarray(array, np.float64) for key, array in layer.items()}
+            gain = wide["scale"] / np.sqrt(wide["var"] + EPSILON)
+            folded[convolution] = {"kernel": (wide["kernel"] * gain).astype(np.float32)}
+            folded[name] = {"bias": (wide["bias"] - wide["mean"] * gain).astype(np.float32)}
             del kept[name]
     return folded, kept

@@ -19,27 +19,17 @@ from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
 STEM_CHANNELS = 32  # at alpha 1
 LAST_CHANNELS = 1280  # an alpha below 1 does not change it
-EXPANSION = 6  # of the channels inside a block; the first block has none
 
-# (output channels at alpha 1, stride of the depthwise layer), one row per inverted residual block
-BLOCKS = (
-    (16, 1),
-    (24, 2),
-    (24, 1),
-    (32, 2),
-    (32, 1),
-    (32, 1),
-    (64, 2),
-    (64, 1),
-    (64, 1),
-    (64, 1),
-    (96, 1),
-    (96, 1),
-    (96, 1),
-    (160, 2),
-    (160, 1),
-    (160, 1),
-    (320, 1),
+# Columns t, c, n and s of Table 2: (expansion, output channels at alpha 1, blocks, stride of the
+# first block), one row per stage
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
 )
 
 Norm = functools.partial(BatchNorm, momentum=0.999)
@@ -62,24 +52,39 @@ class MobileNetV2(nn.Module):
         channels = divisible_by_8(STEM_CHANNELS * self.alpha)
         x = Conv(channels, 3, 2, use_bias=False, name="Conv1")(images)
         x = Norm("relu6", name="bn_Conv1")(x, train=train)
-        for i, (channels, stride) in enumerate(BLOCKS):
-            inputs, prefix = x, f"block_{i}" if i else "expanded_conv"
-            if i:
-                x = PointwiseConv(EXPANSION * x.shape[-1], name=f"{prefix}_expand")(x)
-                x = Norm("relu6", name=f"{prefix}_expand_BN")(x, train=train)
-            by_hand = padding_of_axis(x.shape[1]), padding_of_axis(x.shape[2])
-            padding = None if stride == 1 else by_hand
-            x = DepthwiseConv(3, stride, padding, name=f"{prefix}_depthwise")(x)
-            x = Norm("relu6", name=f"{prefix}_depthwise_BN")(x, train=train)
-            x = PointwiseConv(divisible_by_8(int(channels * self.alpha)), name=f"{prefix}_project")(
-                x
-            )
-            x = Norm(name=f"{prefix}_project_BN")(x, train=train)
-            if x.shape == inputs.shape:
-                x = inputs + x
+        number = 0
+        for expansion, channels, blocks, first_stride in STAGES:
+            for stride in (first_stride, *[1] * (blocks - 1)):
+                prefix = f"block_{number}" if number else "expanded_conv"
+                narrow = divisible_by_8(int(channels * self.alpha))
+                x = _block(x, prefix, expansion, narrow, stride, train=train)
+                number += 1
         channels = divisible_by_8(LAST_CHANNELS * max(self.alpha, 1.0))
         x = PointwiseConv(channels, name="Conv_1")(x)
         return Norm("relu6", name="Conv_1_bn")(x, train=train)
+
+
+def _block(
+    x: Float[Array, "b h w c"],
+    name: str,
+    expansion: int,
+    channels: int,
+    stride: int,
+    *,
+    train: bool,
+) -> Float[Array, "b oh ow d"]:
+    """Returns the output of a block; its layers belong to the module that calls this."""
+    inputs = x
+    if expansion > 1:
+        x = PointwiseConv(expansion * x.shape[-1], name=f"{name}_expand")(x)
+        x = Norm("relu6", name=f"{name}_expand_BN")(x, train=train)
+    by_hand = padding_of_axis(x.shape[1]), padding_of_axis(x.shape[2])
+    padding = None if stride == 1 else by_hand
+    x = DepthwiseConv(3, stride, padding, name=f"{name}_depthwise")(x)
+    x = Norm("relu6", name=f"{name}_depthwise_BN")(x, train=train)
+    x = PointwiseConv(channels, name=f"{name}_project")(x)
+    x = Norm(name=f"{name}_project_BN")(x, train=train)
+    return inputs + x if x.shape == inputs.shape else x
 
 
 def padding_of_axis(size: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from msa_flax.config import ModelConfig
+from msa_flax.config import Config, ModelConfig
 from msa_flax.models import (
     MINIMUM_SIZE,
     MODELS,
@@ -19,7 +19,7 @@ from msa_flax.models import (
     PARAM_COUNTS,
     WITH_ALPHA,
     ModelError,
-    check_size,
+    check_network,
     create_model,
     scale_images,
 )
@@ -45,6 +45,12 @@ NO_GRADIENT = {"resnet50": r"conv\d_.*conv/bias"}
 
 def build(name, **fields):
     return create_model(ModelConfig(backbone=name, pretrained="none", **fields))
+
+
+def config_of(name, size):
+    config = Config(model=ModelConfig(backbone=name, pretrained="none"))
+    config.data.image_size = size
+    return config
 
 
 def images_of(size, dtype=jnp.float32, count=1):
@@ -119,10 +125,10 @@ def test_bfloat16_images_give_bfloat16_features_and_float32_logits(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smallest_image_leaves_a_map_and_a_smaller_one_is_refused(name):
     least = MINIMUM_SIZE[name]
-    check_size(name, least)
+    check_network(config_of(name, least))
     assert min(feature_map(name, least).shape) >= 1
-    with pytest.raises(ModelError, match=f"{name} needs {least} pixels or more, got {least - 1}"):
-        check_size(name, least - 1)
+    message = refusal(check_network, config_of(name, least - 1))
+    assert f"{name} needs {least} pixels or more, got {least - 1}" in message
 
 
 # --- gradients ------------------------------------------------------------------------------------
@@ -220,10 +226,10 @@ def test_a_backbone_with_several_widths_takes_another(name):
 
 
 def test_a_size_too_small_for_one_backbone_is_refused_with_those_it_is_enough_for():
-    message = refusal(check_size, "lenet_alexnet", 40)
+    message = refusal(check_network, config_of("lenet_alexnet", 40))
     assert "lenet_alexnet needs 64 pixels or more, got 40" in message
     assert "googlenet" in message.split(";")[1]
-    assert ";" not in refusal(check_size, "googlenet", 8)  # enough for none
+    assert ";" not in refusal(check_network, config_of("googlenet", 8))  # enough for none
 
 
 def test_every_backbone_has_a_scaling_that_is_known():

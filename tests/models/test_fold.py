@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msa_flax.config import ModelConfig
-from msa_flax.models import WITH_ALPHA, create_model, fold_batch_norm
+from msa_flax.models import WITH_ALPHA, create_model, fold, fold_batch_norm
 
 # Float32 rounding of two orders of the same sums, through up to 53 layers of a random network.
 TOLERANCE = 1e-5

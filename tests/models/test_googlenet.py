@@ -15,7 +15,8 @@ import pytest
 import tensorflow as tf
 from jax import lax
 
-from msa_flax.models import PARAM_COUNTS, GoogLeNet, googlenet, layers, ops
+from msa_flax.models import PARAM_COUNTS, googlenet, layers, ops
+from msa_flax.models.googlenet import GoogLeNet
 
 # Table 1: output size at 224 pixels, output channels, then the six columns of an inception module.
 TABLE = {

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from keras.src.applications.convnext import ConvNeXt
 
-from msa_flax.models import PARAM_COUNTS, ConvNeXtTiny, convnext_tiny, layers
+from msa_flax.models import PARAM_COUNTS, convnext_tiny, layers
+from msa_flax.models.convnext_tiny import ConvNeXtTiny
 from msa_flax.weights import KERAS_FAMILIES, load
 
 FAMILY = KERAS_FAMILIES["convnext_tiny"]

@@ -7,6 +7,7 @@ far from the identity and ReLU6 clips at both ends. Mutated networks must fail t
 from functools import cache, partial
 
 import cv2
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import keras
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from msa_flax.config import ModelConfig
-from msa_flax.models import ImageNetClassifier, MobileNetV1, create_model, layers, mobilenet_v1, ops
+from msa_flax.models import create_model, layers, mobilenet_v1, ops
+from msa_flax.models.mobilenet_v1 import MobileNetV1
 from msa_flax.weights import KERAS_FAMILIES, load, read
 from msa_flax.weights.rules import Rule
 
@@ -210,6 +212,17 @@ def test_swapped_vectors_of_a_batch_norm_fail_the_comparison(
     outputs = run(as_it_is(0.25), references[0.25], 97, swapped)
     with pytest.raises(AssertionError):
         assert_parity(outputs, expected[0.25, 97])
+
+
+class ImageNetClassifier(nn.Module):
+    """The backbone with the 1,000-class top of Keras; returns the logits, before the softmax."""
+
+    backbone: nn.Module
+
+    @nn.compact
+    def __call__(self, images):
+        features = self.backbone(images, train=False)
+        return nn.Dense(1000, name="predictions")(features.mean((1, 2)))
 
 
 def test_the_classifier_on_top_equals_keras():

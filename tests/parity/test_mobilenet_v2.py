@@ -23,7 +23,7 @@ TOLERANCE = 5e-4
 def keras_layers():
     """Returns our BatchNorm layer -> the Keras layer after the activation that ours includes."""
     names = {"bn_Conv1": "Conv1_relu", "Conv_1_bn": "out_relu"}
-    for block in range(len(mobilenet_v2.BLOCKS)):
+    for block in range(17):
         prefix = f"block_{block}" if block else "expanded_conv"
         for part in ("expand", "depthwise") if block else ("depthwise",):
             names[f"{prefix}_{part}_BN"] = f"{prefix}_{part}_relu"

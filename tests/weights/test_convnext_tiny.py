@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from keras.src.applications.convnext import ConvNeXt
 
-from msa_flax.models import ConvNeXtTiny, convnext_tiny
+from msa_flax.models import convnext_tiny
+from msa_flax.models.convnext_tiny import ConvNeXtTiny
 from msa_flax.weights import KERAS_FAMILIES, export, load, read
 from msa_flax.weights.keras_file import WeightsError
 
