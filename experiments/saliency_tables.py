@@ -16,10 +16,11 @@ from typing import Any
 import pages
 from command_line import Parser, call
 
-from msa_flax.saliency import METHODS
+from msa_flax.saliency import CONTROLS, TITLES
 
 DECIDE = ("deletion (logit)", "insertion (logit)", "ROAD (logit)")
-PRIOR, CONTROLS = "centre_prior", ("random_map", "random_pixels", "centre_prior")
+PRIOR = "centre_prior"
+REFERENCES = (*CONTROLS, "random_pixels")  # as faithfulness.json calls the controls
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -48,9 +49,9 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def _name(method: str) -> str:
-    if method in METHODS and method not in CONTROLS:
-        return METHODS[method].title
-    return method.replace("_", " ")
+    if method in REFERENCES:
+        return method.replace("_", " ")
+    return TITLES.get(method, method.replace("_", " "))
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
@@ -63,7 +64,7 @@ def _cell(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
     if measure not in DECIDE:
         few = "" if first["n"] == first["images"] else f" (n {first['n']})"
         return f"{first['score']:.3f}{few}"
-    over = [row for row in rows if row["reference"] == PRIOR and row["method"] not in CONTROLS]
+    over = [row for row in rows if row["reference"] == PRIOR and row["method"] not in REFERENCES]
     gains = [f"; {r['value']:+.3f} [{_end(r['low'])}, {_end(r['high'])}]" for r in over]
     return f"{first['score']:.3f}{''.join(gains)}"
 

@@ -1,15 +1,20 @@
 """Explain predictions: python -m msa_flax.explain --workdir DIR --out DIR2 IMAGE...
 
 IMAGE is an image file, or the example id of an image of the run's own data. With --split test
-instead of images a whole split is explained (--limit so many a class) into eval/test/explanations/.
-For each image the folder receives the image, and for each --method (gradcam, or several, or all)
-the overlays for fracture and for normal and the raw maps (.npy); the attention maps; and all
-together contact_sheet.png and explanations.csv. On the phantom, whose fractures are known, the
-share of the map's mass on the fracture is given.
+instead of images a whole split is explained (--limit so many per class) into
+eval/test/explanations/. The folder receives every image, its attention maps, and for each --method
+the overlays for fracture and for normal and the raw maps (.npy); and for all images together
+contact_sheet.png and explanations.csv. On the phantom, whose fractures are known, the command says
+which share of the Grad-CAM maps lies on the fractures.
 
-With --faithfulness the maps are tested on one image a family, beside a random map and a fixed one:
-what removing the pixels that they name does to the score, how they change with image and weights.
-faithfulness.md and .json have the table and verdicts: is a method better than random here?
+Methods: gradcam, gradcam_plus_plus, hirescam, xgradcam, layercam, eigencam, eigen_gradcam,
+score_cam, ablation_cam, integrated_gradients, smoothgrad, occlusion; and the controls random_map
+and centre_prior. Other spellings are understood: GradCAM++, grad-cam, ScoreCAM, "Eigen-Grad-CAM".
+
+With --faithfulness the maps are tested on one image per family, beside a random map and a prior of
+the centre: what happens to the score when the pixels that a map names are removed, and how maps
+change with the image and with the weights. faithfulness.md and .json have the table and the
+verdicts: is a method better than the controls on this model?
 """
 
 from pathlib import Path
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from msa_flax.data.examples import Examples
     from msa_flax.run import Run
 
-TESTED = 100  # images a class on which --faithfulness tests by default
+TESTED = 100  # images per class on which --faithfulness tests by default
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -32,7 +37,8 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_workdir(values, "folder of the trained run")
     flags.DEFINE_list("images", [], "set by the arguments IMAGE...", flag_values=values)
     flags.DEFINE_string("out", None, "folder for the results", flag_values=values)
-    flags.DEFINE_list("method", ["gradcam"], "methods, or all", flag_values=values)
+    how = "methods, separated by commas, or all; case, - and _ do not matter"
+    flags.DEFINE_list("method", ["gradcam"], how, flag_values=values)
     flags.DEFINE_string(
         "layer", None, "explain this layer instead of the backbone's last", flag_values=values
     )
@@ -42,12 +48,15 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "limit",
         None,
-        "with --split: at most so many images a class; 0: all (the default; with --faithfulness "
+        "with --split: at most so many images per class; 0: all (the default; with --faithfulness "
         f"it is {TESTED})",
         0,
         flag_values=values,
     )
-    few = "idem, for methods that need hundreds of passes an image; 0: as many as for the others"
+    few = (
+        "with --split: at most so many of those images per class for methods that need hundreds of "
+        "passes per image; 0: as many as for the others"
+    )
     flags.DEFINE_integer("limit_forward", 16, few, 0, flag_values=values)
     flags.DEFINE_boolean("faithfulness", False, "with --split: test the maps", flag_values=values)
     flags.DEFINE_enum(

@@ -24,8 +24,8 @@ ARROWS = {
     "evaluation": {"evaluation"},
     "auditing": {"auditing", "data", "evaluation", "plots"},
     "plots": {"plots", "evaluation"},
-    "reporting": {"reporting", "plots", "evaluation", "auditing"},
-    "saliency": {"saliency"},
+    "reporting": {"reporting", "plots", "evaluation", "auditing", "saliency"},
+    "saliency": {"saliency", "evaluation"},
     # The one part that takes a whole run, and so puts the others together.
     "results": {"results", "run", "data", "evaluation", "auditing", "plots", "saliency"},
 }

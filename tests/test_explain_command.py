@@ -46,7 +46,7 @@ def test_two_methods_at_a_layer_are_explained_and_tested(trained, tmp_path):
     out = tmp_path / "maps"
     done = command(
         *("--workdir", trained, "--split", "test", "--limit", 3, "--out", out, "--faithfulness"),
-        *("--method", "gradcam,eigencam", "--layer", LAYER),
+        *("--method", "Grad-CAM,eigen-cam", "--layer", LAYER),
     )
     assert done.returncode == 0, done.stderr
     assert "explained in" in done.stdout

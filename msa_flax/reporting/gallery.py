@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from msa_flax.reporting.saved import ExplainedImage, SavedRun
+from msa_flax.saliency.titles import TITLES
 
 WORST, RANDOM = 24, 12  # images shown of each outcome
 OUTCOMES = {
@@ -21,22 +22,6 @@ OUTCOMES = {
 }
 ERRORS = ("fn", "fp")
 FIRST = "gradcam"  # the method whose maps are shown large
-TITLES = {  # as in msa_flax.saliency.METHODS, which knows JAX; a test holds them together
-    "gradcam": "Grad-CAM",
-    "gradcam_plus_plus": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "xgradcam": "XGrad-CAM",
-    "layercam": "LayerCAM",
-    "score_cam": "Score-CAM",
-    "ablation_cam": "Ablation-CAM",
-    "eigencam": "Eigen-CAM",
-    "eigen_gradcam": "Eigen-Grad-CAM",
-    "integrated_gradients": "Integrated gradients",
-    "smoothgrad": "SmoothGrad",
-    "occlusion": "Occlusion",
-    "random_map": "Random map",
-    "centre_prior": "Centre prior",
-}
 _SIDE, _SMALL_SIDE = 160, 96  # pixels, the longest side of large and of small pictures
 _QUALITY = 80
 

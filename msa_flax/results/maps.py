@@ -1,4 +1,4 @@
-"""Maps of the images of a run: pictures, raw maps, ``explanations.csv``, and tests of the maps."""
+"""Maps of the images of a run: pictures, raw maps, ``explanations.csv``, and trials of the maps."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from msa_flax import files, saliency
+from msa_flax import saliency
 from msa_flax.data.examples import Examples
 from msa_flax.evaluation.predictions import sigmoid
-from msa_flax.files import write_atomically, write_json
+from msa_flax.files import NOTICE, write_json, write_text
 from msa_flax.plots import sheets
 from msa_flax.run import Run
 from msa_flax.saliency import Explanations
 
-FIGURE_CASES = 4  # images a class in the figure that training draws (paper 1 Figure 4)
-SHEET_CASES = 6  # images a class on the contact sheet
+FIGURE_CASES = 4  # images per class in the figure that training draws (paper 1 Figure 4)
+SHEET_CASES = 6  # images per class on the contact sheet
+
+Part = tuple[Examples, Explanations]  # images, and the maps of some methods that were made of them
 
 
 def explain_split(
@@ -36,7 +38,7 @@ def explain_split(
         split: its name.
         methods: keys of ``msa_flax.saliency.METHODS``.
         layer: see :meth:`msa_flax.run.Run.explain`.
-        limit: images a class, evenly spaced in the order of their ids; 0 for all.
+        limit: images per class, evenly spaced in the order of their ids; 0 for all.
         limit_forward: of those, for methods that are ``forward_only``; 0 for all of those.
         faithfulness: whether to test the maps too.
         out: another folder.
@@ -45,7 +47,7 @@ def explain_split(
     forward = [name for name, method in chosen.items() if method.forward_only]
     fine = [name for name, method in chosen.items() if method.fine]
     coarse = [name for name in chosen if name not in (*forward, *fine)]
-    whole, stamps = run.data.take(split), run.data.stamps
+    whole = run.data.take(split)
     sampled = whole.take(whole.one_a_family()) if faithfulness else whole
     folder = out or run.results(split) / "explanations"
     many = _spaced(sampled, limit)
@@ -54,109 +56,99 @@ def explain_split(
         if names:
             parts.append((taken, run.explain(taken.images, methods=names, layer=layer)))
     write_maps(run, folder, list(chosen), parts)
-    figures = folder if out else run.workdir / "figures"
-    _draw_sheet(run, folder / "contact_sheet.png", parts, split, stamps)
+    _draw_contact_sheet(run, folder / "contact_sheet.png", parts, split)
     if "gradcam" in coarse:
-        taken, found = parts[0]
         if whole.masks is not None:
-            all_of_it = len(taken) == len(whole)
-            everything = found if all_of_it else run.explain(whole.images, layer=layer)
-            known = taken if everything is found else whole
-            assert known.masks is not None
-            called = sigmoid(everything.logit) >= run.config.eval.threshold
-            print(saliency.mass_report(everything, known.masks, (known.label == 1) & called))
+            taken, found = parts[0]
+            if len(taken) < len(whole):
+                taken, found = whole, run.explain(whole.images, layer=layer)
+            print(_mass_on_fractures(run, taken, found))
+        figures = folder if out else run.workdir / "figures"
         path = figures / f"gradcam_{run.results(split).name}.png"
-        _draw(run, path, (taken, found), split, stamps)
+        _draw_gradcam_panel(run, path, parts[0], split)
     if faithfulness:
-        _test(run, folder, parts, split, stamps, layer=layer)
+        _examine(run, folder, parts, split, layer=layer)
 
 
-def _spaced(examples: Examples, limit: int) -> Examples:
-    """Returns at most so many images a class; of fewer, so that all methods share some."""
-    return examples.take(sorted(row for rows in examples.spaced(limit).values() for row in rows))
-
-
-def _test(
-    run: Run,
-    out: Path,
-    parts: Sequence[tuple[Examples, Explanations]],
-    split: str,
-    stamps: list[str],
-    *,
-    layer: str | None,
-) -> None:
-    """Tests the maps, writes ``faithfulness.json`` and ``.md``, prints the table."""
-    other = run.with_random_weights()
-    found = [
-        saliency.examine(
-            lambda images, methods: run.explain(images, methods=methods, layer=layer),
-            lambda images, methods: other.explain(images, methods=methods, layer=layer),
-            run.predict,
-            explained if i == 0 else dataclasses.replace(explained, attention={}),
-            images=examples.images,
-            signs=np.where(sigmoid(explained.logit) >= run.config.eval.threshold, 1, -1),
-            groups=examples.group,
-            masks=examples.masks,
-            at_layer=layer is not None,
-            settings=saliency.Settings(batch_size=run.config.eval.batch_size),
-        )
-        for i, (examples, explained) in enumerate(parts)
-    ]
-    about = {"split": split, "layer": layer, "step": run.step, "checkpoint": run.checkpoint}
-    tables = {"stamps": stamps} | saliency.examination_json(found)
-    write_json(out / "faithfulness.json", about | tables)
-    text = "\n".join([*(part.text() for part in found), *stamps, files.NOTICE, ""])
-    write_atomically(out / "faithfulness.md", text.encode())
-    print(text, end="")
-
-
-def write_maps(
-    run: Run,
-    out: Path,
-    methods: Sequence[str],
-    parts: Sequence[tuple[Examples, Explanations]],
-) -> None:
-    """Writes maps, pictures and a table; ``parts`` are images with the maps made of them."""
-    rows, images = [], 0
+def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part]) -> None:
+    """Writes the files of all images and ``explanations.csv``, and says what was written."""
+    rows = []
     for examples, found in parts:
-        images = max(images, len(examples))
         rows += saliency.write_explanations(
             out,
             found,
             example_id=examples.example_id,
             label=examples.label,
-            probability=sigmoid(found.logit),
             images=examples.images,
             masks=examples.masks,
         )
-    table = saliency.table(rows).encode("utf-8", "surrogateescape")
-    write_atomically(out / "explanations.csv", table)
+    write_text(out / "explanations.csv", saliency.explanations_csv(rows))
     zero = sum(
         int((maps["fracture"].max(axis=(1, 2)) <= 0).sum())
         for _, found in parts
         for maps in found.maps.values()
     )
     print(
-        f"images explained in {out}: {images}, by {', '.join(methods)}; maps in which nothing "
-        f"speaks for fracture, shown as the plain image: {zero}; checkpoint {run.checkpoint}, "
-        f"step {run.step}; {files.NOTICE}"
+        f"images explained in {out}: {max(len(examples) for examples, _ in parts)}, by "
+        f"{', '.join(methods)}; maps in which nothing speaks for fracture, shown as the plain "
+        f"image: {zero}; checkpoint {run.checkpoint}, step {run.step}; {NOTICE}"
     )
 
 
+def _spaced(examples: Examples, limit: int) -> Examples:
+    """Returns at most so many images per class; of fewer, so that all methods share some."""
+    return examples.take(sorted(row for rows in examples.spaced(limit).values() for row in rows))
+
+
+def _predicted_fracture(run: Run, found: Explanations) -> np.ndarray:
+    return sigmoid(found.logit) >= run.config.eval.threshold
+
+
+def _mass_on_fractures(run: Run, examples: Examples, found: Explanations) -> str:
+    """Says how much of the Grad-CAM maps lies on the fractures that the run has detected."""
+    assert examples.masks is not None
+    detected = (examples.label == 1) & _predicted_fracture(run, found)
+    return saliency.mass_report(found, examples.masks, detected)
+
+
+def _examine(run: Run, out: Path, parts: Sequence[Part], split: str, *, layer: str | None) -> None:
+    """Tests the maps, writes ``faithfulness.json`` and ``.md``, prints the table."""
+    other = run.with_random_weights()
+    examined = [
+        saliency.examine(
+            lambda images, methods: run.explain(images, methods=methods, layer=layer),
+            lambda images, methods: other.explain(images, methods=methods, layer=layer),
+            run.predict,
+            found if i == 0 else dataclasses.replace(found, attention={}),  # tested once
+            images=examples.images,
+            signs=np.where(_predicted_fracture(run, found), 1, -1),
+            groups=examples.group,
+            masks=examples.masks,
+            at_layer=layer is not None,
+            settings=saliency.Settings(batch_size=run.config.eval.batch_size),
+        )
+        for i, (examples, found) in enumerate(parts)
+    ]
+    stamps = run.data.stamps
+    about = {"split": split, "layer": layer, "step": run.step, "checkpoint": run.checkpoint}
+    tables = {"stamps": stamps, **saliency.examination_json(examined)}
+    write_json(out / "faithfulness.json", {**about, **tables})
+    text = "\n".join([*map(saliency.examination_text, examined), *stamps, NOTICE, ""])
+    write_text(out / "faithfulness.md", text)
+    print(text, end="")
+
+
 def _with_maps(
-    run: Run,
-    examples: Examples,
-    parts: Sequence[tuple[Examples, Explanations]],
-    rows: Sequence[int] | np.ndarray,
+    run: Run, examples: Examples, parts: Sequence[Part], rows: Sequence[int] | np.ndarray
 ) -> list[sheets.ImageWithMaps]:
-    """Returns images with the maps, of all parts, of the class that was called."""
+    """Returns images with the maps, of all parts, of the class that was predicted."""
     members = []
     for i in rows:
         overlays, name, probability = [], str(examples.example_id[i]), 0.0
         for others, found in parts:
             (at,) = (others.example_id == name).nonzero()[0]
             probability = float(sigmoid(found.logit)[at])
-            target = "fracture" if probability >= run.config.eval.threshold else "normal"
+            target = "fracture" if _predicted_fracture(run, found)[at] else "normal"
             overlays += [
                 saliency.overlay(examples.images[i], maps[target][at])
                 for maps in found.maps.values()
@@ -173,13 +165,7 @@ def _with_maps(
     return members
 
 
-def _draw(
-    run: Run,
-    path: Path,
-    part: tuple[Examples, Explanations],
-    split: str,
-    stamps: list[str],
-) -> None:
+def _draw_gradcam_panel(run: Run, path: Path, part: Part, split: str) -> None:
     """Draws paper 1's Figure 4: the predicted class's map, row A normal, row B fracture."""
     examples, found = part
     only = dataclasses.replace(found, maps={"gradcam": found.maps["gradcam"]})
@@ -188,24 +174,13 @@ def _draw(
         for label, members in examples.spaced(FIGURE_CASES).items()
     }
     title = f"Grad-CAM for the predicted class ({split})"
-    sheets.gradcam_panel(rows, path, title, stamps)
+    sheets.gradcam_panel(rows, path, title, run.data.stamps)
 
 
-def _draw_sheet(
-    run: Run,
-    path: Path,
-    parts: Sequence[tuple[Examples, Explanations]],
-    split: str,
-    stamps: list[str],
-) -> None:
+def _draw_contact_sheet(run: Run, path: Path, parts: Sequence[Part], split: str) -> None:
     """Draws some images of each class that all methods have explained, with all maps."""
     fewest = min((examples for examples, _ in parts), key=len)
     rows = [row for members in fewest.spaced(SHEET_CASES).values() for row in members]
-    titles = [saliency.METHODS[name].title for _, found in parts for name in found.maps]
-    sheets.contact_sheet(
-        _with_maps(run, fewest, parts, rows),
-        titles,
-        path,
-        f"Maps of the predicted class ({split})",
-        stamps,
-    )
+    titles = [saliency.TITLES[name] for _, found in parts for name in found.maps]
+    images, title = _with_maps(run, fewest, parts, rows), f"Maps of the predicted class ({split})"
+    sheets.contact_sheet(images, titles, path, title, run.data.stamps)

@@ -1,93 +1,43 @@
 """Explanations: maps of what speaks for a class, their pictures and files, and tests of them.
 
 Every method is one function ``(features_fn, head_fn, images, target) -> maps``, for any network in
-two halves; :func:`at_layer` cuts a Flax Linen model in two at any layer.
+two halves; :func:`at_layer` cuts a Flax Linen model in two at any layer. README.md beside this file
+is the guide.
+
+The names below are the public interface; they are imported on first use, so that a report can use
+the methods' titles without JAX.
 """
 
-from msa_flax.saliency.assessment import Settings, assess
-from msa_flax.saliency.controls import attention_maps, attention_method, centre_prior, random_map
-from msa_flax.saliency.eigencam import eigen_gradcam, eigencam
-from msa_flax.saliency.examination import Examination, examination_json, examine
-from msa_flax.saliency.explanations import (
-    Explanations,
-    explain_images,
-    make_explain_step,
-    mass_report,
-    table,
-    write_explanations,
-)
-from msa_flax.saliency.gradcam import (
-    gradcam,
-    gradcam_plus_plus,
-    hirescam,
-    layercam,
-    xgradcam,
-)
-from msa_flax.saliency.input_gradients import integrated_gradients, smoothgrad
-from msa_flax.saliency.interface import FeaturesFn, HeadFn, SaliencyMethod, Target
-from msa_flax.saliency.layers import Split, at_layer, layer_names
-from msa_flax.saliency.methods import METHODS, Method, choose
-from msa_flax.saliency.occlusion import occlusion
-from msa_flax.saliency.perturbation import ablation_cam, score_cam
-from msa_flax.saliency.render import (
-    SaliencyError,
-    area_share,
-    attention_image,
-    display,
-    mass_inside,
-    overlay,
-    safe_stem,
-    upsample,
-    write_explanation,
-)
-from msa_flax.saliency.sanity import label_randomisation
+import importlib
+from typing import Any
 
-__all__ = [
-    "METHODS",
-    "Examination",
-    "Explanations",
-    "FeaturesFn",
-    "HeadFn",
-    "Method",
-    "SaliencyError",
-    "SaliencyMethod",
-    "Settings",
-    "Split",
-    "Target",
-    "ablation_cam",
-    "area_share",
-    "assess",
-    "at_layer",
-    "attention_image",
-    "attention_maps",
-    "attention_method",
-    "centre_prior",
-    "choose",
-    "display",
-    "eigen_gradcam",
-    "eigencam",
-    "examination_json",
-    "examine",
-    "explain_images",
-    "gradcam",
-    "gradcam_plus_plus",
-    "hirescam",
-    "integrated_gradients",
-    "label_randomisation",
-    "layer_names",
-    "layercam",
-    "make_explain_step",
-    "mass_inside",
-    "mass_report",
-    "occlusion",
-    "overlay",
-    "random_map",
-    "safe_stem",
-    "score_cam",
-    "smoothgrad",
-    "table",
-    "upsample",
-    "write_explanation",
-    "write_explanations",
-    "xgradcam",
-]
+_NAMES = {
+    "cam": "eigen_gradcam eigencam gradcam gradcam_plus_plus hirescam layercam xgradcam",
+    "controls": "attention_maps centre_prior random_map",
+    "explain": "Explanations explain_images make_explain_step",
+    "gradients": "integrated_gradients smoothgrad",
+    "interface": "FeaturesFn HeadFn SaliencyError SaliencyMethod Target",
+    "masks": "area_share mass_inside upsample",
+    "methods": "METHODS MethodEntry choose",
+    "network": "SplitNetwork at_layer layer_names",
+    "outputs": "explanations_csv mass_report safe_stem write_explanation write_explanations",
+    "perturbation": "ablation_cam occlusion score_cam",
+    "render": "attention_image display overlay",
+    "titles": "CONTROLS TITLES canonical_name",
+    "trials.agreement": "label_randomisation",
+    "trials.examine": "Examination Settings assess examine",
+    "trials.tables": "examination_json examination_text",
+}
+_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'msa_flax.saliency' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"msa_flax.saliency.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

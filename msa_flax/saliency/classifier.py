@@ -1,14 +1,14 @@
-"""Explanations of this package's classifiers, which have ``features`` and ``head``."""
+"""The step that explains this package's classifiers, which have ``features`` and ``head``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from msa_flax.saliency.explanations import Explain, make_explain_step
-from msa_flax.saliency.layers import at_layer
-from msa_flax.saliency.methods import METHODS, choose
-from msa_flax.saliency.render import SaliencyError
+from msa_flax.saliency.explain import Explain, make_explain_step
+from msa_flax.saliency.interface import SaliencyError
+from msa_flax.saliency.methods import choose
+from msa_flax.saliency.network import at_layer
 
 
 def make_classifier_step(
@@ -18,7 +18,7 @@ def make_classifier_step(
     *,
     layer: str | None = None,
 ) -> Explain:
-    """Returns :func:`make_explain_step`'s pure step for a classifier.
+    """Returns the pure step of :func:`msa_flax.saliency.make_explain_step` for a classifier.
 
     Args:
         model: a Linen module with the methods ``features`` and ``head``.
@@ -26,6 +26,7 @@ def make_classifier_step(
         methods: keys of :data:`msa_flax.saliency.METHODS`.
         layer: the layer to explain; by default the last one of the backbone.
     """
+    chosen = choose(methods, layer=layer)
 
     def features(variables: Any, images: Any) -> jax.Array:
         maps: Any = model.apply(variables, prepare(images), method="features")
@@ -39,12 +40,12 @@ def make_classifier_step(
     def halves(variables: Any, images: Any) -> tuple[Any, Any]:
         assert layer is not None
         split = at_layer(model, variables, layer, images, prepare=prepare)
-        forward = [name for name in methods if METHODS[name].forward_only]
+        forward = [name for name, method in chosen.items() if method.forward_only]
         if forward and not split.is_cut:
             raise SaliencyError(
-                f"layer: {', '.join(forward)} needs one that everything passes; ways lead around "
+                f"layer: {', '.join(forward)} needs one that everything passes; paths lead around "
                 f"{layer!r}; take the block's output, or another method"
             )
         return split.features_fn, split.head_fn
 
-    return make_explain_step(features, head, choose(methods), layer_fn=halves if layer else None)
+    return make_explain_step(features, head, chosen, layer_fn=halves if layer else None)

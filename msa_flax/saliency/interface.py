@@ -1,9 +1,9 @@
 """The one interface of everything that explains a single logit by a map.
 
 A network is given in two halves and needs no hooks: ``features_fn`` takes images to feature maps,
-``head_fn`` takes feature maps to the logit of fracture. On the way between them lies the layer that
-is explained. One logit speaks for both classes: the score of "fracture" is the logit, that of
-"normal" the logit with the other sign.
+``head_fn`` takes feature maps to the logit of fracture. Between them lies the layer that is
+explained. One logit speaks for both classes: the score of "fracture" is the logit, the score of
+"normal" is the logit with the other sign.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from msa_flax.files import UserError
+
 FeaturesFn = Callable[[Any], Float[Array, "b h w c"]]  # of images [b, ...]
 HeadFn = Callable[[Float[Array, "b h w c"]], Float[Array, " b"]]
 Target = Literal["fracture", "normal"] | Array
 
 TARGETS: tuple[Literal["fracture"], Literal["normal"]] = ("fracture", "normal")
 SIGNS = {"fracture": 1.0, "normal": -1.0}
+
+
+class SaliencyError(UserError):
+    """A method, a layer, a map or a picture is not as expected; the message says how."""
 
 
 @runtime_checkable
@@ -32,14 +38,14 @@ class SaliencyMethod(Protocol):
 
 
 def signs(target: Target, logits: Float[Array, " b"]) -> Float[Array, " b"]:
-    """Returns +1 for each image whose fracture is explained and -1 where it is the normal class.
+    """Returns +1 for each image whose fracture is explained, -1 where it is the normal class.
 
     Args:
         target: one class for all images, or an array [b] of +1 and -1.
         logits: [b].
 
     Raises:
-        ValueError: the target is an unknown name, or has not one sign an image.
+        ValueError: the target is an unknown name, or does not have one sign per image.
     """
     if isinstance(target, str):
         if target not in SIGNS:
@@ -47,32 +53,61 @@ def signs(target: Target, logits: Float[Array, " b"]) -> Float[Array, " b"]:
         return jnp.full_like(logits, SIGNS[target])
     given = jnp.asarray(target, logits.dtype)
     if given.shape != logits.shape:
-        raise ValueError(f"target: expected one sign an image, {logits.shape}; got {given.shape}")
+        raise ValueError(f"target: expected one sign per image, {logits.shape}; got {given.shape}")
     return given
 
 
 def gradients(
     head_fn: HeadFn, features: Float[Array, "b h w c"], target: Target
-) -> tuple[Float[Array, " b"], Float[Array, "b h w c"]]:
-    """Returns the logits and the gradient of each image's score with respect to its features.
+) -> Float[Array, "b h w c"]:
+    """Returns the gradient of each image's score with respect to its features.
 
-    The whole batch is differentiated at once; that gives each image its own gradient because no
-    image influences another one's logit (BatchNorm in inference mode).
+    The whole batch is differentiated at once. That gives each image its own gradient, because no
+    image influences the logit of another one (BatchNorm is in inference mode).
 
     Args:
         head_fn: feature maps to logits.
         features: [b, h, w, c].
-        target: whose score is differentiated.
+        target: the class whose score is differentiated.
 
     Raises:
         ValueError: the target is unknown, or the shapes are not as described.
     """
+    logits, pull_back = jax.vjp(head_fn, checked_features(features))
+    (slopes,) = pull_back(signs(target, checked_logits(logits, features)))
+    return slopes
+
+
+def checked_features(features: Any) -> Any:
+    """Returns the features, or refuses those that are not shaped [b, h, w, c]."""
     if features.ndim != 4:
         raise ValueError(f"features: expected [b, h, w, c], got {features.shape}")
-    logits, pull_back = jax.vjp(head_fn, features)
-    if logits.shape != features.shape[:1]:
+    return features
+
+
+def checked_logits(logits: Any, images: Any) -> Any:
+    """Returns the logits, or refuses them if there is not exactly one per image."""
+    if logits.shape != images.shape[:1]:
         raise ValueError(
-            f"head_fn: expected one logit an image, {features.shape[:1]}; got {logits.shape}"
+            f"head_fn: expected one logit per image, {images.shape[:1]}; got {logits.shape}"
         )
-    (found,) = pull_back(signs(target, logits))
-    return logits, found
+    return logits
+
+
+def checked_images(images: Any) -> Array:
+    """Returns the images as an array, or refuses those that have neither 3 nor 4 axes."""
+    images = jnp.asarray(images)
+    if images.ndim not in (3, 4):
+        raise ValueError(f"images: expected [b, h, w] or [b, h, w, c], got {images.shape}")
+    return images
+
+
+def as_floats(images: Any) -> Float[Array, "b h w *c"]:
+    """Returns checked images as floats; those that are floats already keep their type."""
+    images = checked_images(images)
+    return images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
+
+
+def widened(values: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Returns values of fewer than 32 bits as float32, others as they are."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))

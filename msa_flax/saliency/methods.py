@@ -1,36 +1,39 @@
-"""The methods by name: what each one needs and costs."""
+"""The table of methods: the function of each name, and what it needs and costs."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
+from msa_flax.saliency.cam import (
+    eigen_gradcam,
+    eigencam,
+    gradcam,
+    gradcam_plus_plus,
+    hirescam,
+    layercam,
+    xgradcam,
+)
 from msa_flax.saliency.controls import centre_prior, random_map
-from msa_flax.saliency.eigencam import eigen_gradcam, eigencam
-from msa_flax.saliency.gradcam import gradcam, gradcam_plus_plus, hirescam, layercam, xgradcam
-from msa_flax.saliency.input_gradients import integrated_gradients, smoothgrad
-from msa_flax.saliency.interface import SaliencyMethod
-from msa_flax.saliency.occlusion import occlusion
-from msa_flax.saliency.perturbation import ablation_cam, score_cam
-from msa_flax.saliency.render import SaliencyError
+from msa_flax.saliency.gradients import integrated_gradients, smoothgrad
+from msa_flax.saliency.interface import SaliencyError, SaliencyMethod
+from msa_flax.saliency.perturbation import ablation_cam, occlusion, score_cam
+from msa_flax.saliency.titles import canonical_name, closest_name
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """A saliency method as a command knows it.
+class MethodEntry:
+    """A method as the table of methods has it.
 
     Attributes:
         explain: the function.
-        title: its name in figures and tables.
-        from_image: it needs the images, not their features alone: it costs passes through the whole
-            network, and needs that memory.
+        from_image: it needs the images, not only their features: it costs passes through the whole
+            network, and the memory of those passes.
         forward_only: it evaluates the network once for every channel or patch instead of
-            differentiating it: hundreds of passes an image.
-        antisymmetric: the maps of the two classes differ in their sign alone, so that one of them
-            is enough to compute.
+            differentiating it: hundreds of passes per image.
+        antisymmetric: the maps of the two classes differ only in their sign, so that one of them is
+            enough to compute.
     """
 
     explain: SaliencyMethod
-    title: str
     from_image: bool = False
     forward_only: bool = False
     antisymmetric: bool = False
@@ -41,59 +44,56 @@ class Method:
         return self.from_image and self.antisymmetric and not self.forward_only
 
 
-METHODS: dict[str, Method] = {
-    "gradcam": Method(explain=gradcam, title="Grad-CAM"),
-    "gradcam_plus_plus": Method(explain=gradcam_plus_plus, title="Grad-CAM++"),
-    "hirescam": Method(explain=hirescam, title="HiResCAM"),
-    "xgradcam": Method(explain=xgradcam, title="XGrad-CAM"),
-    "layercam": Method(explain=layercam, title="LayerCAM"),
-    "eigencam": Method(explain=eigencam, title="Eigen-CAM"),
-    "eigen_gradcam": Method(explain=eigen_gradcam, title="Eigen-Grad-CAM"),
-    "score_cam": Method(explain=score_cam, title="Score-CAM", from_image=True, forward_only=True),
-    "ablation_cam": Method(explain=ablation_cam, title="Ablation-CAM", forward_only=True),
-    "integrated_gradients": Method(
-        explain=integrated_gradients,
-        title="Integrated gradients",
-        from_image=True,
-        antisymmetric=True,
+METHODS: dict[str, MethodEntry] = {
+    "gradcam": MethodEntry(explain=gradcam),
+    "gradcam_plus_plus": MethodEntry(explain=gradcam_plus_plus),
+    "hirescam": MethodEntry(explain=hirescam),
+    "xgradcam": MethodEntry(explain=xgradcam),
+    "layercam": MethodEntry(explain=layercam),
+    "eigencam": MethodEntry(explain=eigencam),
+    "eigen_gradcam": MethodEntry(explain=eigen_gradcam),
+    "score_cam": MethodEntry(explain=score_cam, from_image=True, forward_only=True),
+    "ablation_cam": MethodEntry(explain=ablation_cam, forward_only=True),
+    "integrated_gradients": MethodEntry(
+        explain=integrated_gradients, from_image=True, antisymmetric=True
     ),
-    "smoothgrad": Method(
-        explain=smoothgrad, title="SmoothGrad", from_image=True, antisymmetric=True
+    "smoothgrad": MethodEntry(explain=smoothgrad, from_image=True, antisymmetric=True),
+    "occlusion": MethodEntry(
+        explain=occlusion, from_image=True, forward_only=True, antisymmetric=True
     ),
-    "occlusion": Method(
-        explain=occlusion, title="Occlusion", from_image=True, forward_only=True, antisymmetric=True
-    ),
-    "random_map": Method(explain=random_map, title="Random map", from_image=True),
-    "centre_prior": Method(explain=centre_prior, title="Centre prior", from_image=True),
+    "random_map": MethodEntry(explain=random_map, from_image=True),
+    "centre_prior": MethodEntry(explain=centre_prior, from_image=True),
 }
-CONTROLS = ("random_map", "centre_prior")
 
 
-def choose(names: Sequence[str], *, layer: str | None = None) -> dict[str, Method]:
+def choose(names: Sequence[str], *, layer: str | None = None) -> dict[str, MethodEntry]:
     """Returns the named methods, in the given order; the name "all" stands for all of them.
 
     Args:
-        names: keys of :data:`METHODS`.
+        names: keys of :data:`METHODS`, or other spellings of them such as "GradCAM++"; see
+            :func:`msa_flax.saliency.titles.canonical_name`.
         layer: the layer that they are to explain; None for the backbone's last.
 
     Raises:
         SaliencyError: an unknown name, or a layer for a method that varies the image and has none;
             names the choices.
     """
-    wanted = list(METHODS) if list(names) == ["all"] else list(dict.fromkeys(names))
-    unknown = [name for name in wanted if name not in METHODS]
-    if unknown or not wanted:
-        near = difflib.get_close_matches(unknown[0], METHODS, 1) if unknown else []
-        hint = f"; did you mean {near[0]}?" if near else ""
+    spelt = list(METHODS) if list(names) == ["all"] else names
+    known = {name: canonical_name(name) for name in spelt}
+    unknown = [name for name, canonical in known.items() if canonical is None]
+    if unknown or not known:
+        near = closest_name(unknown[0]) if unknown else None
         raise SaliencyError(
             f"method: expected all, or some of {', '.join(METHODS)}; got "
-            f"{', '.join(map(repr, unknown)) or 'nothing'}{hint}"
+            f"{', '.join(map(repr, unknown)) or 'nothing'}"
+            + (f"; did you mean {near}?" if near else "")
         )
-    without = [name for name in wanted if METHODS[name].from_image]
+    chosen = {name: METHODS[name] for name in known.values() if name}
+    without = [name for name, method in chosen.items() if method.from_image]
     if layer and without:
         others = ", ".join(name for name, method in METHODS.items() if not method.from_image)
         raise SaliencyError(
             f"layer: {', '.join(without)} has no layer to choose; expected some of {others} "
             f"for {layer!r}"
         )
-    return {name: METHODS[name] for name in wanted}
+    return chosen

@@ -237,6 +237,9 @@ def test_holm_by_hand():
     assert significance.holm(np.array([0.9, 0.8])).tolist() == [1, 1]
     assert significance.holm(np.array([0.2])).tolist() == [0.2]
     assert significance.holm(np.zeros(0)).tolist() == []
+    undefined, other = significance.holm(np.array([np.nan, 0.01]))
+    assert np.isnan(undefined)
+    assert other == 0.02  # what is undefined counts as a test
 
 
 def test_holm_is_what_statsmodels_has():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch_packages
 
-from msa_flax.saliency import removal, stability
-from msa_flax.saliency.removal import impute
-from msa_flax.saliency.stability import infidelity, sensitivity_max
+from msa_flax.saliency.trials import removal, stability
+from msa_flax.saliency.trials.removal import impute, picture_rng
+from msa_flax.saliency.trials.stability import RADIUS, infidelity, sensitivity_max
 
 torch = pytest.importorskip("torch")
 metrics = pytest.importorskip("captum.metrics")
@@ -35,13 +35,13 @@ def drawn():
     """The squares that our infidelity draws of each image."""
     return np.stack(
         [
-            stability._squares(SIZE, 3, SAMPLES, removal.generator(image, 0)).astype(np.float32)
+            stability._squares(SIZE, 3, SAMPLES, picture_rng(image, 0)).astype(np.float32)
             for image in IMAGES
         ]
     )
 
 
-def captums(normalize):
+def captums():
     squares = torch.tensor(drawn().reshape(-1, SIZE, SIZE))
     found = metrics.infidelity(
         model,
@@ -49,25 +49,26 @@ def captums(normalize):
         torch.tensor(IMAGES),
         torch.tensor(MAPS),
         n_perturb_samples=SAMPLES,
-        normalize=normalize,
+        normalize=True,
     )
     return found.numpy()
 
 
-def ours(relative, **changes):
-    ask = {"signs": ONES, "patch": 0.3, "fill": "black", "samples": SAMPLES, "batch_size": 4}
-    return infidelity(model, IMAGES, {"map": MAPS}, relative=relative, **(ask | changes))["map"]
-
-
 def assert_captum_agrees():
-    # captum computes in float32: logits of about 10 from 100 terms, and squares of differences.
-    np.testing.assert_allclose(ours(False), captums(False), rtol=2e-4)
+    ask = {"signs": ONES, "fill": "black", "samples": SAMPLES, "batch_size": 4}
+    got = infidelity(model, IMAGES, {"map": MAPS}, **ask)["map"]
     squares = drawn()
     removed = (IMAGES[:, None] * (1 - squares)).reshape(-1, SIZE, SIZE)
     falls = model(IMAGES)[:, None] - model(removed).reshape(COUNT, SAMPLES)
-    expected = captums(True) / np.mean(falls.astype(np.float64) ** 2, axis=1)
+    expected = captums() / np.mean(falls.astype(np.float64) ** 2, axis=1)
     assert (expected < 0.9).all()  # near 1, the best scale may be below 0, which ours never is
-    np.testing.assert_allclose(ours(True), expected, rtol=2e-3)
+    # captum computes in float32: logits of about 10 from 100 terms, and squares of differences.
+    np.testing.assert_allclose(got, expected, rtol=2e-3)
+
+
+@pytest.fixture(autouse=True)
+def squares_of_three_pixels(monkeypatch):
+    monkeypatch.setattr(stability, "PATCH", 0.3)
 
 
 def test_infidelity_is_captums():
@@ -83,8 +84,8 @@ def test_removing_to_another_grey_fails_the_comparison(monkeypatch):
 def test_sensitivity_is_captums():
     noise = np.stack(
         [
-            [rng.uniform(-5, 5, (SIZE, SIZE)) for _ in range(SAMPLES)]
-            for rng in (removal.generator(image, 0) for image in IMAGES)
+            [rng.uniform(-RADIUS, RADIUS, (SIZE, SIZE)) for _ in range(SAMPLES)]
+            for rng in (picture_rng(image, 0) for image in IMAGES)
         ]
     ).astype(np.float32)
 
@@ -99,7 +100,7 @@ def test_sensitivity_is_captums():
         lambda x: x + torch.tensor(noise.reshape(-1, SIZE, SIZE)),
         n_perturb_samples=SAMPLES,
     ).numpy()
-    got = sensitivity_max(contributions, IMAGES, radius=5.0, samples=SAMPLES, batch_size=4)
+    got = sensitivity_max(contributions, IMAGES, samples=SAMPLES, batch_size=4)
     # Both explain in float32; the differences of maps lose two of its seven digits.
     np.testing.assert_allclose(got, theirs, rtol=1e-4)
 

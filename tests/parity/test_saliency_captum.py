@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from msa_flax.saliency import interface
-from msa_flax.saliency.gradcam import gradcam
-from msa_flax.saliency.input_gradients import integrated_gradients, smoothgrad
-from msa_flax.saliency.occlusion import occlusion
+from msa_flax.saliency.cam import gradcam
+from msa_flax.saliency.gradients import integrated_gradients, smoothgrad
+from msa_flax.saliency.perturbation import occlusion
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what third parties deprecate is not of interest here

@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 import torch_packages
 
-from msa_flax.saliency.eigencam import eigen_gradcam, eigencam
-from msa_flax.saliency.gradcam import gradcam, gradcam_plus_plus, hirescam, layercam, xgradcam
+from msa_flax.saliency.cam import (
+    eigen_gradcam,
+    eigencam,
+    gradcam,
+    gradcam_plus_plus,
+    hirescam,
+    layercam,
+    xgradcam,
+)
 from msa_flax.saliency.perturbation import ablation_cam, score_cam
 
 cams = torch_packages.grad_cam()

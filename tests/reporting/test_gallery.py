@@ -10,7 +10,6 @@ from saved_runs import predictions_of, write_run
 
 from msa_flax.reporting import gallery
 from msa_flax.reporting.saved import read
-from msa_flax.saliency.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +87,6 @@ def test_pictures_are_small_and_of_the_predicted_class(run):
         assert all(picture.alt for picture in case.pictures)
         shapes = [decoded(picture).shape for picture in case.pictures]
         assert shapes == [(160, 160, 3)] * 2 + [(96, 96, 3)] * 3
-
-
-def test_methods_have_the_titles_that_the_methods_have():
-    assert {name: method.title for name, method in METHODS.items()} == gallery.TITLES
 
 
 def test_the_picture_is_the_saved_one(run):

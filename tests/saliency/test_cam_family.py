@@ -1,7 +1,6 @@
 """What all class-activation maps have in common, and those that differ from Grad-CAM in weights."""
 
 import functools
-import importlib
 import inspect
 
 import jax
@@ -24,13 +23,18 @@ from tiny_network import (
     same,
 )
 
-from msa_flax.saliency import interface
-from msa_flax.saliency.eigencam import eigen_gradcam, eigencam
-from msa_flax.saliency.gradcam import gradcam, gradcam_plus_plus, hirescam, layercam, xgradcam
+from msa_flax.saliency import cam, interface
+from msa_flax.saliency.cam import (
+    eigen_gradcam,
+    eigencam,
+    gradcam,
+    gradcam_plus_plus,
+    hirescam,
+    layercam,
+    xgradcam,
+)
 from msa_flax.saliency.perturbation import ablation_cam, score_cam
 
-# By name: as an attribute of its package, "gradcam" is the function.
-module = importlib.import_module("msa_flax.saliency.gradcam")
 GRADIENT = [gradcam, gradcam_plus_plus, hirescam, xgradcam, layercam]
 ALL = [*GRADIENT, eigencam, eigen_gradcam, score_cam, ablation_cam]
 ODD = [eigen_gradcam, ablation_cam, gradcam, hirescam, xgradcam]  # -map for the other target
@@ -116,32 +120,37 @@ def test_each_follows_its_paper_with_finite_differences_in_float64(method, targe
     assert_follows_the_paper(method, target, sign, relu=False)
 
 
+def summed_with_mean_weights(weights, features, *, relu):
+    values = (weights.mean((1, 2), keepdims=True) * features).sum(axis=3)
+    return (jax.nn.relu(values) if relu else values).astype(jnp.float32)
+
+
 @pytest.mark.parametrize(
     ("method", "name", "mutant"),
     [
         (gradcam, "_mean_slopes", lambda f, g: g.sum((1, 2), keepdims=True)),
-        (gradcam_plus_plus, "_plus_plus_weights", lambda f, g: module._mean_slopes(f, abs(g)) * 8),
+        (gradcam_plus_plus, "_plus_plus_weights", lambda f, g: cam._mean_slopes(f, abs(g)) * 8),
         (
             gradcam_plus_plus,
             "_plus_plus_weights",
             lambda f, g: (g / (2 + f.sum((1, 2), keepdims=True) * g)).sum((1, 2), keepdims=True),
         ),
-        (hirescam, "_own_slopes", module._mean_slopes),
+        (hirescam, "weighted_sum", summed_with_mean_weights),
         (xgradcam, "_active_slopes", lambda f, g: (f * g).sum((1, 2), keepdims=True)),
-        (xgradcam, "_active_slopes", module._mean_slopes),
+        (xgradcam, "_active_slopes", cam._mean_slopes),
         (layercam, "_rising_slopes", lambda f, g: g),
     ],
 )
 def test_with_other_weights_the_comparison_fails(method, name, mutant, monkeypatch):
-    monkeypatch.setattr(module, name, mutant)
+    monkeypatch.setattr(cam, name, mutant)
     with pytest.raises(AssertionError):
         assert_follows_the_paper(method, "fracture", 1)
 
 
 @gradient_methods
 def test_without_the_last_relu_the_comparison_fails(method, monkeypatch):
-    before = module.weighted_sum
-    monkeypatch.setattr(module, "weighted_sum", lambda w, f, *, relu: before(w, f, relu=not relu))
+    before = cam.weighted_sum
+    monkeypatch.setattr(cam, "weighted_sum", lambda w, f, *, relu: before(w, f, relu=not relu))
     if method in (gradcam_plus_plus, layercam):  # never negative with features after a ReLU
         assert_follows_the_paper(method, "fracture", 1)
     else:
@@ -158,11 +167,11 @@ def test_with_one_sign_for_both_targets_the_comparison_fails(method, monkeypatch
 
 def test_with_pooling_and_a_linear_layer_three_are_the_class_activation_map():
     features = np.asarray(features_fn(images()))
-    cam = np.einsum("bhwc,c->bhw", features, LINEAR) / AREA
+    expected = np.einsum("bhwc,c->bhw", features, LINEAR) / AREA
     for method in (gradcam, hirescam, xgradcam):
         got = quick(method, features_fn, pooled_head, relu=False)(images(), "fracture")
         # Sums of six float32 products, and a ratio of sums of 16: some roundings of 6e-8.
-        np.testing.assert_allclose(got, cam, atol=2e-6 * abs(cam).max())
+        np.testing.assert_allclose(got, expected, atol=2e-6 * abs(expected).max())
 
 
 def test_with_pooling_and_a_linear_layer_the_other_two_take_the_positive_kernel():
@@ -187,7 +196,7 @@ def test_xgradcam_conserves_the_sum_of_hirescam_which_is_the_score_of_a_linear_h
         got = quick(method, features_fn, head, relu=False)(images(), "fracture").sum(axis=(1, 2))
         # Sums of 96 float32 products that cancel in part.
         np.testing.assert_allclose(got, score, atol=1e-5 * float(abs(score).max()))
-    averaged = gradcam(features_fn, head, images(), "fracture", relu=False).sum(axis=(1, 2))
+    averaged = quick(gradcam, features_fn, head, relu=False)(images(), "fracture").sum(axis=(1, 2))
     assert np.abs(averaged - score).max() > 0.1 * np.abs(score).max()
 
 
@@ -195,35 +204,38 @@ def test_layercam_is_hirescam_where_no_slope_is_negative():
     def head(features):
         return (features**2).mean(axis=(1, 2, 3))
 
-    got, expected = (m(features_fn, head, images(), "fracture") for m in (layercam, hirescam))
+    got, expected = (
+        quick(m, features_fn, head)(images(), "fracture") for m in (layercam, hirescam)
+    )
     np.testing.assert_array_equal(got, expected)
-    assert np.any(layercam(features_fn, attention_head, images(), "fracture") != expected)
+    assert np.any(quick(layercam, features_fn, attention_head)(images(), "fracture") != expected)
 
 
 def test_gradcam_plus_plus_does_not_depend_on_a_small_constant():
     """A mean over many positions has small slopes; then all weights are near g/2."""
     small = 1e-6
-    got, once = (
-        gradcam_plus_plus(features_fn, lambda f: s * pooled_head(f), images(), "fracture")  # noqa: B023
-        for s in (small, 1.0)
+    once, got, twice = (
+        quick(gradcam_plus_plus, features_fn, lambda f, s=s: s * pooled_head(f))(
+            images(), "fracture"
+        )
+        for s in (1.0, small, 2 * small)
     )
     assert np.any(got > 0)
-    tiny = gradcam_plus_plus(
-        features_fn, lambda f: 2 * small * pooled_head(f), images(), "fracture"
-    )
-    np.testing.assert_allclose(tiny, 2 * got, rtol=1e-5)  # S g, here 1e-6 of 2, and roundings
+    np.testing.assert_allclose(twice, 2 * got, rtol=1e-5)  # S g, here 1e-6 of 2, and roundings
     assert not np.allclose(once, got / small, rtol=1e-2)  # with larger slopes S g counts
 
 
 def test_gradcam_plus_plus_bears_features_whose_sum_is_negative():
     features = jnp.full((1, 2, 2, 1), -0.5)  # their sum times a slope of 1 is -2: 2 + S g = 0
-    got = gradcam_plus_plus(same, lambda f: f.sum((1, 2, 3)), features, "fracture", relu=False)
+    summed = lambda f: f.sum((1, 2, 3))  # noqa: E731
+    got = quick(gradcam_plus_plus, same, summed, relu=False)(features, "fracture")
     np.testing.assert_array_equal(got, 4 / 2 * features[..., 0])  # four slopes of 1, S cut at 0
 
 
 def test_xgradcam_gives_a_channel_whose_sum_is_lost_no_weight():
     features = jnp.array([1.0, -1.0, 0.1 + 0.2, -0.3]).reshape(1, 2, 2, 1)
-    got = xgradcam(same, lambda f: (f**2).sum((1, 2, 3)), features, "fracture", relu=False)
+    squares = lambda f: (f**2).sum((1, 2, 3))  # noqa: E731
+    got = quick(xgradcam, same, squares, relu=False)(features, "fracture")
     np.testing.assert_array_equal(got, np.zeros((1, 2, 2)))
     assert np.isfinite(got).all()
 
@@ -320,10 +332,10 @@ def test_features_of_16_bits_are_summed_in_32(method):
 
 @all_methods
 def test_bad_targets_and_heads_are_refused(method):
-    with pytest.raises(ValueError, match="one sign an image"):
+    with pytest.raises(ValueError, match="one sign per image"):
         method(features_fn, pooled_head, images(), jnp.ones(3))
     if method is not eigencam:  # it does not call the head
-        with pytest.raises(ValueError, match="expected one logit an image"):
+        with pytest.raises(ValueError, match="expected one logit per image"):
             method(features_fn, lambda f: pooled_head(f)[:, None], images(), "fracture")
 
 

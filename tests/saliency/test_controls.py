@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msa_flax.saliency import controls
-from msa_flax.saliency.controls import attention_maps, attention_method, centre_prior, random_map
+from msa_flax.saliency.controls import attention_maps, centre_prior, random_map
 
 # For functions that are run once: compiles in a third of the time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -137,7 +137,7 @@ def test_sides_of_a_centre_prior_count_as_one_each():
 
 @either
 def test_targets_are_checked_as_everywhere(control):
-    with pytest.raises(ValueError, match="one sign an image"):
+    with pytest.raises(ValueError, match="one sign per image"):
         control(features_fn, head_fn, images(), jnp.ones(5))
 
 
@@ -162,24 +162,3 @@ def test_attention_maps_are_named_and_averaged():
     np.testing.assert_allclose(got["attention_mean"], (found[3] + found[5]) / 2, rtol=1e-6)
     assert attention_maps({}) == {}
     assert attention_maps({7: np.zeros((2, 4, 4))})["attention_mean"].dtype == jnp.float32
-
-
-def test_an_attention_method_has_the_interface_of_all_others():
-    expected = attention_maps(attention(features_fn(images())))
-    for name, maps in expected.items():
-        method = attention_method(attention, name)
-        for target in ("fracture", "normal"):
-            got = method(features_fn, untouched, images(), target)
-            np.testing.assert_array_equal(got, maps)
-    compiled = jax.jit(functools.partial(attention_method(attention), features_fn, untouched))
-    got = compiled(images(), jnp.ones(6))
-    np.testing.assert_allclose(got, expected["attention_mean"], rtol=1e-6)  # fused: roundings
-
-
-def test_a_map_that_the_attention_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="one of attention_3, attention_5, attention_mean; got"):
-        attention_method(attention, "attention_9")(features_fn, head_fn, images(), "fracture")
-    with pytest.raises(ValueError, match="no attention"):
-        attention_method(lambda _: {})(features_fn, head_fn, images(), "fracture")
-    with pytest.raises(ValueError, match="one sign an image"):
-        attention_method(attention)(features_fn, head_fn, images(), jnp.ones(5))

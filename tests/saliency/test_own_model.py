@@ -1,4 +1,4 @@
-"""The README's lines for a network of one's own, executed as they are."""
+"""The lines of the guide for a network of one's own, executed as they are."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ import pytest
 import msa_flax.saliency
 from msa_flax.saliency import SaliencyError
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+GUIDE = pathlib.Path(msa_flax.saliency.__file__).with_name("README.md")
 MARKED = re.compile(r"<!-- own-model -->\s*```python\n(.*?)```", re.DOTALL)
 
 
@@ -32,8 +32,8 @@ def prepare(images):
 
 
 def lines():
-    found = MARKED.search(README.read_text(encoding="utf-8"))
-    assert found, "README.md: expected a Python block after <!-- own-model -->"
+    found = MARKED.search(GUIDE.read_text(encoding="utf-8"))
+    assert found, "saliency/README.md: expected a Python block after <!-- own-model -->"
     return found[1]
 
 

@@ -21,8 +21,8 @@ from tiny_network import (
     same,
 )
 
-from msa_flax.saliency import perturbation as module
-from msa_flax.saliency.gradcam import weighted_sum
+from msa_flax.saliency import perturbation
+from msa_flax.saliency.cam import weighted_sum
 from msa_flax.saliency.perturbation import SMALLEST_LOGIT, ablation_cam, score_cam
 
 
@@ -114,19 +114,19 @@ def test_logits_of_both_signs_are_among_those_compared():
     ],
 )
 def test_mutants_are_noticed(method, name, mutant, monkeypatch):
-    monkeypatch.setattr(module, name, mutant)
+    monkeypatch.setattr(perturbation, name, mutant)
     with pytest.raises(AssertionError):
         assert_follows_the_paper(method, "normal", -1)
 
 
 def test_without_its_softmax_score_cam_fails_the_comparison(monkeypatch):
-    monkeypatch.setattr(module.jax.nn, "softmax", lambda scores, axis: scores)
+    monkeypatch.setattr(jax.nn, "softmax", lambda scores, axis: scores)
     with pytest.raises(AssertionError):
         assert_follows_the_paper(score_cam, "fracture", 1)
 
 
 def test_dividing_by_the_signed_score_fails_the_comparison(monkeypatch):
-    monkeypatch.setattr(module.jnp, "abs", lambda logits: -logits)
+    monkeypatch.setattr(jnp, "abs", lambda logits: -logits)
     with pytest.raises(AssertionError):
         assert_follows_the_paper(ablation_cam, "normal", -1)
 
@@ -222,7 +222,7 @@ def test_score_cam_takes_images_with_and_without_colours():
         score_cam(features_fn, shifted_head, x, "fracture") for x in (images(), images()[..., 0])
     ]
     np.testing.assert_array_equal(*maps)
-    with pytest.raises(ValueError, match=r"images: expected \[b, y, x\]"):
+    with pytest.raises(ValueError, match=r"images: expected \[b, h, w\]"):
         score_cam(features_fn, shifted_head, images()[0, :, 0], "fracture")
 
 

@@ -1,0 +1,162 @@
+"""The files of explanations: overlays and raw maps of each image, and ``explanations.csv``."""
+
+import csv
+import hashlib
+import io
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from msa_flax.evaluation.predictions import sigmoid
+from msa_flax.files import write_atomically
+from msa_flax.saliency.explain import Explanations
+from msa_flax.saliency.interface import TARGETS, SaliencyError
+from msa_flax.saliency.render import attention_image, overlay, png
+
+COLUMNS = (
+    "example_id",
+    "label",
+    "probability",
+    "stem",
+    "method",
+    "maximum_fracture",
+    "maximum_normal",
+    "mass_inside",
+    "area_share",
+)
+
+
+def write_explanations(
+    out_dir: str | os.PathLike[str],
+    found: Explanations,
+    *,
+    example_id: np.ndarray,
+    label: np.ndarray,
+    images: np.ndarray,
+    masks: np.ndarray | None = None,
+) -> list[list[Any]]:
+    """Writes the files of every image; returns a row per image and method for the table.
+
+    Args:
+        out_dir: the folder; made if it is not there.
+        found: explanations of n images.
+        example_id: str [n].
+        label: [n]; below 0 if unknown.
+        images: uint8 [n, s, s].
+        masks: uint8 [n, s, s]; None where fractures are not outlined.
+
+    Returns:
+        Rows for :func:`explanations_csv`.
+    """
+    rows: list[list[Any]] = []
+    mass = {} if masks is None else {name: found.mass(masks, method=name) for name in found.maps}
+    probability = sigmoid(found.logit)
+    for i, name in enumerate(example_id.tolist()):
+        stem = safe_stem(name)
+        maps = {
+            method: {target: values[i] for target, values in by_target.items()}
+            for method, by_target in found.maps.items()
+        }
+        attention = {k: values[i] for k, values in found.attention.items()}
+        write_explanation(out_dir, stem, image=images[i], maps=maps, attention=attention)
+        known = "" if label[i] < 0 else int(label[i])
+        for method, by_target in maps.items():
+            peaks = [f"{by_target[target].max():.6g}" for target in TARGETS]
+            shares = ["", ""]
+            if method in mass and not np.isnan(mass[method][i, 1]):
+                shares = [f"{value:.6f}" for value in mass[method][i]]
+            rows.append([name, known, f"{probability[i]:.6f}", stem, method, *peaks, *shares])
+    return rows
+
+
+def write_explanation(
+    out_dir: str | os.PathLike[str],
+    stem: str,
+    *,
+    image: np.ndarray,
+    maps: Mapping[str, Mapping[str, np.ndarray]],
+    attention: Mapping[int, np.ndarray] | None = None,
+) -> list[pathlib.Path]:
+    """Writes the explanation of one image: pictures for people, raw maps for programs.
+
+    For every method and each of the targets fracture and normal there are
+    ``<stem>.<method>-<target>.png``, the overlay, and ``.npy``, the raw map; for each kernel size
+    ``<stem>.attention-<k>.png`` and ``.npy``; and ``<stem>.image.png``, the image itself.
+
+    Args:
+        out_dir: the folder; made if it is not there.
+        stem: a plain file name, from :func:`safe_stem`.
+        image: uint8 [s, s].
+        maps: method to target to map [h, w].
+        attention: kernel size to attention map [h, w] in 0..1; nothing for a network without.
+
+    Returns:
+        The files, in the order of writing.
+
+    Raises:
+        SaliencyError: the stem could leave the folder, or a map cannot be shown.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", stem):
+        raise SaliencyError(f"stem: expected a name from safe_stem(), got {stem!r}")
+    files: dict[str, bytes] = {}
+    for method, by_target in maps.items():
+        for target, saliency in by_target.items():
+            files[f"{method}-{target}.png"] = png(overlay(image, saliency))
+            files[f"{method}-{target}.npy"] = _npy(saliency)
+    for kernel_size, values in (attention or {}).items():
+        files[f"attention-{kernel_size}.png"] = png(attention_image(values, image.shape[0]))
+        files[f"attention-{kernel_size}.npy"] = _npy(values)
+    files["image.png"] = png(np.repeat(image[:, :, None], 3, axis=2))
+    paths = {pathlib.Path(out_dir) / f"{stem}.{ending}": data for ending, data in files.items()}
+    for path, data in paths.items():
+        write_atomically(path, data)
+    return list(paths)
+
+
+def explanations_csv(rows: Sequence[Sequence[Any]]) -> str:
+    """Returns ``explanations.csv`` as text: :data:`COLUMNS`, then the rows."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+    return text.getvalue()
+
+
+def safe_stem(example_id: str) -> str:
+    """Returns a file name without ending for any example id, one that stays in its folder.
+
+    A readable part of ASCII letters, digits, "_" and "-", then 16 hexadecimal digits of the id's
+    SHA-256, so that different ids get different names even where case is ignored. At most 81
+    characters.
+    """
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", example_id).strip("-")[:64] or "example"
+    digest = hashlib.sha256(example_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{readable}-{digest[:16]}"
+
+
+def mass_report(found: Explanations, masks: np.ndarray, detected: np.ndarray) -> str:
+    """Says how much of the Grad-CAM maps' mass lies on the fractures that were detected.
+
+    Args:
+        found: explanations of n images.
+        masks: uint8 [n, s, s].
+        detected: bool [n], fractures that were predicted as such.
+    """
+    mass = found.mass(masks)[detected]
+    defined = mass[~np.isnan(mass[:, 0])]
+    if len(defined) == 0:
+        return "Grad-CAM on detected fractures: none detected, nothing to measure"
+    inside, area = defined.mean(axis=0)
+    return (
+        f"Grad-CAM on {len(mass)} detected fractures: {inside:.3f} of the map's mass lies inside "
+        f"the widened fracture mask, which covers {area:.3f} of the image "
+        f"(ratio {inside / area:.1f}); {len(mass) - len(defined)} maps are all zero"
+    )
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(values, np.float32), allow_pickle=False)
+    return buffer.getvalue()
