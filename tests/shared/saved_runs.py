@@ -10,7 +10,7 @@ from msa_flax.auditing.leakage import Finding
 from msa_flax.evaluation import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import write_json
-from msa_flax.saliency.render import safe_stem, write_explanation
+from msa_flax.saliency.outputs import safe_stem, write_explanation
 
 METHODS = ("gradcam", "hirescam")
 CONFIG = {

@@ -1,6 +1,0 @@
-"""Makes ``tiny_network.py`` importable: pytest's import mode leaves this folder out of the path."""
-
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
