@@ -168,15 +168,14 @@ def _cells(model: str, run: FinishedRun | None, ladder: list[dict[str, Any]]) ->
     from msa_flax.auditing import shortcuts
 
     best = shortcuts.best_shortcut(ladder, "test")
-    reached = best["test"]["accuracy"] if best else None
-    permuted = next((rung for rung in ladder if rung["rung"] == "permuted labels"), {})
-    shown = [f"{best['rung']}: {reached:.3f}" if best else ""]
+    permuted = next((rung for rung in ladder if rung["rung"] == shortcuts.PERMUTED), {})
+    shown = [f"{best.name}: {best.accuracy:.3f}" if best else ""]
     shuffled = [_number(permuted.get(s, {}).get("accuracy")) for s in ("validation", "test")]
     if run is None:
         return ["not run here", *[""] * 6, *shown, "", *shuffled, "", ""]
     test, held = run.splits["test"], run.splits["validation"]["metrics"]["accuracy"]["value"]
     scores = [test["metrics"][name]["value"] for name in SCORES]
-    gain = "" if reached is None else f"{scores[0] - reached:+.3f}"
+    gain = f"{best.gain(scores[0]):+.3f}" if best else ""
     return [
         *(MODELS[model][0], _images(test), *map(_number, scores), _number(held)),
         *(*shown, gain, *shuffled, str(run.epochs), run.weights),

@@ -25,10 +25,10 @@ from msa_flax import cli, files
 from msa_flax.config import Config, ConfigError, DataConfig, quickstart
 
 if TYPE_CHECKING:
-    from msa_flax.auditing.auditing import Audit
+    from msa_flax.auditing.audit import Audit
+    from msa_flax.auditing.families import Families
     from msa_flax.data.examples import Examples
-    from msa_flax.data.inspection import Inspection
-    from msa_flax.data.splits import Splits
+    from msa_flax.data.folder import Listing
 
 log = logging.getLogger("msa_flax")
 
@@ -80,8 +80,7 @@ def main(args: SimpleNamespace) -> None:
     if args.workdir:
         cli.workdir(args, trained=True)
     out = _output(args)
-    config, inspection, examples, splits = _read(args)
-    audit = _audit(args, inspection, examples, splits, config)
+    audit = _audit_folder(args) if args.root else _audit_splits(args)
     audit.write(out)
     print(audit.text())
     log.info("everything: %s", out)
@@ -101,15 +100,34 @@ def _output(args: SimpleNamespace) -> Path:
     return out
 
 
-def _read(
-    args: SimpleNamespace,
-) -> tuple[Config, "Inspection", "Examples | None", "Splits | None"]:
-    """Returns what is to be audited: configuration, files, and, where there are splits, those."""
-    if args.root:
-        return *_read_root(args), None, None
-    from msa_flax.data import inspection as inspecting
-    from msa_flax.data import scan
-    from msa_flax.run import read_config, read_data, split_data
+def _audit_folder(args: SimpleNamespace) -> "Audit":
+    """Audits the files of ``--root``, whatever its classes and parts are called."""
+    patterns = {"family_pattern": args.family_pattern, "group_pattern": args.group_pattern}
+    config = Config(data=DataConfig(root=args.root, **patterns))
+    try:
+        config.validate()
+    except ConfigError as error:
+        raise cli.UsageError(str(error).replace("data.", "--")) from error
+    from msa_flax.auditing.audit import audit
+    from msa_flax.data.folder import list_folder
+
+    listing = list_folder(args.root, config.data, layout="any")
+    examples = _inspect(listing)
+    for flag, pattern in patterns.items():
+        if pattern and not any(re.search(pattern, file.path.name) for file in listing.files):
+            log.warning("--%s '%s' fits no file name", flag, pattern)
+    name = Path(args.root).expanduser().resolve().name
+    return audit(examples, _find_families(args, examples), name=name)
+
+
+def _audit_splits(args: SimpleNamespace) -> "Audit":
+    """Audits a configuration's images on the splits that it trains with, or a run on its own."""
+    from msa_flax.auditing import copies, shortcuts
+    from msa_flax.auditing.audit import audit
+    from msa_flax.data import DataError
+    from msa_flax.data.facts import with_facts
+    from msa_flax.data.folder import list_folder
+    from msa_flax.run import pooled_features, read_config, read_data, split_data
 
     if args.workdir:
         config = read_config(Path(args.workdir))
@@ -117,115 +135,50 @@ def _read(
     else:
         config = args.config.validate()
         data = split_data(config)
-    examples, splits = data.examples, data.splits
     if config.data.source == "folder":
-        root = scan.scan_folder(config.data.root, config.data).root  # the ids begin below it
-        with _bar() as progress:
-            found = inspecting.inspect_folder(root, config.data, progress=progress)
-        found = _same_rows(found, examples)
+        listing = list_folder(config.data.root, config.data, layout="parts")
+        examples, name = _inspect(listing), listing.root.resolve().name
     else:
-        found = inspecting.inspect_examples(examples, config.data.classes)
-    return config, found, examples, splits
-
-
-def _read_root(args: SimpleNamespace) -> tuple[Config, "Inspection"]:
-    """Returns the files of ``--root``, and the configuration that its flags make."""
-    from msa_flax.data import inspection as inspecting
-
-    patterns = {"family_pattern": args.family_pattern, "group_pattern": args.group_pattern}
-    config = Config(data=DataConfig(root=args.root, **patterns))
-    try:
-        config.validate()
-    except ConfigError as error:
-        raise cli.UsageError(str(error).replace("data.", "--")) from error
-    with _bar() as progress:
-        found = inspecting.inspect_folder(args.root, config.data, progress=progress)
-    files = [Path(name).name for name in found.example_id.tolist()]
-    for name, pattern in patterns.items():
-        if pattern and not any(re.search(pattern, file) for file in files):
-            log.warning("--%s '%s' fits no file name", name, pattern)
-    return config, found
-
-
-def _same_rows(found: "Inspection", examples: "Examples") -> "Inspection":
-    """Returns the inspection of exactly the images that are trained with, in their order."""
-    import numpy as np
-
-    order = {name: i for i, name in enumerate(found.example_id.tolist())}
-    rows = np.array([order[name] for name in examples.example_id.tolist()])
-    values = {
-        field.name: value[rows] if isinstance(value, np.ndarray) else value
-        for field in dataclasses.fields(found)
-        for value in [getattr(found, field.name)]
-    }
-    facts = {name: value[rows] for name, value in found.facts.items()}
-    return dataclasses.replace(found, **(values | {"facts": facts}))
-
-
-def _audit(
-    args: SimpleNamespace,
-    inspection: "Inspection",
-    examples: "Examples | None",
-    splits: "Splits | None",
-    config: Config,
-) -> "Audit":
-    from msa_flax.auditing import auditing, families, findings, leakage, shortcuts
-
-    images = findings.Images(
-        example_id=inspection.example_id,
-        label=inspection.label,
-        classes=inspection.classes,
-        split=inspection.part if splits is None else splits.split,
-        group=inspection.group,
-        family=inspection.family,
-        pixels=inspection.pixels,
-    )
-    threshold = families.THRESHOLD if args.family_threshold is None else args.family_threshold
-    with _bar() as progress:
-        found = families.find_families(inspection.images, threshold=threshold, progress=progress)
-    rungs = []
-    if args.ladder and examples is not None and splits is not None:
-        from msa_flax.run import pooled_features
+        examples, name = with_facts(data.examples), config.name
+    if examples.example_id.tolist() != data.examples.example_id.tolist():
+        raise DataError(f"{config.data.root} has changed while it was read; start again")
+    examples = dataclasses.replace(examples, part=data.splits.split)
+    families = _find_families(args, examples)
+    ladder = []
+    if args.ladder:
         from msa_flax.training.compile import prepare_jax
 
         prepare_jax()
-        rows = shortcuts.Rows(
-            label=inspection.label,
-            split=splits.split,
-            source=leakage.all_sources(images, found),
-            slice_index=inspection.slice_index,
-            facts=inspection.facts,
-            images=inspection.images,
-            features=pooled_features(config, examples),
-        )
-        rungs = shortcuts.ladder(rows, seed=config.train.seed)
-    return auditing.audit(
-        images,
-        found,
-        name=inspection.root.expanduser().resolve().name
-        if config.data.source == "folder"
-        else config.name,
-        facts=inspection.facts,
-        slice_index=inspection.slice_index,
-        pictures=inspection.images,
-        bad_files=inspection.bad_files,
-        ladder=rungs,
-        model=_model_scores(args),
-    )
+        features = pooled_features(config, data.examples)
+        source = copies.sources(examples, families)
+        ladder = shortcuts.ladder(examples, source, features, seed=config.train.seed)
+    return audit(examples, families, name=name, ladder=ladder, model=_model_scores(args))
+
+
+def _inspect(listing: "Listing") -> "Examples":
+    from msa_flax import data
+
+    with _bar() as progress:
+        return data.inspect(listing, progress=progress)
+
+
+def _find_families(args: SimpleNamespace, examples: "Examples") -> "Families":
+    from msa_flax.auditing.families import THRESHOLD, find_families
+
+    threshold = THRESHOLD if args.family_threshold is None else args.family_threshold
+    with _bar() as progress:
+        return find_families(examples.images, threshold=threshold, progress=progress)
 
 
 def _model_scores(args: SimpleNamespace) -> dict[str, Any]:
     """Returns accuracy and AUC of the run's own evaluations by split, where there are any."""
-    if not args.workdir:
-        return {}
-
-    found = {}
-    for split in ("validation", "test"):
-        values = files.read_json(Path(args.workdir) / "eval" / split / "metrics.json")
-        if values:
-            scores = values["metrics"]
-            found[split] = {name: scores[name]["value"] for name in ("accuracy", "auc")}
-    return found
+    scores = {}
+    for split in ("validation", "test") if args.workdir else ():
+        path = Path(args.workdir) / "eval" / split / "metrics.json"
+        if values := files.read_json(path):
+            metrics = values["metrics"]
+            scores[split] = {name: metrics[name]["value"] for name in ("accuracy", "auc")}
+    return scores
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def test_a_run_is_audited_on_its_own_splits_and_compared_with_shortcuts(clean, t
         train=TrainConfig(epochs=1, batch_size=8),
     ).validate()
     workdir = tmp_path / "run"
-    train.run(workdir, config)
+    train.train_run(workdir, config)
     capsys.readouterr()
     assert call(f"--workdir={workdir}", "--ladder") == 0
     values = json.loads((workdir / "audit/audit.json").read_text())

@@ -18,13 +18,14 @@ of a smooth reconstruction or of strong JPEG compression.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
-SIZE = 224  # pixels, the side of the images that are compared
+from msa_flax.data.facts import SIZE
+from msa_flax.data.folder import Progress
+
 THRESHOLD = 0.70  # correlation from which two images are copies of one source
 CANDIDATES = 24  # images that each image is compared with
 
@@ -35,8 +36,6 @@ _EDGE = 0.015  # softness of the band's ends, cycles a pixel
 _WAVES, _EVERY = 32, 2  # candidates: angular frequencies, every second radius
 _FINER = 2  # correlations are evaluated at this many angles a grid angle
 _FLAT = 0.5  # standard deviation, grey levels, below which an image has nothing to compare
-
-Progress = Callable[[str, int, int], None]  # called with (what is done, images done, images)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,13 +1,11 @@
-"""What an audit says: one finding for each thing that was looked at, good news included."""
+"""A finding: what an audit says about one thing that it looked at, good news included."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 SEVERITIES = ("high", "medium", "low", "none")
-SHOWN = 6  # example files a finding names
+SHOWN = 6  # example files that a finding names
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,32 +32,8 @@ class Finding:
     examples: Sequence[str] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Images:
-    """What is known of n images, one row an image.
-
-    Attributes:
-        example_id: str [n].
-        label: int [n], index into ``classes``.
-        classes: their names.
-        split: the part that each image is used for, "" where there are no parts, str [n].
-        group: series or patient, "" unknown, str [n].
-        family: source slice by name, "" unknown, str [n].
-        pixels: equal only for images of equal pixels, str [n].
-    """
-
-    example_id: np.ndarray
-    label: np.ndarray
-    classes: Sequence[str]
-    split: np.ndarray
-    group: np.ndarray
-    family: np.ndarray
-    pixels: np.ndarray
-
-    @property
-    def splits(self) -> list[str]:
-        """The parts' names, training first."""
-        order = ("train", "training", "validation", "valid", "val", "test", "testing")
-        rank = {name: i for i, name in enumerate(order)}
-        found = sorted(set(self.split.tolist()) - {""})
-        return sorted(found, key=lambda name: rank.get(name.casefold(), len(order)))
+def listed(names: Sequence[str], unit: str = "", *, limit: int = 8) -> str:
+    """Returns the first names, and how many more there are, counted in ``unit``."""
+    rest = len(names) - limit
+    more = f" and {rest} more{f' {unit}' if unit else ''}" if rest > 0 else ""
+    return ", ".join(names[:limit]) + more

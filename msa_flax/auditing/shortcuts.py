@@ -13,10 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from msa_flax.data.examples import Examples
 from msa_flax.evaluation.intervals import wilson
 
 THUMBNAIL = 32  # pixels, the side of the images that the simplest learners see
 PERMUTATIONS = 3  # draws of permuted labels
+PERMUTED = "permuted labels"  # the rung that is no shortcut, but the test of the test
+NO_FEATURES = "there are no ImageNet weights"
 _FOLDS, _LEFT_OUT = 5, 10  # folds; up to so many groups are left out one by one
 
 
@@ -53,7 +56,6 @@ def predictability(
         family: what is one trial to the interval, int [n].
     """
     from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_predict
-    from sklearn.tree import DecisionTreeClassifier
 
     majority = float(np.bincount(target).max() / len(target))
     number = len(np.unique(unit))
@@ -64,9 +66,8 @@ def predictability(
     if number < 2:
         return Predictability(majority=majority, reason="there is nothing to leave out")
     folds = LeaveOneGroupOut() if number <= _LEFT_OUT else GroupKFold(_FOLDS)
-    tree = DecisionTreeClassifier(max_depth=3, min_samples_leaf=5, random_state=0)
     seen = facts.reshape(len(facts), -1)
-    right = cross_val_predict(tree, seen, target, groups=unit, cv=folds) == target
+    right = cross_val_predict(_tree(), seen, target, groups=unit, cv=folds) == target
     trials = len(np.unique(family))
     interval = wilson(round(float(right.mean()) * trials), trials)
     return Predictability(
@@ -78,90 +79,124 @@ def predictability(
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
-    """What the shortcuts may see of n images.
-
-    Attributes:
-        label: 0 or 1, int [n].
-        split: str [n]; "train" is fitted on, the others are scored.
-        source: what must share a permuted label, int [n].
-        slice_index: -1 unknown, int [n].
-        facts: of the files, by name, float [n].
-        images: grey, uint8 [n, s, s].
-        features: a frozen network's, float [n, d]; None where there is none.
-    """
-
-    label: np.ndarray
-    split: np.ndarray
-    source: np.ndarray
-    slice_index: np.ndarray
-    facts: Mapping[str, np.ndarray]
-    images: np.ndarray
-    features: np.ndarray | None = None
-
-
-def ladder(rows: Rows, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Fits every shortcut on "train" and scores it on every other split.
+def ladder(
+    examples: Examples, source: np.ndarray, features: np.ndarray | None, *, seed: int
+) -> list[dict[str, Any]]:
+    """Fits every shortcut on part "train" and scores it on every other part.
 
     The last rung is the test of the test: labels permuted, one label a source. Where families are
     whole it must stay near chance. Where it does not, copies of training images are scored.
 
     Args:
-        rows: the images.
+        examples: n images of label 0 or 1, with the split of each as their part.
+        source: what must share a permuted label, int [n].
+        features: a frozen network's, float [n, d]; None where there is none.
         seed: of what is random.
 
     Returns:
         One dictionary a rung: "rung", and for each split "accuracy", "auc", "n"; or "reason" where
         the rung does not apply. An AUC is None where it is undefined.
     """
-    train = np.flatnonzero(rows.split == "train")
-    others = [split for split in ("validation", "test") if (rows.split == split).any()]
-    small = thumbnails(rows.images)
-    rungs: list[tuple[str, np.ndarray | None, Any, str]] = [
-        ("majority class", np.zeros((len(rows.label), 1)), _majority(), ""),
-        (
-            "slice position",
-            rows.slice_index[:, None].astype(np.float64),
-            _tree(),
-            "" if (rows.slice_index >= 0).all() else "slice positions are not known",
-        ),
-        (
-            "facts about the files",
-            np.stack(list(rows.facts.values()), axis=1) if rows.facts else None,
-            _forest(seed),
-            "" if rows.facts else "there are no files",
-        ),
-        ("thumbnail, nearest neighbour", small, _nearest(), ""),
-        ("thumbnail, logistic regression", small, _linear(), ""),
-        (
-            "frozen ImageNet features, linear",
-            rows.features,
-            _linear(),
-            "" if rows.features is not None else "there are no ImageNet weights",
-        ),
-    ]
+    train = np.flatnonzero(examples.part == "train")
+    others = [part for part in ("validation", "test") if (examples.part == part).any()]
     found: list[dict[str, Any]] = []
-    for name, seen, learner, reason in rungs:
-        if reason:
+    for name, seen, learner, reason in _rungs(examples, features, seed):
+        if seen is None:
             found.append({"rung": name, "reason": reason})
             continue
-        assert seen is not None
-        fitted = _fit(learner, seen[train], rows.label[train])
-        scores = {split: _score(fitted, seen, rows.label, rows.split == split) for split in others}
+        fitted = _fit(learner, seen[train], examples.label[train])
+        scores = {
+            part: _score(fitted, seen, examples.label, examples.part == part) for part in others
+        }
         found.append({"rung": name, **scores})
-    name = "permuted labels"
-    if rows.features is None:
-        found.append({"rung": name, "reason": "there are no ImageNet weights"})
+    if features is None:
+        found.append({"rung": PERMUTED, "reason": NO_FEATURES})
     else:
-        found.append({"rung": name, **_permuted(rows, train, others, seed)})
+        scores = _permuted(examples, source, features, others, seed)
+        found.append({"rung": PERMUTED, **scores})
     return found
 
 
-def best_shortcut(found: Sequence[Mapping[str, Any]], split: str) -> Mapping[str, Any] | None:
-    """Returns the rung of the highest accuracy on a split, permuted labels left out."""
-    scored = [rung for rung in found if split in rung and rung["rung"] != "permuted labels"]
-    return max(scored, key=lambda rung: rung[split]["accuracy"], default=None)
+def _rungs(
+    examples: Examples, features: np.ndarray | None, seed: int
+) -> list[tuple[str, np.ndarray | None, Any, str]]:
+    """Returns the name of each rung, what it sees, who learns from it, and why it sees nothing."""
+    position = examples.slice_index[:, None].astype(np.float64)
+    known = bool((examples.slice_index >= 0).all())
+    facts = list(examples.facts.values())
+    small = thumbnails(examples.images)
+    return [
+        ("majority class", np.zeros((len(examples), 1)), _majority(), ""),
+        (
+            "slice position",
+            position if known else None,
+            _tree(),
+            "slice positions are not known",
+        ),
+        (
+            "facts about the files",
+            np.stack(facts, axis=1) if facts else None,
+            _forest(seed),
+            "there are no files",
+        ),
+        ("thumbnail, nearest neighbour", small, _nearest(), ""),
+        ("thumbnail, logistic regression", small, _linear(), ""),
+        ("frozen ImageNet features, linear", features, _linear(), NO_FEATURES),
+    ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BestShortcut:
+    """The shortcut of the highest accuracy on a split, and what a model adds to it."""
+
+    name: str
+    accuracy: float
+
+    def gain(self, accuracy: float) -> float:
+        """Returns by how much a model's accuracy is higher than the shortcut's."""
+        return accuracy - self.accuracy
+
+
+def best_shortcut(ladder: Sequence[Mapping[str, Any]], split: str) -> BestShortcut | None:
+    """Returns the best rung of a ladder on a split, permuted labels left out; None: none is scored.
+
+    Args:
+        ladder: see :func:`ladder`.
+        split: "validation" or "test".
+    """
+    scored = [rung for rung in ladder if split in rung and rung["rung"] != PERMUTED]
+    best = max(scored, key=lambda rung: rung[split]["accuracy"], default=None)
+    if best is None:
+        return None
+    return BestShortcut(name=best["rung"], accuracy=best[split]["accuracy"])
+
+
+def ladder_table(
+    ladder: Sequence[Mapping[str, Any]], model: Mapping[str, Mapping[str, Any]]
+) -> list[list[str]]:
+    """Returns the ladder as rows of cells, head first, the model last if there is one.
+
+    Args:
+        ladder: see :func:`ladder`.
+        model: the model's "accuracy" and "auc" by split.
+    """
+    splits = [split for split in ("validation", "test") if any(split in rung for rung in ladder)]
+    head = ["shortcut", *(f"{split} {name}" for split in splits for name in ("accuracy", "AUC"))]
+
+    def cells(scores: Mapping[str, Any]) -> list[str]:
+        found = [scores.get(split, {}).get(key) for split in splits for key in ("accuracy", "auc")]
+        return ["" if value is None else f"{value:.3f}" for value in found]
+
+    rows = [
+        [str(rung["rung"]), *(cells(rung) if "reason" not in rung else [str(rung["reason"])])]
+        for rung in ladder
+    ]
+    if model:
+        rows += [["the model", *cells(model)], ["what the model adds to the best shortcut"]]
+        for split in splits:
+            best, accuracy = best_shortcut(ladder, split), model.get(split, {}).get("accuracy")
+            rows[-1] += [f"{best.gain(accuracy):+.3f}" if best and accuracy is not None else "", ""]
+    return [head, *(row + [""] * (len(head) - len(row)) for row in rows)]
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
@@ -172,32 +207,32 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def _permuted(
-    rows: Rows, train: np.ndarray, others: list[str], seed: int
+    examples: Examples, source: np.ndarray, features: np.ndarray, others: list[str], seed: int
 ) -> dict[str, dict[str, Any]]:
     """Returns the mean score of linear heads on labels that were permuted among sources."""
-    assert rows.features is not None
-    _, first, member = np.unique(rows.source, return_index=True, return_inverse=True)
-    drawn: dict[str, list[dict[str, Any]]] = {split: [] for split in others}
+    train = np.flatnonzero(examples.part == "train")
+    _, first, member = np.unique(source, return_index=True, return_inverse=True)
+    drawn: dict[str, list[dict[str, Any]]] = {part: [] for part in others}
     for i in range(PERMUTATIONS):
         rng = np.random.default_rng([seed, i])
-        label = rng.permutation(rows.label[first])[member]
+        label = rng.permutation(examples.label[first])[member]
         if len(np.unique(label[train])) < 2:
             continue
-        fitted = _fit(_linear(), rows.features[train], label[train])
-        for split in others:
-            drawn[split].append(_score(fitted, rows.features, label, rows.split == split))
+        fitted = _fit(_linear(), features[train], label[train])
+        for part in others:
+            drawn[part].append(_score(fitted, features, label, examples.part == part))
 
     def mean(values: list[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return float(np.mean(known)) if known else None
 
     return {
-        split: {
+        part: {
             "accuracy": mean([score["accuracy"] for score in scores]),
             "auc": mean([score["auc"] for score in scores]),
             "n": scores[0]["n"],
         }
-        for split, scores in drawn.items()
+        for part, scores in drawn.items()
         if scores
     }
 

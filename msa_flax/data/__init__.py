@@ -7,16 +7,20 @@ TensorFlow is imported only when a prepared data set is read (:func:`load`) or b
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
+
+if TYPE_CHECKING:
+    from msa_flax.data.folder import Listing, Progress
 
 # TensorFlow only moves bytes here. Its start-up lines would be the first thing a user sees, and the
 # oneDNN notice is printed before its log level applies, so both have to be set before the import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-__all__ = ["DataError", "Examples", "load", "load_external", "load_files"]
+__all__ = ["DataError", "Examples", "inspect", "load", "load_external", "load_files"]
 
 
 def load(config: DataConfig) -> Examples:
@@ -45,9 +49,10 @@ def load_external(root: str | os.PathLike[str], config: DataConfig) -> Examples:
     Raises:
         DataError: as in :func:`load`.
     """
-    from msa_flax.data import scan
+    from msa_flax.data.folder import list_folder
 
-    return scan.read(scan.scan_folder(root, config), config)
+    listing = list_folder(root, config, layout="classes")
+    return _read(listing, config, skip=config.on_bad_file == "skip")
 
 
 def load_files(names: Sequence[str], config: DataConfig) -> Examples:
@@ -58,19 +63,45 @@ def load_files(names: Sequence[str], config: DataConfig) -> Examples:
         config: image size and ``equalize`` are used, nothing else.
 
     Raises:
-        DataError: a file cannot be read, or is named twice.
+        DataError: files cannot be read, all of them are named; or one is named twice.
     """
-    import numpy as np
+    from msa_flax.data.folder import File, Listing
 
-    from msa_flax.data import examples
-    from msa_flax.data.images import preprocess, read_image
+    files = tuple(File(path=Path(name), example_id=name) for name in names)
+    listing = Listing(root=Path(), classes=tuple(config.classes), files=files, bad_files=())
+    return _read(listing, config, skip=False)
 
-    size, equalize = config.image_size, config.equalize
-    pictures = [read_image(Path(name)) for name in names]
-    blank = {"label": -1, "group": "", "family": "", "slice_index": -1, "part": ""}
-    rows = [
-        {**blank, "example_id": name, "height": picture.shape[0], "width": picture.shape[1]}
-        for name, picture in zip(names, pictures, strict=True)
-    ]
-    resized = [preprocess(p, size=size, equalize=equalize) for p in pictures]
-    return examples.from_rows(rows, np.array(resized, np.uint8).reshape(-1, size, size))
+
+def inspect(listing: "Listing", *, progress: "Progress | None" = None) -> Examples:
+    """Returns the images of a listing as an audit sees them: in one size, with facts about files.
+
+    Args:
+        listing: what :func:`msa_flax.data.folder.list_folder` found.
+        progress: called after each file.
+
+    Raises:
+        DataError: fewer than two of the files can be used.
+    """
+    from msa_flax.data.facts import comparable
+    from msa_flax.data.folder import first_reasons, read
+
+    examples = read(listing, comparable, progress=progress)
+    if len(examples) < 2:
+        raise DataError(
+            f"{listing.root}: expected two or more usable images, found {len(examples)}; "
+            f"{len(examples.bad_files)} files cannot be used: {first_reasons(examples.bad_files)}"
+        )
+    return examples
+
+
+def _read(listing: "Listing", config: DataConfig, *, skip: bool) -> Examples:
+    from functools import partial
+
+    from msa_flax.data.folder import check_bad_files, read
+    from msa_flax.data.images import preprocess
+
+    prepare = partial(preprocess, size=config.image_size, equalize=config.equalize)
+    examples = read(listing, prepare)
+    bad_files = examples.bad_files
+    check_bad_files(bad_files, skip=skip, total=len(examples) + len(bad_files))
+    return examples

@@ -24,10 +24,10 @@ from absl import logging
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows
+from msa_flax.data.folder import PARTS, File, Listing, check_bad_files, list_folder
 from msa_flax.data.images import ImageError, decode, preprocess, read_image, resize_mask
 from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
-from msa_flax.data.scan import PARTS, Entry, Scan, check_bad_files, scan_folder
 from msa_flax.files import cache_dir
 
 hide_gpu()
@@ -48,7 +48,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
 class FolderConfig(tfds.core.BuilderConfig):
     """The listing of a folder; ``name`` changes when the folder or its reading does."""
 
-    scan: Scan | None = None
+    listing: Listing | None = None
 
 
 class Folder(_Builder):
@@ -66,24 +66,24 @@ class Folder(_Builder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        scan = self.builder_config.scan
-        self.info.metadata["bad_files"] = list(scan.bad_files)
+        listing = self.builder_config.listing
+        self.info.metadata["bad_files"] = list(listing.bad_files)
         return {
-            part: self._generate_examples([e for e in scan.entries if e.part == part])
+            part: self._generate_examples([file for file in listing.files if file.part == part])
             for part in PARTS
         }
 
-    def _generate_examples(self, entries: list[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, files: list[File]) -> Iterator[tuple[str, dict[str, Any]]]:
         bad = []
-        for entry in entries:
+        for file in files:
             try:
-                image = read_image(entry.path)
+                image = read_image(file.path)
             except ImageError as error:
-                bad.append((entry.example_id, str(error)))
+                bad.append((file.example_id, str(error)))
                 continue
-            known = {name: getattr(entry, name) for name in _KNOWN}
-            yield entry.example_id, known | _of_pixels(image)
-        check_bad_files(bad, skip=True, total=len(entries))  # TFDS cannot store an empty split
+            known = {name: getattr(file, name) for name in _KNOWN}
+            yield file.example_id, known | _of_pixels(image)
+        check_bad_files(bad, skip=True, total=len(files))  # TFDS cannot store an empty split
         self.info.metadata["bad_files"] += bad
 
 
@@ -101,12 +101,12 @@ def folder_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Folder:
         DataError: the folder is not as expected.
     """
     root = pathlib.Path(config.root).absolute()
-    scan = scan_folder(root, config, need_parts=True)
-    listing = [(entry.example_id, *_size_and_time(entry.path)) for entry in scan.entries]
+    listing = list_folder(root, config, layout="parts")
+    files = [(file.example_id, *_size_and_time(file.path)) for file in listing.files]
     patterns = config.family_pattern, config.group_pattern
-    state = json.dumps([listing, scan.bad_files, config.classes, patterns])
+    state = json.dumps([files, listing.bad_files, config.classes, patterns])
     name = f"{_sha256(str(root))[:8]}-{_sha256(state)[:16]}"
-    return Folder(config=FolderConfig(name=name, scan=scan), data_dir=data_dir)
+    return Folder(config=FolderConfig(name=name, listing=listing), data_dir=data_dir)
 
 
 def _size_and_time(path: pathlib.Path) -> tuple[int, int]:
@@ -260,7 +260,7 @@ def read(builder: Folder | Phantom, config: DataConfig) -> Examples:
             future.result()
     except tf.errors.DataLossError as error:
         raise DataError(f"the prepared copy is damaged; delete {builder.data_path}") from error
-    return from_rows(rows, images, masks=masks, bad_files=bad_files)
+    return from_rows(rows, images, masks=masks, bad_files=bad_files, classes=config.classes)
 
 
 def _rows(builder: Folder | Phantom) -> Iterator[dict[str, Any]]:

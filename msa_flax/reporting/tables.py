@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from msa_flax.auditing import auditing, shortcuts
+from msa_flax.auditing import shortcuts
 from msa_flax.evaluation.intervals import METHODS
 from msa_flax.evaluation.metrics import rates
 from msa_flax.evaluation.summary import NAMES
@@ -90,10 +90,9 @@ def beside_shortcuts(run: SavedRun) -> str:
     accuracy = run.metrics["metrics"].get("accuracy", {}).get("value")
     if not best or accuracy is None:
         return ""
-    reached = best[run.split]["accuracy"]
-    gain = accuracy - reached
+    gain = best.gain(accuracy)
     return (
-        f"The best shortcut, {best['rung']}, reaches an accuracy of {shown(reached)} on these "
+        f"The best shortcut, {best.name}, reaches an accuracy of {shown(best.accuracy)} on these "
         f"images, the model {shown(accuracy)}: it adds {'nothing' if gain <= 0 else shown(gain)}."
     )
 
@@ -106,7 +105,7 @@ def ladder(run: SavedRun) -> Table | None:
     model: dict[str, dict[str, Any]] = dict(run.audit.get("model") or {})
     entries = run.metrics["metrics"]
     model[run.split] = {k: entries[k]["value"] for k in ("accuracy", "auc") if k in entries}
-    head, *rows = auditing.ladder_table(found, model)
+    head, *rows = shortcuts.ladder_table(found, model)
     return Table(title="Ladder of shortcuts", head=head, rows=rows)
 
 

@@ -48,7 +48,7 @@ def explain_split(
     fine = [name for name, method in chosen.items() if method.fine]
     coarse = [name for name in chosen if name not in (*forward, *fine)]
     whole = run.data.take(split)
-    sampled = whole.take(whole.one_a_family()) if faithfulness else whole
+    sampled = whole.take(whole.first_of_each_family()) if faithfulness else whole
     folder = out or run.results(split) / "explanations"
     many = _spaced(sampled, limit)
     parts = []

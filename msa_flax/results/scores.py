@@ -205,10 +205,9 @@ def _shortcuts(workdir: Path, results: dict[str, dict[str, Any]]) -> str:
     lines = []
     for split, values in results.items():
         if best := shortcuts.best_shortcut(ladder, split):
-            reached = best[split]["accuracy"]
-            gain = values["metrics"]["accuracy"]["value"] - reached
+            gain = best.gain(values["metrics"]["accuracy"]["value"])
             lines.append(
-                f"{split}: the best shortcut, {best['rung']}, reaches accuracy {reached:.4f}; "
+                f"{split}: the best shortcut, {best.name}, reaches accuracy {best.accuracy:.4f}; "
                 f"the model adds {gain:+.4f}\n"
             )
     return "".join(lines)

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from msa_flax.auditing.auditing import audit
+from msa_flax.auditing.audit import audit
 from msa_flax.auditing.families import Families
-from msa_flax.auditing.findings import Images
+from msa_flax.data.examples import Examples
 
 SOURCES, COPIES = 40, 3  # images 3 i to 3 i + 2 show source i
 N = SOURCES * COPIES
@@ -47,18 +47,18 @@ j 0 test       C f4 p2
 
 
 @pytest.fixture(scope="session")
-def table():
-    return _table
+def examples_from():
+    return _examples_from
 
 
 @pytest.fixture(scope="session")
-def families():
-    return _families
+def families_of():
+    return _families_of
 
 
 @pytest.fixture(scope="session")
-def make():
-    return _make
+def simulated():
+    return _simulated
 
 
 @pytest.fixture(scope="session")
@@ -72,36 +72,41 @@ def scores():
 
 
 @pytest.fixture
-def ten(table):
-    return table(TABLE)
+def ten_images():
+    return _examples_from(TABLE)
 
 
 @pytest.fixture
-def found(families):
-    return families(0, 0, 2, 2, 0, 5, 6, 2, 8, 8)
+def ten_families():
+    return _families_of(0, 0, 2, 2, 0, 5, 6, 2, 8, 8)
 
 
-def _table(text, *, classes=("normal", "fracture")):
-    """Reads rows of "id label split group family pixels"; a dash is "", no pixels are unique."""
+def _examples_from(text, *, classes=("normal", "fracture"), height=None, width=None):
+    """Reads rows of "id label part group family pixels"; a dash is "", no pixels are unique."""
     rows = [line.split() for line in text.strip().splitlines()]
     rows = [[*row, *"-" * (6 - len(row))] for row in rows]
     columns = [
         np.array(["" if cell == "-" else cell for cell in column])
         for column in zip(*rows, strict=True)
     ]
-    example_id, label, split, group, family, pixels = columns
-    return Images(
+    example_id, label, part, group, family, pixels = columns
+    n = len(example_id)
+    return Examples(
         example_id=example_id,
         label=label.astype(int),
-        classes=classes,
-        split=split,
         group=group,
         family=family,
-        pixels=np.where(pixels == "", example_id, pixels),
+        slice_index=np.full(n, -1),
+        part=part,
+        height=np.full(n, 8) if height is None else np.array(height),
+        width=np.full(n, 8) if width is None else np.array(width),
+        images=np.zeros((n, 8, 8), np.uint8),
+        classes=classes,
+        file_hash=np.where(pixels == "", example_id, pixels),
     )
 
 
-def _families(*family):
+def _families_of(*family):
     """Returns families without the comparisons that they come from."""
     return Families(
         family=np.array(family, int),
@@ -117,27 +122,30 @@ def _families(*family):
 class Case:
     """What an audit is made from; a test changes what it is about."""
 
-    images: Images
-    found: Families
-    facts: dict
-    slice_index: np.ndarray
-    pictures: np.ndarray
-    options: dict = dataclasses.field(default_factory=dict)
+    examples: Examples
+    families: Families
 
     def audit(self, **options):
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        images, found, extra = (values.pop(name) for name in ("images", "found", "options"))
-        return audit(images, found, name="a set", **(values | extra | options))
+        return audit(self.examples, self.families, name="a set", **options)
 
-    def column(self, **columns):
-        self.images = dataclasses.replace(self.images, **columns)
+    def change(self, **columns):
+        self.examples = dataclasses.replace(self.examples, **columns)
+        return self
+
+    def change_facts(self, **facts):
+        """Replaces some facts; None takes one away."""
+        changed = {**self.examples.facts, **facts}
+        return self.change(facts={k: fact for k, fact in changed.items() if fact is not None})
+
+    def change_families(self, **fields):
+        self.families = dataclasses.replace(self.families, **fields)
         return self
 
 
-def _make(*, tied=True):
+def _simulated(*, tied=True):
     """Forty sources of three copies, in ten groups; the first half of slices is fractured, or any.
 
-    The last ten sources are the validation images, so no copy and no group is in two splits.
+    The last eight sources are the validation images, so no copy and no group is in two parts.
     """
     source = np.repeat(np.arange(SOURCES), COPIES)
     rng = np.random.default_rng(0)
@@ -146,31 +154,31 @@ def _make(*, tied=True):
     if not tied:
         position = rng.permutation(position)
     first = np.arange(0, N, COPIES)
-    return Case(
-        images=Images(
-            example_id=np.array([f"source {i // 3} copy {i % 3}.png" for i in range(N)]),
-            label=label[source],
-            classes=("normal", "fracture"),
-            split=np.where(source < 32, "train", "validation"),
-            group=np.array([f"G{i // 4}" for i in source]),
-            family=np.full(N, ""),
-            pixels=np.array([f"{i}" for i in range(N)]),
-        ),
-        found=Families(
-            family=first[source],
-            # Every copy with its source, and every source with the next one.
-            pairs=np.array([(i - i % 3, i) for i in range(N) if i % 3] + [(0, 3), (3, 6)]),
-            similarity=np.array([0.9] * (2 * SOURCES) + [0.1, 0.2], np.float32),
-            degrees=np.full(2 * SOURCES + 2, 30, np.float32),
-            mirrored=np.arange(2 * SOURCES + 2) % 2 == 1,
-            threshold=0.7,
-        ),
+    examples = Examples(
+        example_id=np.array([f"source {i // 3} copy {i % 3}.png" for i in range(N)]),
+        label=label[source],
+        group=np.array([f"G{i // 4}" for i in source]),
+        family=np.full(N, ""),
+        slice_index=position[source],
+        part=np.where(source < 32, "train", "validation"),
+        height=np.full(N, 224),
+        width=np.full(N, 224),
         facts={
             "bytes": rng.normal(1000, 100, SOURCES)[source],
             "height": np.full(N, 224.0),
             "width": np.full(N, 224.0),
             "mean": rng.normal(100, 10, N),
         },
-        slice_index=position[source],
-        pictures=rng.integers(0, 256, (N, 16, 16), dtype=np.uint8),
+        images=rng.integers(0, 256, (N, 16, 16), dtype=np.uint8),
+        file_hash=np.array([f"{i}" for i in range(N)]),
     )
+    families = Families(
+        family=first[source],
+        # Every copy with its source, and every source with the next one.
+        pairs=np.array([(i - i % 3, i) for i in range(N) if i % 3] + [(0, 3), (3, 6)]),
+        similarity=np.array([0.9] * (2 * SOURCES) + [0.1, 0.2], np.float32),
+        degrees=np.full(2 * SOURCES + 2, 30, np.float32),
+        mirrored=np.arange(2 * SOURCES + 2) % 2 == 1,
+        threshold=0.7,
+    )
+    return Case(examples=examples, families=families)

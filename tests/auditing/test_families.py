@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from msa_flax.auditing import families
 from msa_flax.auditing.families import SIZE, connected, find_families
 from msa_flax.config import DataConfig
-from msa_flax.data.inspection import inspect_folder
+from msa_flax.data import inspect
+from msa_flax.data.folder import list_folder
 
 CENTRE = (SIZE - 1) / 2
 SOURCE = re.compile(r"^(CSFDV\d+B\d+ \(\d+\))")
@@ -335,10 +336,11 @@ def test_what_is_connected_has_the_name_of_its_first(case):
 @pytest.mark.realdata
 def test_the_public_data_set_has_the_families_that_its_file_names_tell(realdata):
     options = DataConfig(family_pattern="", group_pattern="")
-    inspection = inspect_folder(realdata / "data/spine-fracture-ct", options)
-    names = [name.rpartition("/")[2] for name in inspection.example_id.tolist()]
+    listing = list_folder(realdata / "data/spine-fracture-ct", options, layout="any")
+    examples = inspect(listing)
+    names = [name.rpartition("/")[2] for name in examples.example_id.tolist()]
     _, source = np.unique([SOURCE.match(name)[1] for name in names], return_inverse=True)
-    family = find_families(inspection.images).family
+    family = find_families(examples.images).family
     assert len(family) == 4200
     both, number = np.unique(np.stack([source, family]), axis=1, return_counts=True)
     largest = np.array([number[both[0] == one].max() for one in range(source.max() + 1)])

@@ -3,7 +3,8 @@ import pytest
 from scipy import stats
 
 from msa_flax.auditing import shortcuts
-from msa_flax.auditing.shortcuts import Rows, best_shortcut, ladder, predictability
+from msa_flax.auditing.shortcuts import best_shortcut, ladder, ladder_table, predictability
+from msa_flax.data.examples import Examples
 
 RUNGS = [
     "majority class",
@@ -142,17 +143,24 @@ def test_the_interval_counts_families_not_images():
 # The ladder.
 
 
-def rows(label, split, source, *, position=None, facts=None, images=None, features=None):
+def ladder_of(
+    label, split, source, *, position=None, facts=None, images=None, features=None, seed=0
+):
+    """Returns the ladder of images of which nothing is known but what is given."""
     n = len(label)
-    return Rows(
+    examples = Examples(
+        example_id=np.array([f"{i}" for i in range(n)]),
         label=label,
-        split=split,
-        source=source,
+        group=np.full(n, ""),
+        family=np.full(n, ""),
         slice_index=np.full(n, -1) if position is None else position,
-        facts={} if facts is None else facts,
+        part=split,
+        height=np.full(n, 8),
+        width=np.full(n, 8),
         images=np.zeros((n, 8, 8), np.uint8) if images is None else images,
-        features=features,
+        facts={} if facts is None else facts,
     )
+    return ladder(examples, source, features, seed=seed)
 
 
 def by_name(found):
@@ -183,7 +191,7 @@ def test_what_is_not_known_is_a_rung_with_a_reason(unknown):
     label, split, source = whole()
     position = np.arange(len(label))
     position[5 if unknown == "one position" else slice(None)] = -1
-    found = by_name(ladder(rows(label, split, source, position=position)))
+    found = by_name(ladder_of(label, split, source, position=position))
     assert {name: rung["reason"] for name, rung in found.items() if "reason" in rung} == {
         "slice position": "slice positions are not known",
         "facts about the files": "there are no files",
@@ -198,7 +206,7 @@ def test_every_rung_is_scored_on_every_split_but_training():
     label, split, source = whole()
     number = np.arange(len(label))
     known = {"position": number, "facts": {"bytes": 1.0 * number}, "features": fingerprints(source)}
-    for rung in by_name(ladder(rows(label, split, source, **known))).values():
+    for rung in by_name(ladder_of(label, split, source, **known)).values():
         assert set(rung) == {"rung", "validation", "test"}
         for name in ("validation", "test"):
             assert set(rung[name]) == {"accuracy", "auc", "n"}
@@ -209,7 +217,7 @@ def test_every_rung_is_scored_on_every_split_but_training():
 def test_the_majority_of_the_training_labels_is_scored():
     label = np.array([1, 1, 0, 1, 0, 0, 0, 1])
     split = np.array(["train"] * 3 + ["validation"] * 4 + ["test"])
-    rung = by_name(ladder(rows(label, split, np.arange(8))))["majority class"]
+    rung = by_name(ladder_of(label, split, np.arange(8)))["majority class"]
     assert rung["validation"] == {"accuracy": 0.25, "auc": 0.5, "n": 4}
     assert rung["test"] == {"accuracy": 1.0, "auc": None, "n": 1}
 
@@ -218,7 +226,7 @@ def test_a_split_of_one_class_has_no_auc():
     label, split, source = whole()
     label = np.where(split == "test", 1, label)
     known = {"position": np.arange(len(label)), "features": fingerprints(source)}
-    found = ladder(rows(label, split, source, **known))
+    found = ladder_of(label, split, source, **known)
     for rung in found[:-1]:
         if "reason" not in rung:
             assert rung["test"]["auc"] is None
@@ -230,7 +238,7 @@ def test_a_split_of_one_class_has_no_auc():
 def test_a_split_that_is_not_there_is_not_scored():
     label, split, source = whole()
     split = np.where(split == "test", "train", split)
-    for rung in ladder(rows(label, split, source)):
+    for rung in ladder_of(label, split, source):
         assert "test" not in rung
 
 
@@ -241,7 +249,7 @@ def test_slice_position_solves_a_set_whose_label_is_tied_to_it_and_no_other(tied
     position = np.where(label == 1, rng.integers(0, 70, 400), rng.integers(70, 150, 400))
     if not tied:
         position = rng.permutation(position)
-    rung = by_name(ladder(rows(label, split, source, position=position)))["slice position"]
+    rung = by_name(ladder_of(label, split, source, position=position))["slice position"]
     for name in ("validation", "test"):
         if tied:
             assert rung[name]["accuracy"] >= 0.98
@@ -259,9 +267,7 @@ def test_facts_thumbnails_and_features_find_what_is_in_them():
     features = fingerprints(source, width=8)
     features[:, 0] = label
     facts = {"noise": rng.normal(size=200), "bytes": label + rng.uniform(-0.4, 0.4, 200)}
-    found = by_name(
-        ladder(rows(label, split, source, facts=facts, images=images, features=features))
-    )
+    found = by_name(ladder_of(label, split, source, facts=facts, images=images, features=features))
     for name in RUNGS[2:6]:
         assert found[name]["test"]["accuracy"] >= 0.95, name
         assert found[name]["test"]["auc"] >= 0.95, name
@@ -278,7 +284,7 @@ def test_no_rung_is_fitted_on_what_it_is_scored_on():
         "images": rng.integers(0, 256, (300, 64, 64), dtype=np.uint8),
         "features": fingerprints(source),
     }
-    for rung in ladder(rows(label, split, source, **known)):
+    for rung in ladder_of(label, split, source, **known):
         for name in ("validation", "test"):
             # 60 images: the standard error of chance is 0.065.
             assert abs(rung[name]["accuracy"] - 0.5) < 0.25, rung
@@ -287,15 +293,15 @@ def test_no_rung_is_fitted_on_what_it_is_scored_on():
 def test_the_same_seed_gives_the_same_ladder_and_another_one_other_permutations():
     label, split, source = whole(60, 2)
     fact = {"bytes": np.random.default_rng(0).normal(size=120)}
-    some = rows(label, split, source, facts=fact, features=fingerprints(source, width=20))
-    first, again, other = (ladder(some, seed=seed) for seed in (3, 3, 4))
+    known = {"facts": fact, "features": fingerprints(source, width=20)}
+    first, again, other = (ladder_of(label, split, source, **known, seed=i) for i in (3, 3, 4))
     assert first == again
     assert first[-1] != other[-1]
 
 
 def permuted(split, source, seed=0):
     label = source % 2
-    return ladder(rows(label, split, source, features=fingerprints(source, seed=seed)))[-1]
+    return ladder_of(label, split, source, features=fingerprints(source, seed=seed))[-1]
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -321,8 +327,8 @@ def test_permuted_labels_are_one_a_source_or_copies_would_not_be_seen():
     source = np.repeat(np.arange(100), 4)
     split = np.tile(np.array(["train", "train", "train", "validation"]), 100)
     features = fingerprints(source)
-    some = rows(source % 2, split, np.arange(400), features=features)
-    assert abs(ladder(some)[-1]["validation"]["accuracy"] - 0.5) < 0.2
+    found = ladder_of(source % 2, split, np.arange(400), features=features)
+    assert abs(found[-1]["validation"]["accuracy"] - 0.5) < 0.2
 
 
 def test_the_best_shortcut_is_the_most_accurate_one_and_never_permuted_labels():
@@ -332,11 +338,29 @@ def test_the_best_shortcut_is_the_most_accurate_one_and_never_permuted_labels():
         {"rung": "facts about the files", "reason": "there are no files"},
         {"rung": "permuted labels", "test": {"accuracy": 0.9}, "validation": {"accuracy": 0.9}},
     ]
-    assert best_shortcut(found, "test") is found[1]
-    assert best_shortcut(found, "validation") is found[0]
+    best = best_shortcut(found, "test")
+    assert (best.name, best.accuracy) == ("slice position", 0.8)
+    assert best.gain(0.9) == pytest.approx(0.1)
+    assert best.gain(0.5) == pytest.approx(-0.3)
+    assert best_shortcut(found, "validation").name == "majority class"
     assert best_shortcut(found, "train") is None
     assert best_shortcut(found[2:], "test") is None
     assert best_shortcut([], "test") is None
+
+
+def test_the_ladder_is_a_table_and_says_what_the_model_adds_to_the_best_shortcut(rungs, scores):
+    assert ladder_table(rungs, scores) == [
+        ["shortcut", "validation accuracy", "validation AUC", "test accuracy", "test AUC"],
+        ["majority class", "0.500", "0.500", "0.250", ""],
+        ["slice position", "0.750", "0.875", "0.500", ""],
+        ["facts about the files", "there are no files", "", "", ""],
+        ["permuted labels", "0.900", "0.900", "0.900", "0.900"],
+        ["the model", "0.700", "0.800", "0.750", ""],
+        ["what the model adds to the best shortcut", "-0.050", "", "+0.250", ""],
+    ]
+    assert ladder_table(rungs, {})[-1][0] == "permuted labels"
+    half = ladder_table(rungs, {"test": {"accuracy": 0.5, "auc": 0.5}})
+    assert half[-1][1:] == ["", "", "+0.000", ""]
 
 
 def test_thumbnails_are_means_of_blocks_between_zero_and_one():

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.auditing import composition, leakage, sheets, shortcuts
+from msa_flax.auditing import composition, copies, pictures
 from msa_flax.auditing.families import Families
-from msa_flax.auditing.findings import SEVERITIES, Finding, Images
-from msa_flax.auditing.shortcuts import Predictability
-from msa_flax.files import NOTICE, write_atomically, write_json
+from msa_flax.auditing.findings import SEVERITIES, Finding
+from msa_flax.auditing.shortcuts import Predictability, ladder_table, predictability
+from msa_flax.data.examples import Examples
+from msa_flax.files import NOTICE, write_json, write_text
 
-SCHEMA_VERSION = 1
 _MARGIN = 0.1  # by how much a fact must beat the commonest class to be a shortcut
-_SIZE = ("height", "width")
 _WHERE = {"family": "in other families", "group": "in other groups"}
+
+Predictabilities = Mapping[str, Mapping[str, Predictability]]  # by fact, then by what is left out
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,36 +28,31 @@ class Audit:
 
     Attributes:
         name: of the data set.
-        images: what was audited.
+        examples: what was audited.
+        families: their families by pixels.
         findings: the worst first.
-        label_from, split_from: how well each fact tells the label, and the split: "family", in
+        label_from, split_from: how well each fact predicts the label, and the split: "family", in
             other families; "group", in groups that were not seen, where groups are known.
         ladder: the rungs of :func:`msa_flax.auditing.shortcuts.ladder`, empty if not asked for.
         model: "accuracy" and "auc" of the run that is audited, by split, empty if there is none.
-        found: the families by pixels.
-        slice_index: -1 unknown, int [n].
-        pictures: grey, uint8 [n, s, s].
     """
 
     name: str
-    images: Images
+    examples: Examples
+    families: Families
     findings: Sequence[Finding]
-    label_from: Mapping[str, Mapping[str, Predictability]]
-    split_from: Mapping[str, Mapping[str, Predictability]]
+    label_from: Predictabilities
+    split_from: Predictabilities
     ladder: Sequence[Mapping[str, Any]]
     model: Mapping[str, Mapping[str, Any]]
-    found: Families
-    slice_index: np.ndarray
-    pictures: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what ``audit.json`` holds."""
         return {
-            "schema_version": SCHEMA_VERSION,
             "name": self.name,
-            "n": len(self.images.example_id),
-            "classes": list(self.images.classes),
-            "splits": self.images.splits,
+            "n": len(self.examples),
+            "classes": list(self.examples.classes),
+            "splits": self.examples.parts,
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "label_from": {name: _plain(values) for name, values in self.label_from.items()},
             "split_from": {name: _plain(values) for name, values in self.split_from.items()},
@@ -66,7 +62,7 @@ class Audit:
 
     def text(self) -> str:
         """Returns the findings as a table for a terminal, and what they are about."""
-        lines = [f"{self.name}: {len(self.images.example_id)} images", ""]
+        lines = [f"{self.name}: {len(self.examples)} images", ""]
         for finding in self.findings:
             severity = "ok" if finding.severity == "none" else finding.severity
             said = f"{finding.title}: {finding.evidence}"
@@ -111,114 +107,73 @@ class Audit:
     def write(self, out: str | os.PathLike[str]) -> None:
         """Writes audit.json, audit.md, audit.png and families.png into a folder."""
         folder = pathlib.Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        sheets.overview(
-            self.images,
-            self.slice_index,
-            self.label_from,
-            folder / "audit.png",
-            title=self.name,
-        )
-        sheets.pairs(self.images, self.found, self.pictures, folder / "families.png")
-        write_atomically(folder / "audit.md", self.markdown().encode("utf-8"))
+        pictures.overview(self.examples, self.label_from, folder / "audit.png", title=self.name)
+        pictures.pairs(self.examples, self.families, folder / "families.png")
+        write_text(folder / "audit.md", self.markdown())
         write_json(folder / "audit.json", self.to_dict())  # last: it says that all is there
 
 
 def audit(
-    images: Images,
-    found: Families,
+    examples: Examples,
+    families: Families,
     *,
     name: str,
-    facts: Mapping[str, np.ndarray],
-    slice_index: np.ndarray,
-    pictures: np.ndarray,
-    bad_files: Sequence[tuple[str, str]] = (),
     ladder: Sequence[Mapping[str, Any]] = (),
     model: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Audit:
     """Looks at everything and sorts what it found, the worst first.
 
     Args:
-        images: n images.
-        found: their families by pixels.
+        examples: n images in one size with the facts about them, see
+            :mod:`msa_flax.data.facts`; what they are used for is their part.
+        families: their families by pixels.
         name: of the data set.
-        facts: about the files, by name, float [n]; see ``msa_flax.data.inspection``.
-        slice_index: -1 unknown, int [n].
-        pictures: grey, uint8 [n, s, s].
-        bad_files: (name, reason) of what could not be read.
         ladder: see :class:`Audit`.
         model: see :class:`Audit`.
     """
-    source = leakage.all_sources(images, found)
+    source = copies.sources(examples, families)
+    bad_files, facts = examples.bad_files, examples.facts
     findings = [
-        composition.unreadable(bad_files, len(images.label) + len(bad_files)),
-        leakage.duplicates(images),
-        *leakage.family_findings(images, found),
-        *composition.group_findings(images),
-        composition.balance(images),
+        composition.unreadable(bad_files, len(examples) + len(bad_files)),
+        copies.duplicates(examples),
+        *copies.family_findings(examples, families),
+        *composition.group_findings(examples),
+        composition.balance(examples),
+        *([composition.sizes(examples, source)] if "height" in facts else []),
     ]
-    if all(key in facts for key in _SIZE):
-        findings.append(composition.sizes(images, facts["height"], facts["width"], source))
-    seen = {key: value for key, value in facts.items() if key not in _SIZE}
-    if all(key in facts for key in _SIZE):
-        seen["dimensions"] = np.stack([facts[key] for key in _SIZE], axis=1)
-    if (slice_index >= 0).all():
-        seen = {"slice position": slice_index.astype(np.float64), **seen}
-    known = bool((images.group != "").all()) and len(np.unique(images.group)) > 1
-    units = {"family": source, **({"group": images.group} if known else {})}
-    label_from = _predictabilities(seen, images.label, units, source)
-    split_from = {}
-    if len(images.splits) > 1:
-        split = np.unique(images.split, return_inverse=True)[1]
-        split_from = _predictabilities(seen, split, {"family": source}, source)
-    findings += _shortcuts("label", label_from) + _shortcuts("split", split_from)
+    units = {"family": source}
+    if examples.groups_known and len(np.unique(examples.group)) > 1:
+        units["group"] = examples.group
+    seen = _seen(examples)
+    label_from = _predictabilities(seen, examples.label, units, source)
+    split_from: Predictabilities = {}
+    if len(examples.parts) > 1:
+        part = np.unique(examples.part, return_inverse=True)[1]
+        split_from = _predictabilities(seen, part, {"family": source}, source)
+    findings += _shortcut_findings("label", label_from) + _shortcut_findings("split", split_from)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Audit(
         name=name,
-        images=images,
+        examples=examples,
+        families=families,
         findings=findings,
         label_from=label_from,
         split_from=split_from,
         ladder=ladder,
         model=model or {},
-        found=found,
-        slice_index=slice_index,
-        pictures=pictures,
     )
 
 
-def ladder_table(
-    ladder: Sequence[Mapping[str, Any]], model: Mapping[str, Mapping[str, Any]]
-) -> list[list[str]]:
-    """Returns the ladder as rows of cells, head first, the model last if there is one.
-
-    Args:
-        ladder: see :func:`msa_flax.auditing.shortcuts.ladder`.
-        model: the model's "accuracy" and "auc" by split.
-    """
-    splits = [split for split in ("validation", "test") if any(split in rung for rung in ladder)]
-    head = ["shortcut", *(f"{split} {name}" for split in splits for name in ("accuracy", "AUC"))]
-
-    def cells(scores: Mapping[str, Any]) -> list[str]:
-        found = [scores.get(split, {}).get(key) for split in splits for key in ("accuracy", "auc")]
-        return ["" if value is None else f"{value:.3f}" for value in found]
-
-    rows = [
-        [str(rung["rung"]), *(cells(rung) if "reason" not in rung else [str(rung["reason"])])]
-        for rung in ladder
-    ]
-    if model:
-        rows.append(["the model", *cells(model)])
-        gains = []
-        for split in splits:
-            best = shortcuts.best_shortcut(ladder, split)
-            value = model.get(split, {}).get("accuracy")
-            gains += [
-                "" if not best or value is None else f"{value - best[split]['accuracy']:+.3f}"
-            ]
-            gains += [""]
-        rows.append(["what the model adds to the best shortcut", *gains])
-    return [head, *(row + [""] * (len(head) - len(row)) for row in rows)]
+def _seen(examples: Examples) -> dict[str, np.ndarray]:
+    """Returns every fact that might predict something, by name, float64 [n] or [n, 2]."""
+    seen = {}
+    if (examples.slice_index >= 0).all():
+        seen["slice position"] = examples.slice_index.astype(np.float64)
+    facts = dict(examples.facts)
+    seen |= {name: fact for name, fact in facts.items() if name not in ("height", "width")}
+    if "height" in facts:
+        seen["dimensions"] = np.stack([facts["height"], facts["width"]], axis=1)
+    return seen
 
 
 def _predictabilities(
@@ -229,21 +184,19 @@ def _predictabilities(
 ) -> dict[str, dict[str, Predictability]]:
     return {
         name: {
-            unit: shortcuts.predictability(value, target, column, source)
-            for unit, column in units.items()
+            unit: predictability(value, target, column, source) for unit, column in units.items()
         }
         for name, value in seen.items()
     }
 
 
-def _shortcuts(target: str, found: Mapping[str, Mapping[str, Predictability]]) -> list[Finding]:
-    """Returns a finding for each fact that tells label or split, and one for all that do not."""
+def _shortcut_findings(target: str, found: Predictabilities) -> list[Finding]:
+    """Returns a finding for each fact that predicts label or split, and one for all the others."""
     findings, weak = [], []
     for name, values in found.items():
-        strong = [v for v in values.values() if not v.reason and v.low > v.majority + _MARGIN]
-        said = "; ".join(
-            f"{_WHERE[unit]} {_share(value)}" for unit, value in values.items() if not value.reason
-        )
+        measured = {unit: value for unit, value in values.items() if not value.reason}
+        said = "; ".join(f"{_WHERE[unit]} {_share(value)}" for unit, value in measured.items())
+        strong = [value for value in measured.values() if value.low > value.majority + _MARGIN]
         if not strong:
             reasons = sorted({value.reason for value in values.values()})
             weak.append(f"{name} {said}" if said else f"{name} ({', '.join(reasons)})")
@@ -288,7 +241,7 @@ def _plain(values: Mapping[str, Predictability]) -> dict[str, Any]:
     }
 
 
-def _predictability_table(found: Mapping[str, Mapping[str, Predictability]]) -> str:
+def _predictability_table(found: Predictabilities) -> str:
     units = list(next(iter(found.values()), {}))
     rows = []
     for name, values in found.items():

@@ -1,14 +1,14 @@
 """The pictures of an audit."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from msa_flax.auditing.families import Families
-from msa_flax.auditing.findings import Images
 from msa_flax.auditing.shortcuts import Predictability
+from msa_flax.data.examples import Examples
 from msa_flax.plots.style import BLUE, GREY, VERMILION, drawn, show, wrapped
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ _PLURAL = {"family": "families", "group": "groups"}
 
 
 def overview(
-    images: Images,
-    slice_index: np.ndarray,
+    examples: Examples,
     label_from: Mapping[str, Mapping[str, Predictability]],
     path: Path,
     *,
@@ -40,8 +39,7 @@ def overview(
     """Draws slice positions by class and group, and what predicts the label.
 
     Args:
-        images: n images.
-        slice_index: -1 unknown, int [n].
+        examples: n images.
         label_from: how well each fact tells the label.
         path: the PNG file.
         title: above the figure.
@@ -54,26 +52,26 @@ def overview(
     with drawn(path, 10.0, max(3.4, 0.36 * len(known) + 1.4), []) as figure:
         figure.suptitle(title)
         left, right = figure.subplots(1, 2)
-        _draw_positions(left, images, slice_index)
+        _draw_positions(left, examples)
         _draw_bars(right, known)
 
 
-def _draw_positions(axes: "Axes", images: Images, slice_index: np.ndarray) -> None:
+def _draw_positions(axes: "Axes", examples: Examples) -> None:
     axes.set_title("Where the slices are, by class")
-    rows = np.flatnonzero(slice_index >= 0)
+    rows = np.flatnonzero(examples.slice_index >= 0)
     if not len(rows):
-        axes.set(xticks=(), yticks=())
-        axes.text(0.5, 0.5, "slice positions are not known", ha="center", va="center")
+        _say(axes, "slice positions are not known")
         return
-    groups = sorted(set(images.group[rows].tolist()))[:_GROUPS]
-    number = len(images.classes)
+    groups = sorted(set(examples.group[rows].tolist()))[:_GROUPS]
+    number = len(examples.classes)
     step = min(0.16, 0.6 / number)  # so that all classes stay in their group's row
-    for label, name in enumerate(images.classes):
+    for label, name in enumerate(examples.classes):
         for y, group in enumerate(groups):
-            chosen = rows[(images.group[rows] == group) & (images.label[rows] == label)]
+            chosen = (examples.group[rows] == group) & (examples.label[rows] == label)
+            slices = np.unique(examples.slice_index[rows][chosen])
             axes.plot(
-                np.unique(slice_index[chosen]),
-                np.full(len(np.unique(slice_index[chosen])), y + step * (label - (number - 1) / 2)),
+                slices,
+                np.full(len(slices), y + step * (label - (number - 1) / 2)),
                 linestyle="none",
                 marker="|",
                 markersize=9,
@@ -92,8 +90,7 @@ def _draw_positions(axes: "Axes", images: Images, slice_index: np.ndarray) -> No
 def _draw_bars(axes: "Axes", known: list[tuple[str, dict[str, Predictability]]]) -> None:
     axes.set_title("How well one fact tells the class")
     if not known:
-        axes.set(xticks=(), yticks=())
-        axes.text(0.5, 0.5, "nothing could be measured", ha="center", va="center")
+        _say(axes, "nothing could be measured")
         return
     known = sorted(known, key=lambda item: max(v.accuracy for v in item[1].values()))
     for unit, colour, shift in (("family", BLUE, 0.2), ("group", VERMILION, -0.2)):
@@ -113,29 +110,29 @@ def _draw_bars(axes: "Axes", known: list[tuple[str, dict[str, Predictability]]])
     axes.legend(ncols=3, **_BELOW)
 
 
-def pairs(images: Images, found: Families, pictures: np.ndarray, path: Path) -> None:
+def pairs(examples: Examples, families: Families, path: Path) -> None:
     """Draws pairs of images that one must see to believe, or doubt, the families.
 
     Copies in two classes, and in two splits; the links of least similarity; the most similar pairs
     that are not linked.
 
     Args:
-        images: n images.
-        found: their families by pixels.
-        pictures: grey, uint8 [n, s, s].
+        examples: n images.
+        families: their families by pixels.
         path: the PNG file.
     """
-    together = found.family[found.pairs[:, 0]] == found.family[found.pairs[:, 1]]
-    split = images.split[found.pairs] if len(found.pairs) else np.zeros((0, 2), np.str_)
-    label = images.label[found.pairs]
+    family, part, label = (
+        column[families.pairs].T for column in (families.family, examples.part, examples.label)
+    )
+    together = family[0] == family[1]
     rows = [
-        ("copies in two classes", together & (label[:, 0] != label[:, 1]), -1),
-        ("copies in two splits", together & (split[:, 0] != split[:, 1]), -1),
-        ("copies, weakest links", together & (found.similarity >= found.threshold), 1),
+        ("copies in two classes", together & (label[0] != label[1]), -1),
+        ("copies in two splits", together & (part[0] != part[1]), -1),
+        ("copies, weakest links", together & (families.similarity >= families.threshold), 1),
         ("not copies, most alike", ~together, -1),
     ]
-    chosen = [(name, _spread(found, mask, order)) for name, mask, order in rows]
-    chosen = [(name, picked) for name, picked in chosen if len(picked)]
+    chosen = [(name, _spread(families, mask, order)) for name, mask, order in rows]
+    chosen = [(name, picked) for name, picked in chosen if picked]
     with drawn(path, 2 * _PAIRS * 1.3 + 0.4, 1.9 * max(1, len(chosen)), []) as figure:
         if not chosen:
             figure.text(0.5, 0.5, "no two images are alike", ha="center")
@@ -144,17 +141,29 @@ def pairs(images: Images, found: Families, pictures: np.ndarray, path: Path) -> 
         for axes, (name, picked) in zip(grid, chosen, strict=True):
             axes[0].set_ylabel(wrapped(name, 14), fontsize=9, fontweight="bold")
             for place in range(_PAIRS):
-                left, right = axes[2 * place], axes[2 * place + 1]
-                if place >= len(picked):
-                    show(left, None)
-                    show(right, None)
-                    continue
-                row = picked[place]
-                for one, i in zip((left, right), found.pairs[row].tolist(), strict=True):
-                    show(one, pictures[i])
-                    one.set_xlabel(wrapped(str(images.example_id[i]), 20), fontsize=5)
-                turned = f"{found.degrees[row]:.0f}°{' mirrored' if found.mirrored[row] else ''}"
-                left.set_title(f"{found.similarity[row]:.2f}, {turned}", fontsize=7, loc="left")
+                pair = picked[place] if place < len(picked) else None
+                _draw_pair(axes[2 * place : 2 * place + 2], examples, families, pair)
+
+
+def _draw_pair(
+    both: "Sequence[Axes]", examples: Examples, families: Families, pair: int | None
+) -> None:
+    """Draws the two images of a row of ``families.pairs``, and how they differ."""
+    if pair is None:
+        for axes in both:
+            show(axes, None)
+        return
+    for axes, i in zip(both, families.pairs[pair].tolist(), strict=True):
+        show(axes, examples.images[i])
+        axes.set_xlabel(wrapped(str(examples.example_id[i]), 20), fontsize=5)
+    turned = f"{families.degrees[pair]:.0f}°{' mirrored' if families.mirrored[pair] else ''}"
+    both[0].set_title(f"{families.similarity[pair]:.2f}, {turned}", fontsize=7, loc="left")
+
+
+def _say(axes: "Axes", text: str) -> None:
+    """Writes why there is nothing to draw."""
+    axes.set(xticks=(), yticks=())
+    axes.text(0.5, 0.5, text, ha="center", va="center")
 
 
 def _short(name: str) -> str:
@@ -162,16 +171,12 @@ def _short(name: str) -> str:
     return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[-_NAME // 2 :]}"
 
 
-def _spread(found: Families, mask: np.ndarray, order: int) -> list[int]:
+def _spread(families: Families, mask: np.ndarray, order: int) -> list[int]:
     """Returns the extreme pairs of different families, most similar (-1) or least (1) first."""
-    picked: list[int] = []
-    seen: set[tuple[int, int]] = set()
+    picked: dict[tuple[int, ...], int] = {}  # of each two families the first pair
     rows = np.flatnonzero(mask)
-    for row in rows[np.argsort(order * found.similarity[rows], kind="stable")].tolist():
-        key = tuple(found.family[found.pairs[row]].tolist())
-        if key not in seen:
-            seen.add(key)
-            picked.append(row)
+    for row in rows[np.argsort(order * families.similarity[rows], kind="stable")].tolist():
+        picked.setdefault(tuple(families.family[families.pairs[row]].tolist()), row)
         if len(picked) == _PAIRS:
             break
-    return picked
+    return list(picked.values())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msa_flax.auditing import composition, leakage
+from msa_flax.auditing import composition, copies
 from msa_flax.auditing.findings import SEVERITIES
 
 
@@ -15,54 +15,15 @@ def by_key(findings):
     return {finding.key: finding for finding in findings}
 
 
-def every_finding(images, found):
+def every_finding(examples, families):
     return [
-        composition.unreadable([], len(images.label)),
-        leakage.duplicates(images),
-        *leakage.family_findings(images, found),
-        *composition.group_findings(images),
-        composition.balance(images),
-        composition.sizes(
-            images, np.ones(len(images.label)), np.ones(len(images.label)), found.family
-        ),
+        composition.unreadable([], len(examples)),
+        copies.duplicates(examples),
+        *copies.family_findings(examples, families),
+        *composition.group_findings(examples),
+        composition.balance(examples),
+        composition.sizes(examples, families.family),
     ]
-
-
-@pytest.mark.parametrize(
-    ("parts", "expected"),
-    [
-        (["val", "train"], ["train", "val"]),
-        (["Testing", "valid", "TRAINING"], ["TRAINING", "valid", "Testing"]),
-        (["test", "validation", "", "train"], ["train", "validation", "test"]),
-        (["extra", "test", "batch", "train"], ["train", "test", "batch", "extra"]),
-        (["", ""], []),
-    ],
-)
-def test_splits_are_in_the_order_of_their_use_training_first(table, parts, expected):
-    rows = "\n".join(f"{i} 0 {part or '-'}" for i, part in enumerate(parts))
-    assert table(rows).splits == expected
-
-
-# Unreadable files.
-
-
-def test_no_unreadable_files_are_good_news():
-    finding = composition.unreadable([], 7)
-    assert (finding.severity, finding.advice) == ("none", "")
-    assert finding.counts == {"unreadable": 0, "files": 7}
-    assert finding.evidence == "All 7 files are readable."
-
-
-def test_ten_thousand_unreadable_files_are_one_finding_with_a_handful_of_reasons():
-    bad = [(f"{i}.png", f"reason {min(i % 100, 7)}") for i in range(10_000)]
-    finding = composition.unreadable(bad, 20_000)
-    assert finding.severity == "medium"
-    assert finding.counts == {"unreadable": 10_000, "files": 20_000}
-    assert finding.evidence == (
-        "10000 of 20000 files cannot be used: reason 7: 9300; reason 0: 100; reason 1: 100; "
-        "reason 2: 100; reason 3: 100; 3 other reasons."
-    )
-    assert list(finding.examples) == [f"{i}.png" for i in range(6)]
 
 
 # Equal pixels.
@@ -84,9 +45,9 @@ def test_ten_thousand_unreadable_files_are_one_finding_with_a_handful_of_reasons
     ],
 )
 def test_duplicates_are_counted_within_and_across_classes_and_splits(
-    table, rows, severity, counts, examples
+    examples_from, rows, severity, counts, examples
 ):
-    finding = leakage.duplicates(table(rows))
+    finding = copies.duplicates(examples_from(rows))
     names = ("sets", "files", "sets across classes", "sets across splits")
     assert finding.counts == dict(zip(names, counts, strict=True))
     assert finding.severity == severity
@@ -94,8 +55,8 @@ def test_duplicates_are_counted_within_and_across_classes_and_splits(
     assert finding.examples == examples
 
 
-def test_many_duplicates_are_one_finding_with_a_few_examples(table):
-    finding = leakage.duplicates(table("\n".join(f"{i} 0 train - - p" for i in range(1000))))
+def test_many_duplicates_are_one_finding_with_a_few_examples(examples_from):
+    finding = copies.duplicates(examples_from("\n".join(f"{i} 0 train - - p" for i in range(1000))))
     assert finding.counts["files"] == 1000
     assert len(finding.examples) == 6
     assert finding.evidence.startswith("1000 files show 1 pictures, pixel for pixel;")
@@ -104,8 +65,8 @@ def test_many_duplicates_are_one_finding_with_a_few_examples(table):
 # Families.
 
 
-def test_images_with_a_copy_have_the_name_of_the_first(ten, found):
-    assert leakage.by_pixels(ten, found).tolist() == [
+def test_images_with_a_copy_have_the_name_of_the_first(ten_images, ten_families):
+    assert copies.names_by_pixels(ten_images, ten_families).tolist() == [
         "a",
         "a",
         "c",
@@ -117,8 +78,8 @@ def test_images_with_a_copy_have_the_name_of_the_first(ten, found):
     ] + 2 * ["i"]
 
 
-def test_families_are_counted_and_compared_with_those_that_names_tell(ten, found):
-    finding = by_key(leakage.family_findings(ten, found))["families"]
+def test_families_are_counted_and_compared_with_those_that_names_tell(ten_images, ten_families):
+    finding = by_key(copies.family_findings(ten_images, ten_families))["families"]
     assert finding.severity == "low"
     assert finding.counts == {
         "families by pixels": 5,  # a, c, f, g and i
@@ -137,9 +98,9 @@ def test_families_are_counted_and_compared_with_those_that_names_tell(ten, found
     assert "File names tell 4 families of 9 images" in finding.evidence
 
 
-def test_without_copies_and_names_nothing_is_found(table, families):
-    images = table("a 0 train\nb 1 train\nc 0 test")
-    findings = by_key(leakage.family_findings(images, families(0, 1, 2)))
+def test_without_copies_and_names_nothing_is_found(examples_from, families_of):
+    examples = examples_from("a 0 train\nb 1 train\nc 0 test")
+    findings = by_key(copies.family_findings(examples, families_of(0, 1, 2)))
     assert list(findings) == ["families", "leakage by pixels", "random split, by pixels"]
     assert {finding.severity for finding in findings.values()} == {"none"}
     assert findings["families"].counts == {
@@ -153,16 +114,18 @@ def test_without_copies_and_names_nothing_is_found(table, families):
     assert "tell no families" in findings["families"].evidence
 
 
-def test_families_of_two_classes_are_contradictions(table, families):
-    images = table("a 0 train\nb 1 train\nc 0 train\nd 0 train\ne 1 train")
-    finding = by_key(leakage.family_findings(images, families(0, 0, 2, 2, 4)))["families"]
+def test_families_of_two_classes_are_contradictions(examples_from, families_of):
+    examples = examples_from("a 0 train\nb 1 train\nc 0 train\nd 0 train\ne 1 train")
+    finding = by_key(copies.family_findings(examples, families_of(0, 0, 2, 2, 4)))["families"]
     assert finding.severity == "high"
     assert finding.counts["of two classes"] == 1
     assert "1 families hold images of two classes." in finding.evidence
 
 
-def test_images_with_a_copy_in_another_split_are_counted_by_name_and_by_pixels(ten, found):
-    findings = by_key(leakage.family_findings(ten, found))
+def test_images_with_a_copy_in_another_split_are_counted_by_name_and_by_pixels(
+    ten_images, ten_families
+):
+    findings = by_key(copies.family_findings(ten_images, ten_families))
     sizes = {"validation": 3, "test": 3}
     by_name, by_pixels = findings["leakage by name"], findings["leakage by pixels"]
     assert by_name.counts == sizes | {
@@ -185,9 +148,11 @@ def test_images_with_a_copy_in_another_split_are_counted_by_name_and_by_pixels(t
     assert by_name.advice == by_pixels.advice != ""
 
 
-def test_whole_families_do_not_leak(table, families):
-    images = table("a 0 train - f\nb 0 train - f\nc 0 test - g\nd 0 test - g\ne 0 test\nf 0 train")
-    findings = by_key(leakage.family_findings(images, families(0, 0, 2, 2, 4, 5)))
+def test_whole_families_do_not_leak(examples_from, families_of):
+    examples = examples_from(
+        "a 0 train - f\nb 0 train - f\nc 0 test - g\nd 0 test - g\ne 0 test\nf 0 train"
+    )
+    findings = by_key(copies.family_findings(examples, families_of(0, 0, 2, 2, 4, 5)))
     for key in ("leakage by name", "leakage by pixels"):
         assert findings[key].severity == "none"
         assert findings[key].advice == ""
@@ -195,9 +160,9 @@ def test_whole_families_do_not_leak(table, families):
         assert findings[key].evidence == "No copy of an image is in two of train, test."
 
 
-def test_one_part_cannot_leak_but_a_random_split_of_it_would(table, families):
-    images = table("\n".join(f"{i} 0 - - f{i // 5}" for i in range(50)))
-    findings = by_key(leakage.family_findings(images, families(*range(50))))
+def test_one_part_cannot_leak_but_a_random_split_of_it_would(examples_from, families_of):
+    examples = examples_from("\n".join(f"{i} 0 - - f{i // 5}" for i in range(50)))
+    findings = by_key(copies.family_findings(examples, families_of(*range(50))))
     assert findings.keys() >= {"families", "leakage by name", "random split, by name"}
     assert findings["leakage by name"].severity == "none"
     assert findings["leakage by name"].counts == {}
@@ -209,45 +174,45 @@ def test_one_part_cannot_leak_but_a_random_split_of_it_would(table, families):
     assert "Of the images, a random 20% (10 images, seed 0)" in random.evidence
 
 
-def test_a_random_split_is_drawn_from_the_training_images_only(table, families):
+def test_a_random_split_is_drawn_from_the_training_images_only(examples_from, families_of):
     # The copies lie in the test images, so a random part of the training images has none.
     rows = [f"t{i} 0 train" for i in range(20)] + [f"v{i} 0 test - f" for i in range(20)]
     finding = by_key(
-        leakage.family_findings(table("\n".join(rows)), families(*range(20), *[20] * 20))
+        copies.family_findings(examples_from("\n".join(rows)), families_of(*range(20), *[20] * 20))
     )["random split, by pixels"]
     assert finding.counts == {"held out": 4, "with a copy": 0}
     assert (finding.severity, finding.advice) == ("none", "")
     assert "Of the train images" in finding.evidence
 
 
-def test_a_random_split_leaks_little_where_there_are_few_copies(table, families):
+def test_a_random_split_leaks_little_where_there_are_few_copies(examples_from, families_of):
     # One pair among 200: at the most one of 40 is a copy, whichever are drawn.
     for pair in range(0, 200, 2):
         family = ["g" if i in (pair, pair + 1) else "-" for i in range(200)]
         rows = "\n".join(f"{i} 0 train - {family[i]}" for i in range(200))
-        finding = by_key(leakage.family_findings(table(rows), families(*range(200))))[
+        finding = by_key(copies.family_findings(examples_from(rows), families_of(*range(200))))[
             "random split, by name"
         ]
         assert finding.counts["held out"] == 40
         assert finding.severity == ("low" if finding.counts["with a copy"] else "none")
 
 
-def test_a_single_image_can_be_split(table, families):
-    images = table("a 0 train - f")
-    findings = leakage.family_findings(images, families(0))
+def test_a_single_image_can_be_split(examples_from, families_of):
+    examples = examples_from("a 0 train - f")
+    findings = copies.family_findings(examples, families_of(0))
     assert by_key(findings)["random split, by name"].counts == {"held out": 1, "with a copy": 0}
 
 
 # What belongs together.
 
 
-def test_all_sources_joins_equal_pixels_names_and_pixel_families_whatever_connects_them(
-    table, families, ten, found
+def test_sources_join_equal_pixels_names_and_pixel_families_whatever_connects_them(
+    examples_from, families_of, ten_images, ten_families
 ):
     # a-c have equal pixels, and so f1 and f2 are one; pixels join h with f2, and h has f's name.
-    assert leakage.all_sources(ten, found).tolist() == [0] * 6 + [6, 0, 8, 8]
-    assert leakage.all_sources(ten).tolist() == [0] * 5 + [5, 6, 5, 8, 8]
-    assert leakage.all_sources(table("a 0 -\nb 0 -"), families(0, 1)).tolist() == [0, 1]
+    assert copies.sources(ten_images, ten_families).tolist() == [0] * 6 + [6, 0, 8, 8]
+    assert copies.sources(ten_images, families_of(*range(10))).tolist() == [0] * 5 + [5, 6, 5, 8, 8]
+    assert copies.sources(examples_from("a 0 -\nb 0 -"), families_of(0, 1)).tolist() == [0, 1]
 
 
 LETTERS = st.sampled_from(["", "x", "y", "z"])
@@ -255,36 +220,36 @@ LETTERS = st.sampled_from(["", "x", "y", "z"])
 
 @given(st.lists(st.tuples(LETTERS, LETTERS, LETTERS), min_size=1, max_size=12))
 @settings(max_examples=100, deadline=None)
-def test_all_sources_is_the_finest_partition_that_divides_nothing(table, families, rows):
+def test_sources_are_the_finest_partition_that_divides_nothing(examples_from, families_of, rows):
     names = [
         f"{i}-{column}" for i, row in enumerate(rows) for column in range(3) if not row[column]
     ]
     names = iter(names)
     columns = [[cell or next(names) for cell in row] for row in rows]
-    images = table("\n".join(f"{i} 0 -" for i in range(len(rows))))
-    images = dataclasses.replace(
-        images,
+    examples = examples_from("\n".join(f"{i} 0 -" for i in range(len(rows))))
+    examples = dataclasses.replace(
+        examples,
         family=np.array([row[0] for row in rows]),
-        pixels=np.array([row[1] for row in columns]),
+        file_hash=np.array([row[1] for row in columns]),
     )
     third = [row[2] for row in columns]
-    found = families(*(third.index(cell) for cell in third))
+    families = families_of(*(third.index(cell) for cell in third))
     expected = list(range(len(rows)))
     for _ in rows:
         for i, one in enumerate(columns):
             for j, other in enumerate(columns):
                 if any(a == b for a, b in zip(one, other, strict=True)):
                     expected[i] = expected[j] = min(expected[i], expected[j])
-    assert leakage.all_sources(images, found).tolist() == expected
+    assert copies.sources(examples, families).tolist() == expected
 
 
 @pytest.mark.parametrize("rows", ["a 0 -", "a 0 train\nb 1 x G f p\nc 1 y - f p", "ten"])
 def test_every_finding_is_json_has_a_known_severity_and_advice_where_something_is_wrong(
-    table, families, ten, found, rows
+    examples_from, families_of, ten_images, ten_families, rows
 ):
-    images = ten if rows == "ten" else table(rows)
-    found = found if rows == "ten" else families(*range(len(images.label)))
-    for finding in by_key(every_finding(images, found)).values():
+    examples = ten_images if rows == "ten" else examples_from(rows)
+    families = ten_families if rows == "ten" else families_of(*range(len(examples)))
+    for finding in by_key(every_finding(examples, families)).values():
         assert finding.severity in SEVERITIES
         assert finding.title
         assert finding.evidence.endswith(".")

@@ -6,7 +6,7 @@ import pytest
 
 from msa_flax.config import DataConfig
 from msa_flax.data import DataError
-from msa_flax.data.scan import scan_folder
+from msa_flax.data.folder import list_folder
 
 FOLDERS = [f"{part}/{name}" for part in ("train", "val") for name in ("normal", "fracture")]
 
@@ -32,7 +32,7 @@ def root(tmp_path):
 
 def refused(root, match):
     with pytest.raises(DataError, match=match) as caught:
-        scan_folder(root, DataConfig(), need_parts=True)
+        list_folder(root, DataConfig(), layout="parts")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -90,4 +90,4 @@ def test_folders_inside_a_class_folder_are_refused(root):
 def test_an_external_set_with_one_part_is_refused(root):
     shutil.rmtree(root / "train")
     with pytest.raises(DataError, match="no train/"):
-        scan_folder(root, DataConfig())
+        list_folder(root, DataConfig(), layout="classes")

@@ -1,37 +1,25 @@
-"""A folder of images as an auditor sees it, file by file."""
+"""A folder of any layout, as an audit sees it, file by file."""
 
-import dataclasses
 import io
+import os
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from msa_flax import data
 from msa_flax.config import DataConfig
-from msa_flax.data import DataError
-from msa_flax.data.examples import from_rows
-from msa_flax.data.inspection import (
-    FILE_FACTS,
-    PIXEL_FACTS,
-    SIZE,
-    inspect_examples,
-    inspect_folder,
-    name_order,
-)
+from msa_flax.data.facts import SIZE
+from msa_flax.data.folder import list_folder
 
 NAMED = DataConfig(
     family_pattern=r"^(?P<family>S\d+ \((?P<slice>\w+)\))", group_pattern=r"^(?P<group>S\d+)?"
 )
+SUFFIX = "wrong extension, expected .png, .jpg, .jpeg"
 
 
 def picture(seed=0, h=40, w=40):
     return np.random.default_rng(seed).integers(0, 256, (h, w), dtype=np.uint8)
-
-
-def smooth(h=48, w=64):
-    y, x = np.mgrid[:h, :w]
-    return (128 + 60 * np.sin(x / 9) + 50 * np.cos(y / 7)).astype(np.uint8)  # JPEG keeps it
 
 
 def encoded(image, kind="PNG", **options):
@@ -40,19 +28,19 @@ def encoded(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
-def put(path, data):
+def put(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data if isinstance(data, bytes) else encoded(data))
+    path.write_bytes(content if isinstance(content, bytes) else encoded(content))
 
 
-def make(root, *names):
+def with_pictures(root, *names):
     for i, name in enumerate(names):
         put(root / name, picture(i))
     return root
 
 
 def look(root, config=None, **options):
-    return inspect_folder(root, config or DataConfig(), **options)
+    return data.inspect(list_folder(root, config or DataConfig(), layout="any"), **options)
 
 
 def by_class(found):
@@ -60,7 +48,7 @@ def by_class(found):
 
 
 def test_class_folders_without_parts(tmp_path):
-    found = look(make(tmp_path, "b/2.png", "a/1.png", "b/1.PNG"))
+    found = look(with_pictures(tmp_path, "b/2.png", "a/1.png", "b/1.PNG"))
     assert found.example_id.tolist() == ["a/1.png", "b/1.PNG", "b/2.png"]
     assert by_class(found) == ["a", "b", "b"]
     for column in (found.part, found.group, found.family):
@@ -78,14 +66,16 @@ def test_class_folders_without_parts(tmp_path):
 )
 def test_class_folders_in_parts(parts, tmp_path):
     names = [f"{part}/{name}/1.png" for part in parts for name in ("x", "y")]
-    found = look(make(tmp_path, *names))
+    found = look(with_pictures(tmp_path, *names))
     assert found.example_id.tolist() == sorted(names)
     assert found.part.tolist() == [name.split("/")[0] for name in sorted(names)]
     assert by_class(found) == [name.split("/")[1] for name in sorted(names)]
 
 
 def test_folders_inside_a_class_are_groups_where_no_name_tells_one(tmp_path):
-    make(tmp_path, "a/p1/1.png", "a/p1/ct/1.png", "b/p2/1.png", "b/p2/S7 (1).png", "b/1.png")
+    with_pictures(
+        tmp_path, "a/p1/1.png", "a/p1/ct/1.png", "b/p2/1.png", "b/p2/S7 (1).png", "b/1.png"
+    )
     found = look(tmp_path, NAMED)
     groups = dict(zip(found.example_id.tolist(), found.group.tolist(), strict=True))
     assert groups == {
@@ -99,36 +89,39 @@ def test_folders_inside_a_class_are_groups_where_no_name_tells_one(tmp_path):
 
 @pytest.mark.parametrize("beside", ["", "notes.txt", ".git/a/1.png", "__MACOSX/set/x/._1.png"])
 def test_a_folder_around_everything_is_entered(beside, tmp_path):
-    make(tmp_path, "set/x/1.png", "set/y/1.png")
+    with_pictures(tmp_path, "set/x/1.png", "set/y/1.png")
     if beside:
         put(tmp_path / beside, b"")
     found = look(tmp_path)
     assert found.example_id.tolist() == ["x/1.png", "y/1.png"]
-    assert found.root == tmp_path
     assert found.bad_files == ()
 
 
 def test_a_part_or_a_known_class_is_never_entered(tmp_path):
-    make(tmp_path / "one", "train/x/1.png", "train/y/1.png")
+    with_pictures(tmp_path / "one", "train/x/1.png", "train/y/1.png")
     assert look(tmp_path / "one").part.tolist() == ["train", "train"]
-    make(tmp_path / "two", "Normal/p1/1.png", "Normal/p2/1.png")  # else patients were classes
+    with_pictures(
+        tmp_path / "two", "Normal/p1/1.png", "Normal/p2/1.png"
+    )  # else patients were classes
     refused(tmp_path / "two", "found only the class normal")
 
 
 def test_known_classes_keep_their_labels_and_others_are_sorted(tmp_path):
-    found = look(make(tmp_path / "one", "Normal/1.png", "FRACTURE/1.png"))
+    found = look(with_pictures(tmp_path / "one", "Normal/1.png", "FRACTURE/1.png"))
     assert found.classes == ("normal", "fracture")
     assert by_class(found) == ["fracture", "normal"]
-    found = look(make(tmp_path / "two", "normal/1.png", "fracture/1.png", "Artefact/1.png"))
+    found = look(
+        with_pictures(tmp_path / "two", "normal/1.png", "fracture/1.png", "Artefact/1.png")
+    )
     assert found.classes == ("artefact", "fracture", "normal")
     assert by_class(found) == list(found.classes)
-    same = make(tmp_path / "three", "train/A/1.png", "val/a/2.png", "train/B/3.png")
+    same = with_pictures(tmp_path / "three", "train/A/1.png", "val/a/2.png", "train/B/3.png")
     assert look(same).classes == ("a", "b")  # upper and lower case are the same
 
 
 def test_links_to_folders_are_followed_and_circles_are_not(tmp_path):
-    make(tmp_path / "elsewhere", "1.png", "2.png")
-    make(tmp_path / "set", "x/1.png")
+    with_pictures(tmp_path / "elsewhere", "1.png", "2.png")
+    with_pictures(tmp_path / "set", "x/1.png")
     (tmp_path / "set/y").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set/x/again").symlink_to(tmp_path / "set")
     assert look(tmp_path / "set").example_id.tolist() == ["x/1.png", "y/1.png", "y/2.png"]
@@ -136,109 +129,42 @@ def test_links_to_folders_are_followed_and_circles_are_not(tmp_path):
 
 def test_patterns_tell_family_group_and_slice(tmp_path):
     names = ["S1 (07)-rotated1.png", "S1 (7).png", "S2 (x).png", "other.png"]
-    found = look(make(tmp_path, *(f"a/{name}" for name in names), "b/S2 (12).jpg.png"), NAMED)
+    found = look(
+        with_pictures(tmp_path, *(f"a/{name}" for name in names), "b/S2 (12).jpg.png"), NAMED
+    )
     assert found.family.tolist() == ["S1 (07)", "S1 (7)", "S2 (x)", "", "S2 (12)"]
     assert found.slice_index.tolist() == [7, 7, -1, -1, 12]  # what is no number is unknown
     assert found.group.tolist() == ["S1", "S1", "S2", "", "S2"]
-    default = look(make(tmp_path / "named", "a/CSFDV1B10 (18)-rotated3.png", "b/x.png"))
+    default = look(with_pictures(tmp_path / "named", "a/CSFDV1B10 (18)-rotated3.png", "b/x.png"))
     assert (default.family[0], default.group[0]) == ("CSFDV1B10 (18)", "B10")
     assert default.slice_index.tolist() == [18, -1]
     nothing = look(tmp_path / "named", DataConfig(family_pattern="", group_pattern=""))
     assert nothing.family.tolist() == nothing.group.tolist() == ["", ""]
 
 
-GREY, COLOUR = smooth(), np.dstack([smooth(), 255 - smooth(), smooth() // 2])
-TEXT = PngImagePlugin.PngInfo()
-TEXT.add_text("Scanner", "A" * 100)
-
-
-@pytest.mark.parametrize(
-    ("data", "suffix", "channels", "metadata"),
-    [
-        (encoded(GREY), ".png", 1, 0),
-        (encoded(COLOUR), ".png", 3, 0),
-        (encoded(GREY, pnginfo=TEXT), ".png", 1, 108),  # keyword, a zero, text
-        # JFIF's own segment is 16 bytes long; a comment has 2 bytes of length.
-        (encoded(GREY, "JPEG"), ".jpg", 1, 16),
-        (encoded(COLOUR, "JPEG"), ".jpeg", 3, 16),
-        (encoded(GREY, "JPEG", comment=b"B" * 50), ".jpg", 1, 16 + 52),
-    ],
-    ids=["grey", "colour", "text", "grey JPEG", "colour JPEG", "comment"],
-)
-def test_a_files_own_facts(data, suffix, channels, metadata, tmp_path):
-    put(tmp_path / f"a/1{suffix}", data)
-    put(tmp_path / "b/1.png", picture())
-    facts = {name: values[0] for name, values in look(tmp_path).facts.items()}
-    assert {name: facts[name] for name in FILE_FACTS} == {
-        "bytes": len(data),
-        "height": 48,
-        "width": 64,
-        "channels": channels,
-        "metadata": metadata,
-    }
-
-
-def test_facts_of_the_pixels(tmp_path):
-    framed = np.full((100, 50), 200, np.uint8)
-    framed[2:-2, 2:-2] = picture(h=96, w=46)  # the border is 4 % of the shorter side wide
-    flat = np.zeros((32, 32), np.uint8)
-    put(tmp_path / "a/1.png", framed)
-    put(tmp_path / "b/1.png", flat)
-    facts = look(tmp_path).facts
-    assert all(values.dtype == np.float64 for values in facts.values())
-    assert facts["border"].tolist() == [200, 0]
-    expected = {"mean": framed.mean(), "spread": framed.std(), "black": (framed == 0).mean()}
-    assert {name: facts[name][0] for name in expected} == pytest.approx(expected, rel=1e-12)
-    assert (facts["mean"][1], facts["spread"][1], facts["black"][1]) == (0, 0, 1)
-
-
-def test_the_order_of_names_counts_numbers_by_value_inside_each_group():
-    names = ["i10.png", "i9.png", "I1.png", "²1.png", "x.png"]
-    group = np.array(["a", "a", "a", "a", "b"])
-    assert name_order(names, group).tolist() == pytest.approx([2 / 3, 1 / 3, 0, 1, 0])
-    assert name_order(["b2", "b10"], np.array(["", ""])).tolist() == [0, 1]
-
-
-def test_the_order_of_names_is_a_fact_of_a_folder(tmp_path):
-    make(tmp_path, "a/S1 (10).png", "a/S1 (9).png", "b/S1 (2).png", "b/S2 (1).png")
-    assert look(tmp_path, NAMED).facts["name order"].tolist() == [1, 0.5, 0, 0]
-
-
 def test_equal_pixels_have_equal_hashes_whatever_the_file(tmp_path):
     other = picture()
     other[7, 7] ^= 1
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Scanner", "A" * 100)
     files = {
         "a/1.png": encoded(picture(), compress_level=9),
-        "a/2.png": encoded(picture(), compress_level=0, pnginfo=TEXT),
+        "a/2.png": encoded(picture(), compress_level=0, pnginfo=text),
         "a/3.png": encoded(np.dstack([picture()] * 3)),
         "b/1.png": encoded(other),
         "b/2.png": encoded(np.zeros((40, 90), np.uint8)),
         "b/3.png": encoded(np.zeros((90, 40), np.uint8)),  # the shape counts too
     }
     assert len(set(files.values())) == len(files)
-    for name, data in files.items():
-        put(tmp_path / name, data)
+    for name, content in files.items():
+        put(tmp_path / name, content)
     pixels = look(tmp_path).pixels.tolist()
     assert pixels[0] == pixels[1] == pixels[2]
     assert len(set(pixels)) == 4
 
 
-def test_images_are_compared_at_one_size(tmp_path):
-    images = [picture(0, SIZE, SIZE), picture(1, 2 * SIZE, 2 * SIZE), smooth()]
-    for i, image in enumerate(images):
-        put(tmp_path / f"{'ab'[i % 2]}/{i}.png", image)
-    found = look(tmp_path)
-    assert found.example_id.tolist() == ["a/0.png", "a/2.png", "b/1.png"]
-    assert np.array_equal(found.images[0], images[0])
-    means = images[1].reshape(SIZE, 2, SIZE, 2).mean(axis=(1, 3))
-    assert np.abs(found.images[2] - means).max() <= 0.5  # rounding
-    back = cv2.resize(found.images[1], (64, 48), interpolation=cv2.INTER_AREA)
-    # Cubic interpolation of this smooth picture overshoots by less than 2 grey values.
-    assert np.abs(back.astype(int) - images[2])[2:-2, 2:-2].max() <= 2
-
-
 def test_files_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
-    make(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/1.png")
+    with_pictures(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/1.png")
     put(tmp_path / "train/a/empty.png", b"")
     put(tmp_path / "train/a/text.jpg", b"hello" * 20)
     put(tmp_path / "train/b/cut.png", encoded(picture())[:-30])
@@ -271,7 +197,7 @@ def test_files_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
 
 
 def test_a_name_that_is_not_text_can_be_written_down(tmp_path):
-    make(tmp_path, "a/1.png", "b/1.png")
+    with_pictures(tmp_path, "a/1.png", "b/1.png")
     try:
         put(tmp_path / "a/\udcff.png", picture())
     except OSError:
@@ -280,18 +206,55 @@ def test_a_name_that_is_not_text_can_be_written_down(tmp_path):
     assert bad == ("a/\\udcff.png", "unprintable file name")
 
 
-def test_hidden_and_other_files_are_passed_over(tmp_path):
-    make(tmp_path, "a/1.png", "b/1.png", "a/.2.png", ".cache/c/1.png", "a/.thumbs/1.png")
-    put(tmp_path / "a/notes.txt", b"x")
-    put(tmp_path / "a/1.dcm", b"x")
+def test_hidden_files_and_what_is_outside_a_class_are_passed_over(tmp_path):
+    with_pictures(tmp_path, "a/1.png", "b/1.png", "a/.2.png", ".cache/c/1.png", "a/.thumbs/1.png")
+    for name in ("notes.txt", "documents/notes.txt", "a/Thumbs.db", "b/desktop.ini"):
+        put(tmp_path / name, b"x")
     (tmp_path / "a/folder.png").mkdir()
     found = look(tmp_path)
     assert found.example_id.tolist() == ["a/1.png", "b/1.png"]
     assert found.bad_files == ()
 
 
+def test_files_of_other_kinds_in_a_class_folder_are_bad_files_as_they_are_in_training(tmp_path):
+    places = [f"{part}/{name}" for part in ("train", "val") for name in ("fracture", "normal")]
+    with_pictures(tmp_path, *(f"{place}/1.png" for place in places), "train/loose.png")
+    for name in ("train/normal/slice.dcm", "val/normal/notes.txt"):
+        put(tmp_path / name, b"x")
+    put(tmp_path / "val/fracture/new\nline.png", picture())
+    found, trained = (list_folder(tmp_path, DataConfig(), layout=kind) for kind in ("any", "parts"))
+    assert found.files == trained.files
+    assert found.bad_files == trained.bad_files
+    assert dict(found.bad_files) == {
+        "train/loose.png": "not inside a class folder",
+        "train/normal/slice.dcm": SUFFIX,
+        "val/fracture/new\\nline.png": "unprintable file name",
+        "val/normal/notes.txt": SUFFIX,
+    }
+
+
+@pytest.mark.parametrize("layout", ["any", "parts"])
+def test_a_folder_that_cannot_be_listed_is_a_bad_file(tmp_path, layout, monkeypatch):
+    names = [f"{part}/{name}/1.png" for part in ("train", "val") for name in ("fracture", "normal")]
+    with_pictures(tmp_path, *names)
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("val/normal"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    if layout == "any":
+        bad = list_folder(tmp_path, DataConfig(), layout=layout).bad_files
+        assert bad == (("val/normal", "cannot be read: Permission denied"),)
+    else:
+        with pytest.raises(data.DataError, match="val/normal/ has no images"):
+            list_folder(tmp_path, DataConfig(), layout=layout)
+
+
 def refused(root, match):
-    with pytest.raises(DataError, match=match) as caught:
+    with pytest.raises(data.DataError, match=match) as caught:
         look(root)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
@@ -304,8 +267,13 @@ def test_folders_that_cannot_be_audited_are_refused(tmp_path):
     refused(tmp_path / "file", "expected a folder of images, got .*file'")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "CLASS/FILE or PART/CLASS/FILE .*found no images")
-    refused(make(tmp_path / "flat", "1.png", "train/2.png"), "found 2 images in no class folder")
-    refused(make(tmp_path / "single", "train/x/1.png", "val/x/1.png"), "found only the class x")
+    refused(
+        with_pictures(tmp_path / "flat", "1.png", "train/2.png"),
+        "found 2 images in no class folder",
+    )
+    refused(
+        with_pictures(tmp_path / "single", "train/x/1.png", "val/x/1.png"), "found only the class x"
+    )
     put(tmp_path / "one/x/1.png", picture())
     put(tmp_path / "one/y/1.png", b"")
     refused(
@@ -316,34 +284,5 @@ def test_folders_that_cannot_be_audited_are_refused(tmp_path):
 def test_a_folder_of_unreadable_files_is_refused_without_naming_them_all(tmp_path):
     for i in range(300):
         put(tmp_path / f"{'xy'[i % 2]}/{i}.png", b"")
-    message = refused(tmp_path, "found 0; 300 files cannot be used: .*; and 297 more$")
-    assert message.count(": empty file") == 3
-
-
-def test_images_in_memory_have_the_same_columns(tmp_path):
-    names = ["x/S1 (1).png", "x/S1 (2).png", "y/S2 (3).png", "y/S2 (4).png"]
-    folder = look(make(tmp_path, *names), NAMED)
-    rows = [
-        {
-            "example_id": name,
-            "label": int(folder.label[i]),
-            "group": str(folder.group[i]),
-            "family": str(folder.family[i]),
-            "slice_index": int(folder.slice_index[i]),
-            "part": "",
-            "height": 40,
-            "width": 40,
-        }
-        for i, name in enumerate(names)
-    ]
-    images = np.stack([picture(i) for i in range(4)])
-    found = inspect_examples(from_rows(rows, images, bad_files=[("b", "why")]), ["x", "y"])
-    assert set(found.facts) == set(PIXEL_FACTS)
-    for name in PIXEL_FACTS:
-        assert np.array_equal(found.facts[name], folder.facts[name])
-    for field in dataclasses.fields(found):
-        if field.name not in ("root", "facts", "bad_files"):
-            one, other = getattr(found, field.name), getattr(folder, field.name)
-            assert np.array_equal(one, other), field.name
-            assert not isinstance(other, np.ndarray) or one.dtype.kind == other.dtype.kind
-    assert found.bad_files == (("b", "why"),)
+    message = refused(tmp_path, "found 0; 300 files cannot be used: .*; and 290 more$")
+    assert message.count(": empty file") == 10
