@@ -5,8 +5,8 @@ import dataclasses
 import json
 
 import numpy as np
-from msa_flax.auditing.findings import Finding
 
+from msa_flax.auditing.findings import Finding
 from msa_flax.evaluation import metrics_json
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import write_json
