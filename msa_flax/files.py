@@ -6,7 +6,7 @@ written whole or not at all, the cache folder, and batches of one fixed size.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     File names that are not valid UTF-8 reach Python as surrogates; they are written as they came.
     """
     write_atomically(path, text.encode("utf-8", "surrogateescape"))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Returns a table as CSV: cells as ``str`` has them, None as an empty cell.
+
+    Cells with a comma, a quote or an end of line are quoted; Python's csv.writer quotes a carriage
+    return in some versions only, and readers need it.
+    """
+
+    def quoted(cell: Any) -> str:
+        text = "" if cell is None else str(cell)
+        return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+
+    return "".join(",".join(map(quoted, row)) + "\n" for row in (header, *rows))
 
 
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:

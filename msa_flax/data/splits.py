@@ -4,7 +4,6 @@ import collections
 import csv
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
-from msa_flax.files import write_text
+from msa_flax.files import csv_text, write_text
 
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("example_id", "split", "fold")
@@ -67,11 +66,8 @@ class Splits:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as CSV (example_id, split, fold), whole or not at all."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(zip(self.example_id, self.split, self.fold, strict=True))
-        write_text(path, text.getvalue())
+        rows = zip(self.example_id, self.split, self.fold, strict=True)
+        write_text(path, csv_text(_COLUMNS, rows))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Splits":

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import numpy as np
 from msa_flax.evaluation import calibrators, conformal
 from msa_flax.evaluation.calibrators import Isotonic, Temperature
 from msa_flax.evaluation.operating_point import OperatingPoint, threshold_for_sensitivity
-from msa_flax.evaluation.predictions import Predictions, csv_text, float_text, sigmoid
-from msa_flax.files import SCHEMA_VERSION, UserError, write_json, write_text
+from msa_flax.evaluation.predictions import Predictions, float_text, sigmoid
+from msa_flax.files import SCHEMA_VERSION, UserError, csv_text, write_json, write_text
 
 COLUMNS = (  # of calibrated.csv
     *("example_id", "temperature", "isotonic"),
@@ -207,15 +208,16 @@ class Calibrated:
 
         Probabilities are empty where they could not be fitted.
         """
-        columns: dict[str, list[str]] = dict.fromkeys(COLUMNS, [""] * len(example_id))
-        columns |= {name: list(map(float_text, x)) for name, x in self.probability.items()}
+        order = np.argsort(example_id, kind="stable")
+        columns: dict[str, Iterable[Any]] = dict.fromkeys(COLUMNS, [None] * len(order))
+        columns |= {name: map(float_text, x[order]) for name, x in self.probability.items()}
         columns |= {
-            "example_id": example_id.tolist(),
-            "set": self.sets.tolist(),
-            "p_normal": list(map(repr, self.p_values[:, 0].tolist())),
-            "p_fracture": list(map(repr, self.p_values[:, 1].tolist())),
+            "example_id": example_id[order].tolist(),
+            "set": self.sets[order].tolist(),
+            "p_normal": self.p_values[order, 0].tolist(),
+            "p_fracture": self.p_values[order, 1].tolist(),
         }
-        write_text(path, csv_text(columns, np.argsort(example_id, kind="stable")))
+        write_text(path, csv_text(COLUMNS, zip(*columns.values(), strict=True)))
 
 
 def apply(calibration: Calibration, logits: np.ndarray, *, alpha: float) -> Calibrated:

@@ -37,10 +37,7 @@ def slope_and_intercept(images: SortedImages, weights: np.ndarray) -> dict[str, 
         found[start + fitted] = _fit(x, y, weight, begin)
         start += len(chunk)
     slope = found[:, 1] / scale
-    return {
-        "calibration_slope": slope,
-        "calibration_intercept": found[:, 0] - slope * centre,
-    }
+    return {"calibration_slope": slope, "calibration_intercept": found[:, 0] - slope * centre}
 
 
 def classes_overlap(images: SortedImages, weights: np.ndarray) -> np.ndarray:

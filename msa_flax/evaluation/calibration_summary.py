@@ -39,10 +39,7 @@ def sections(
         doubts: why these images and the validation images may not be exchangeable, as far as
             the caller knows; what their groups say is added.
     """
-    fitted_on = _origin(calibration) | {
-        "images": calibration.images,
-        "groups": calibration.groups,
-    }
+    fitted_on = _origin(calibration) | {"images": calibration.images, "groups": calibration.groups}
     known = calibration.groups["all"] and np.all(predictions.group != "")
     unknown = [] if known else ["groups unknown"]
     reasons = list(dict.fromkeys([*doubts, *unknown, *_clusters(calibration, predictions)]))
@@ -83,18 +80,11 @@ def operating_point(calibration: Calibration, doubts: Sequence[str]) -> dict[str
 
 
 def _origin(calibration: Calibration) -> dict[str, Any]:
-    return {
-        "split": "validation",
-        "checkpoint": calibration.checkpoint,
-        "step": calibration.step,
-    }
+    return {"split": "validation", "checkpoint": calibration.checkpoint, "step": calibration.step}
 
 
 def _calibrators(
-    calibration: Calibration,
-    predictions: Predictions,
-    calibrated: Calibrated,
-    threshold: float,
+    calibration: Calibration, predictions: Predictions, calibrated: Calibrated, threshold: float
 ) -> dict[str, Any]:
     """Returns what each calibrator is and what its probabilities are worth, or why it is not."""
     if not (calibration.temperature and calibration.isotonic):

@@ -1,8 +1,6 @@
 """Runs compared on the same images: which difference gets which interval and which test."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +10,7 @@ from msa_flax.evaluation import intervals, metrics, significance
 from msa_flax.evaluation.intervals import TAIL, Interval
 from msa_flax.evaluation.predictions import Predictions
 from msa_flax.evaluation.summary import NO_IMAGES
-from msa_flax.files import UserError
+from msa_flax.files import UserError, csv_text
 
 METRICS = ("auc", "accuracy", "recall", "specificity", "brier", "log_loss")
 METHODS = {  # of intervals, and of the tests that belong to them
@@ -120,11 +118,7 @@ def compare_runs(runs: Mapping[str, tuple[Predictions, float]]) -> list[PairedDi
 
 def as_csv(found: Sequence[PairedDifference]) -> str:
     """Returns differences as CSV, a row each; empty cells for what is missing."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(dataclasses.astuple(row) for row in found)
-    return text.getvalue()
+    return csv_text(COLUMNS, map(dataclasses.astuple, found))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

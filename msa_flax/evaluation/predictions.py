@@ -5,12 +5,12 @@ import dataclasses
 import io
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from msa_flax.files import UserError, batches, write_text
+from msa_flax.files import UserError, batches, csv_text, write_text
 
 TEXT_COLUMNS = ("example_id", "split", "fold", "group", "family")
 COLUMNS = (*TEXT_COLUMNS, "label", "logit", "probability")
@@ -58,9 +58,10 @@ class Predictions:
 
         The same table gives the same bytes, and :meth:`read` gives back the same float32 values.
         """
-        texts = dict.fromkeys(COLUMNS, str) | {"logit": float_text, "probability": float_text}
-        columns = {name: [text(x) for x in getattr(self, name)] for name, text in texts.items()}
-        write_text(path, csv_text(columns, np.argsort(self.example_id, kind="stable")))
+        table = self.take(np.argsort(self.example_id, kind="stable"))
+        columns = {name: getattr(table, name).tolist() for name in COLUMNS}
+        columns |= {name: map(float_text, columns[name]) for name in ("logit", "probability")}
+        write_text(path, csv_text(COLUMNS, zip(*columns.values(), strict=True)))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Predictions":
@@ -77,10 +78,7 @@ class Predictions:
 
 
 def predict_logits(
-    predict_fn: Callable[[np.ndarray], Any],
-    images: np.ndarray,
-    *,
-    batch_size: int,
+    predict_fn: Callable[[np.ndarray], Any], images: np.ndarray, *, batch_size: int
 ) -> np.ndarray:
     """Returns one logit per image, calling ``predict_fn`` with batches of one fixed size.
 
@@ -118,26 +116,9 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return (np.where(logits >= 0, 1.0, small) / (1.0 + small)).astype(np.float32)
 
 
-def csv_text(columns: Mapping[str, Sequence[str]], order: np.ndarray) -> str:
-    """Returns a table as CSV.
-
-    Args:
-        columns: name to cells, the same number of each.
-        order: int [n], the rows to write, in their order.
-    """
-    chosen = [[_quoted(cells[i]) for i in order] for cells in columns.values()]
-    rows = [tuple(columns), *zip(*chosen, strict=True)]
-    return "".join(",".join(row) + "\n" for row in rows)
-
-
 def float_text(value: float) -> str:
     """Returns nine significant digits, which tell any two float32 values apart (IEEE 754)."""
     return f"{float(value):.9g}"
-
-
-def _quoted(cell: str) -> str:
-    # Python's csv.writer quotes a carriage return in some versions only, and the reader needs it.
-    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
 
 
 _DTYPES = dict.fromkeys(TEXT_COLUMNS, np.str_) | {

@@ -36,12 +36,7 @@ NO_IMAGES = {  # why a metric that is about some of the images only is undefined
 
 
 def metrics_json(
-    predictions: Predictions,
-    *,
-    split: str,
-    threshold: float,
-    stamps: Sequence[str],
-    seconds: float,
+    predictions: Predictions, *, split: str, threshold: float, stamps: Sequence[str], seconds: float
 ) -> dict[str, Any]:
     """Returns what ``metrics.json`` holds for the predictions of one split.
 

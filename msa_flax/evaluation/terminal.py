@@ -25,9 +25,6 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         ["", *columns],
         *([name, *(cells[name] for cells in columns.values())] for name in names),
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    lines.insert(1, "-" * (sum(widths) + 2 * len(columns)))
     stamps = dict.fromkeys(stamp for values in results.values() for stamp in values["stamps"])
     notes = [
         *_methods(results),
@@ -36,7 +33,15 @@ def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         *(f"stamp: {stamp}" for stamp in stamps),
         NOTICE,
     ]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    return text_table(rows) + "\n".join(["", *notes]) + "\n"
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows as aligned columns, with a line below the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _cells(values: Mapping[str, Any]) -> dict[str, str]:
@@ -58,15 +63,12 @@ def _cell(entry: Mapping[str, Any]) -> str:
 
 def _methods(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Says how the intervals in the table were made, all of them or each kind."""
-    named = {
-        method: [
-            name
-            for name in NAMES
-            if any(values["metrics"][name]["method"] == method for values in results.values())
-        ]
+    found = [values["metrics"] for values in results.values()]
+    used = {
+        method: names
         for method in METHODS
+        if (names := [n for n in NAMES if any(m[n]["method"] == method for m in found)])
     }
-    used = {method: names for method, names in named.items() if names}
     return [
         f"[low, high] at 95 %{f' of {_listed(names)}' if len(used) > 1 else ''}: {METHODS[method]}"
         for method, names in sorted(used.items(), key=lambda item: len(item[1]) >= _MANY)

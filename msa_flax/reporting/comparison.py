@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from msa_flax.evaluation.compare import METHODS, PairedDifference, as_csv, compare_runs
+from msa_flax.evaluation.terminal import text_table
 from msa_flax.files import flatten
 from msa_flax.reporting.saved import SavedRun
 from msa_flax.reporting.tables import Table, in_order, metric_name
@@ -137,8 +138,5 @@ def _p_value(p: float | None) -> str:
 
 
 def _as_text(table: Table) -> str:
-    rows = [table.head, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*lines, "", *textwrap.wrap(table.note, 100)]) + "\n"
+    note = "\n".join(["", *textwrap.wrap(table.note, 100)]) + "\n"
+    return text_table([table.head, *table.rows]) + note

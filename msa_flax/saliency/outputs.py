@@ -1,6 +1,5 @@
 """The files of explanations: overlays and raw maps of each image, and ``explanations.csv``."""
 
-import csv
 import hashlib
 import io
 import os
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from msa_flax.evaluation.predictions import sigmoid
-from msa_flax.files import write_atomically
+from msa_flax.files import csv_text, write_atomically
 from msa_flax.saliency.explain import Explanations
 from msa_flax.saliency.interface import TARGETS, SaliencyError
 from msa_flax.saliency.render import attention_image, overlay, png
@@ -119,9 +118,7 @@ def write_explanation(
 
 def explanations_csv(rows: Sequence[Sequence[Any]]) -> str:
     """Returns ``explanations.csv`` as text: :data:`COLUMNS`, then the rows."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
-    return text.getvalue()
+    return csv_text(COLUMNS, rows)
 
 
 def safe_stem(example_id: str) -> str:

@@ -281,12 +281,6 @@ def test_written_json_has_the_same_bytes_in_any_order_and_undefined_values_as_nu
     assert read == got
 
 
-def test_nan_is_never_written(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "a.json", {"value": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_same_predictions_in_any_order_give_the_same_bytes(tmp_path):
     labels, probabilities = random_case()
     group = np.char.mod("B%02d", np.arange(len(labels)) % 12)

@@ -1,0 +1,31 @@
+"""The ground floor: what every part writes."""
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msa_flax.files import csv_text, write_json
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=5))
+def test_every_table_comes_back_from_its_csv(rows):
+    header = ("one", "two")
+    read = list(csv.reader(io.StringIO(csv_text(header, rows), newline="")))
+    assert [tuple(row) for row in read] == [header, *rows]
+
+
+def test_numbers_have_all_their_digits_and_nothing_is_an_empty_cell():
+    assert csv_text(("a", "b", "c"), [(0.1 + 0.2, None, 7)]) == "a,b,c\n0.30000000000000004,,7\n"
+
+
+def test_a_carriage_return_is_quoted_whatever_the_version_of_python():
+    assert csv_text(("a",), [("x\ry",), ('"',)]) == 'a\n"x\ry"\n""""\n'
+
+
+def test_nan_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []
