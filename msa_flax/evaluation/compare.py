@@ -43,8 +43,8 @@ class PairedDifference:
         low: lower end of its 95 % interval, None where there is none.
         high: upper end.
         method: how the interval was made, a key of :data:`METHODS`, or "none".
-        only_first: for a proportion b, the images that only the first run calls rightly.
-        only_second: for a proportion c, those that only the other run calls rightly.
+        only_first: for a proportion, the number of images that only the first run gets right.
+        only_second: for a proportion, the number that only the other run gets right.
         p: two-sided p value of no difference, None where there is no test.
         p_holm: the same, adjusted for all tests of one call of :func:`compare_runs`.
         test: how p was made, a key of :data:`METHODS`, or "none".
@@ -117,7 +117,7 @@ def compare_runs(runs: Mapping[str, tuple[Predictions, float]]) -> list[PairedDi
 
 
 def as_csv(found: Sequence[PairedDifference]) -> str:
-    """Returns differences as CSV, a row each; empty cells for what is missing."""
+    """Returns differences as CSV, one row each, with empty cells for what is missing."""
     return csv_text(COLUMNS, map(dataclasses.astuple, found))
 
 

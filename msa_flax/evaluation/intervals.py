@@ -19,7 +19,7 @@ METHODS = {
     "wilson": "Wilson's interval, taking images as independent",
     "delong": "DeLong's interval on the logit scale, taking images as independent",
     "clustered bootstrap": f"from {DRAWS:,} draws of whole groups",
-    "clopper-pearson of groups": "Clopper and Pearson's interval, a group a trial",
+    "clopper-pearson of groups": "Clopper and Pearson's interval, each group as one trial",
 }
 
 

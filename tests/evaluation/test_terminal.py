@@ -83,7 +83,7 @@ def test_proportions_without_an_error_have_a_line_of_their_own():
     notes = lines[lines.index("") + 1 :]
     assert notes[1] == (
         "[low, high] at 95 % of accuracy, precision, recall, specificity, npv: Clopper and "
-        "Pearson's interval, a group a trial"
+        "Pearson's interval, each group as one trial"
     )
     assert "1.0000 [0.7354, 1.0000]" in rows["accuracy"]  # 0.025^(1/12)
     same = "test: no interval (it is the same in every draw of groups): "
