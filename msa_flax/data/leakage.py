@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from msa_flax.data.examples import DataError, Examples
-from msa_flax.data.splits import Splits, pixel_hashes
+from msa_flax.data.splits import Splits
 
 COPIES, SERIES = "copies cross the split", "series cross the split"
 UNKNOWN = "groups unknown"
@@ -68,7 +68,7 @@ def check_contradictions(examples: Examples) -> None:
     Raises:
         DataError: how many pictures and images are concerned, and the first of them.
     """
-    pixels = pixel_hashes(examples.images)
+    pixels = examples.pixels
     both = sorted(set(pixels[examples.label == 0]) & set(pixels[examples.label == 1]))
     if both:
         images = np.isin(pixels, both)
@@ -86,7 +86,7 @@ def _sources(examples: Examples, splits: Splits) -> tuple[np.ndarray, np.ndarray
             f"the table of splits ({len(splits.example_id)} rows) and the data set "
             f"({len(examples)} images) list different examples, or in another order"
         )
-    return examples.family, pixel_hashes(examples.images)
+    return examples.family, examples.pixels
 
 
 def _divided(key: np.ndarray, splits: Splits) -> list[str]:

@@ -3,7 +3,6 @@
 import collections
 import csv
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -114,7 +113,7 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
     order = np.argsort(examples.example_id)
     family = np.where(examples.family != "", examples.family, examples.example_id)
     if config.protocol in ("family", "grouped"):  # the others do not look at families
-        family = _join_families(family, pixel_hashes(examples.images))
+        family = _join_families(family, examples.pixels)
     rows = _Rows(
         label=examples.label[order],
         group=examples.group[order],
@@ -235,17 +234,6 @@ def _check_usable(counts: dict[str, tuple[int, int]], config: DataConfig) -> Non
             f"protocol {config.protocol!r} leaves {what}; images per split "
             f"({' + '.join(config.classes)}): {found}"
         )
-
-
-def pixel_hashes(images: np.ndarray) -> np.ndarray:
-    """Returns a hash of every image, str [n], equal only for equal pixels.
-
-    Args:
-        images: uint8 [n, s, s].
-    """
-    return np.array(
-        [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
-    )
 
 
 def _join_families(family: np.ndarray, pixels: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from msa_flax.data.splits import Splits
 COPIES, SERIES, UNKNOWN = "copies cross the split", "series cross the split", "groups unknown"
 
 
-def make(*rows, pictures=None):
+def examples_and_splits(*rows, pictures=None):
     """Builds examples and their splits from "family group label split" a row; "-" is unknown.
 
     No two pictures are the same, but where ``pictures`` gives two rows the same number.
@@ -53,12 +53,12 @@ def make(*rows, pictures=None):
     ],
 )
 def test_copies_series_and_what_is_unknown_are_stamped_and_never_mixed_up(rows, pictures, said):
-    assert find_stamps(*make(*rows, pictures=pictures)) == said
+    assert find_stamps(*examples_and_splits(*rows, pictures=pictures)) == said
 
 
 def leaky():
     """Both validation and 3 of 7 test images have a copy in training; none is in validation."""
-    return make(
+    return examples_and_splits(
         *("a A 0 validation", "a A 0 train", "b A 1 validation", "b A 1 train"),
         *("c A 0 train", "c A 0 test", "c A 0 test", "c A 0 test"),
         *("d A 1 test", "d A 1 test", "d A 1 test", "d A 1 test"),
@@ -83,20 +83,20 @@ def test_leakage_may_be_allowed():
 
 def test_identical_pictures_are_copies_whatever_their_names_say():
     rows = ("a A 0 train", "b B 1 train", "c C 0 test", "d D 1 test", "e E 0 validation")
-    check_leakage(*make(*rows), allow=False)
+    check_leakage(*examples_and_splits(*rows), allow=False)
     with pytest.raises(DataError, match=r"1 of 2 test images .*0 source slices and 1 identical"):
-        check_leakage(*make(*rows, pictures=[1, 2, 1, 3, 4]), allow=False)
+        check_leakage(*examples_and_splits(*rows, pictures=[1, 2, 1, 3, 4]), allow=False)
 
 
 def test_images_without_a_family_are_not_copies_of_each_other():
     rows = ("- A 0 train", "- A 0 train", "- A 0 test", "- A 0 test")
-    check_leakage(*make(*rows), allow=False)
+    check_leakage(*examples_and_splits(*rows), allow=False)
     with pytest.raises(DataError, match="1 of 2 test images"):
-        check_leakage(*make(*rows, pictures=[1, 2, 2, 3]), allow=False)
+        check_leakage(*examples_and_splits(*rows, pictures=[1, 2, 2, 3]), allow=False)
 
 
 def test_splits_of_another_data_set_are_refused():
-    examples, splits = make("a A 0 train", "b B 1 validation", "c C 0 test")
+    examples, splits = examples_and_splits("a A 0 train", "b B 1 validation", "c C 0 test")
     for other in (examples.take([0, 1]), examples.take([2, 1, 0])):
         with pytest.raises(DataError, match="different examples, or in another order"):
             find_stamps(other, splits)
@@ -106,7 +106,7 @@ def test_splits_of_another_data_set_are_refused():
 
 def test_one_picture_in_both_classes_is_refused_with_counts():
     rows = [f"{family} A {label} train" for family, label in (("a", 0), ("b", 1)) for _ in range(4)]
-    check_contradictions(make(*rows, pictures=[1, 1, 2, 2, 5, 6, 7, 8])[0])
+    check_contradictions(examples_and_splits(*rows, pictures=[1, 1, 2, 2, 5, 6, 7, 8])[0])
     with pytest.raises(DataError, match=r"1 pictures are in both classes \(3 images\)") as caught:
-        check_contradictions(make(*rows, pictures=[1, 1, 2, 2, 5, 6, 1, 8])[0])
+        check_contradictions(examples_and_splits(*rows, pictures=[1, 1, 2, 2, 5, 6, 1, 8])[0])
     assert "000.png, 001.png, 006.png" in str(caught.value)

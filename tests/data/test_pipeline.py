@@ -8,7 +8,7 @@ from msa_flax.data.augment import draw_transform, warp
 from msa_flax.data.pipeline import hide_gpu, steps_per_epoch, tf, train_dispatches
 
 
-def epoch(n=37, *, batch_size=8, steps_per_dispatch=3, seed=5, epoch=0, start_step=0):
+def dispatches_of_epoch(n=37, *, batch_size=8, steps_per_dispatch=3, seed=5, epoch=0, start_step=0):
     images = np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((2, 2), np.uint8)
     labels = (np.arange(n) % 3 == 0).astype(np.int8)
     return list(
@@ -24,7 +24,7 @@ def epoch(n=37, *, batch_size=8, steps_per_dispatch=3, seed=5, epoch=0, start_st
     )
 
 
-def steps(dispatches, name):
+def real_steps(dispatches, name):
     """Returns one field of the real steps, [steps, b, ...]."""
     return np.concatenate([batch[name][:real] for batch, real in dispatches])
 
@@ -34,8 +34,8 @@ CASES = [(37, 8, 3), (40, 8, 5), (3, 8, 2), (1, 4, 1), (16, 16, 1), (17, 16, 8),
 
 @pytest.mark.parametrize(("n", "batch_size", "k"), CASES)
 def test_every_example_counts_once_an_epoch(n, batch_size, k):
-    found = epoch(n, batch_size=batch_size, steps_per_dispatch=k)
-    index, weight = (steps(found, name).ravel() for name in ("index", "weight"))
+    found = dispatches_of_epoch(n, batch_size=batch_size, steps_per_dispatch=k)
+    index, weight = (real_steps(found, name).ravel() for name in ("index", "weight"))
     assert len(index) == steps_per_epoch(n, batch_size) * batch_size
     assert np.array_equal(np.bincount(index, weights=weight), np.ones(n))
     assert set(np.unique(weight)) <= {0.0, 1.0}
@@ -45,7 +45,7 @@ def test_every_example_counts_once_an_epoch(n, batch_size, k):
 
 @pytest.mark.parametrize(("n", "batch_size", "k"), CASES)
 def test_every_dispatch_has_the_declared_shapes_and_types(n, batch_size, k):
-    found = epoch(n, batch_size=batch_size, steps_per_dispatch=k)
+    found = dispatches_of_epoch(n, batch_size=batch_size, steps_per_dispatch=k)
     assert len(found) == -(-steps_per_epoch(n, batch_size) // k)
     for batch, real in found:
         assert 1 <= real <= k
@@ -58,35 +58,35 @@ def test_every_dispatch_has_the_declared_shapes_and_types(n, batch_size, k):
 
 
 def test_images_and_labels_belong_to_their_index():
-    for batch, _ in epoch():
+    for batch, _ in dispatches_of_epoch():
         assert np.array_equal(batch["image"][..., 0, 0], batch["index"])
         assert np.array_equal(batch["label"], batch["index"] % 3 == 0)
 
 
 @pytest.mark.parametrize("start", range(6))
 def test_an_epoch_continued_at_any_step_is_the_rest_of_it(start):
-    whole, rest = epoch(), epoch(start_step=start)
+    whole, rest = dispatches_of_epoch(), dispatches_of_epoch(start_step=start)
     for name in ("image", "label", "weight", "index"):
         if start == 5:
             assert rest == []
         else:
-            assert np.array_equal(steps(rest, name), steps(whole, name)[start:])
+            assert np.array_equal(real_steps(rest, name), real_steps(whole, name)[start:])
 
 
 def test_the_last_batch_is_filled_up_with_the_first_images_of_the_order():
-    index, weight = (steps(epoch(), name) for name in ("index", "weight"))
+    index, weight = (real_steps(dispatches_of_epoch(), name) for name in ("index", "weight"))
     assert weight[-1].tolist() == [1.0] * 5 + [0.0] * 3
     assert index[-1, 5:].tolist() == index[0, :3].tolist()
 
 
 def test_fewer_images_than_a_batch_are_repeated_at_weight_zero():
-    index, weight = (steps(epoch(3), name) for name in ("index", "weight"))
+    index, weight = (real_steps(dispatches_of_epoch(3), name) for name in ("index", "weight"))
     assert index[0].tolist() == [*index[0, :3], *index[0, :3], *index[0, :2]]
     assert weight[0].tolist() == [1.0] * 3 + [0.0] * 5
 
 
 def test_steps_that_fill_up_a_dispatch_have_weight_zero_and_real_images():
-    batch, real = epoch()[-1]  # 5 steps in dispatches of 3
+    batch, real = dispatches_of_epoch()[-1]  # 5 steps in dispatches of 3
     assert real == 2
     assert batch["weight"][2].tolist() == [0.0] * 8
     assert np.array_equal(batch["image"][2, :, 0, 0], batch["index"][2])
@@ -94,23 +94,23 @@ def test_steps_that_fill_up_a_dispatch_have_weight_zero_and_real_images():
 
 def test_the_order_is_a_function_of_seed_and_epoch():
     orders = [
-        steps(epoch(seed=seed, epoch=number), "index").tobytes()
+        real_steps(dispatches_of_epoch(seed=seed, epoch=number), "index").tobytes()
         for seed in (5, 6)
         for number in (0, 1, 2)
     ]
     assert len(set(orders)) == 6
-    assert steps(epoch(seed=6, epoch=1), "index").tobytes() == orders[4]
+    assert real_steps(dispatches_of_epoch(seed=6, epoch=1), "index").tobytes() == orders[4]
 
 
 def test_the_order_does_not_depend_on_how_steps_are_dispatched():
-    one, many = (steps(epoch(steps_per_dispatch=k), "index") for k in (1, 4))
+    one, many = (real_steps(dispatches_of_epoch(steps_per_dispatch=k), "index") for k in (1, 4))
     assert np.array_equal(one, many)
 
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (37, 24, 24), dtype=np.uint8)
 
 
-def of_pictures(*, seed=5, epoch=0, start_step=0, steps_per_dispatch=3, **options):
+def dispatches_of_pictures(*, seed=5, epoch=0, start_step=0, steps_per_dispatch=3, **options):
     return list(
         train_dispatches(
             PICTURES,
@@ -125,9 +125,9 @@ def of_pictures(*, seed=5, epoch=0, start_step=0, steps_per_dispatch=3, **option
     )
 
 
-def by_row(dispatches):
+def image_of_each_row(dispatches):
     """Returns the image of every row, after checking that a row always looks the same."""
-    index, image = (steps(dispatches, name) for name in ("index", "image"))
+    index, image = (real_steps(dispatches, name) for name in ("index", "image"))
     found = {}
     for row, picture in zip(index.ravel().tolist(), image.reshape(-1, 24, 24), strict=True):
         assert np.array_equal(found.setdefault(row, picture), picture)
@@ -136,22 +136,22 @@ def by_row(dispatches):
 
 @pytest.mark.parametrize("options", [{}, {"augment": False}])
 def test_without_augmentation_images_are_the_data_sets_own_bit_for_bit(options):
-    for batch, _ in of_pictures(**options):
+    for batch, _ in dispatches_of_pictures(**options):
         assert np.array_equal(batch["image"], PICTURES[batch["index"]])
 
 
 def test_augmentation_changes_images_and_nothing_else():
-    plain, changed = (of_pictures(augment=value) for value in (False, True))
+    plain, changed = (dispatches_of_pictures(augment=value) for value in (False, True))
     for (a, real_a), (b, real_b) in zip(plain, changed, strict=True):
         assert real_a == real_b
         for name in ("label", "weight", "index"):
             assert np.array_equal(a[name], b[name])
         assert (b["image"].dtype, b["image"].shape) == (a["image"].dtype, a["image"].shape)
-    assert not np.array_equal(by_row(plain), by_row(changed))
+    assert not np.array_equal(image_of_each_row(plain), image_of_each_row(changed))
 
 
 def test_augmented_images_are_those_made_by_hand_from_seed_epoch_and_row():
-    for batch, _ in of_pictures(augment=True, epoch=2):
+    for batch, _ in dispatches_of_pictures(augment=True, epoch=2):
         for place in np.ndindex(batch["index"].shape):
             row = int(batch["index"][place])
             by_hand = warp(PICTURES[row], draw_transform((5, 2, row)))
@@ -160,25 +160,28 @@ def test_augmented_images_are_those_made_by_hand_from_seed_epoch_and_row():
 
 @pytest.mark.parametrize("start", [1, 2, 4])
 def test_an_augmented_epoch_continued_at_any_step_is_the_rest_of_it(start):
-    whole, rest = of_pictures(augment=True), of_pictures(augment=True, start_step=start)
-    assert np.array_equal(steps(rest, "image"), steps(whole, "image")[start:])
+    whole, rest = (
+        dispatches_of_pictures(augment=True),
+        dispatches_of_pictures(augment=True, start_step=start),
+    )
+    assert np.array_equal(real_steps(rest, "image"), real_steps(whole, "image")[start:])
 
 
 def test_augmented_images_do_not_depend_on_how_steps_are_dispatched():
-    one, many = (of_pictures(augment=True, steps_per_dispatch=k) for k in (1, 5))
-    assert np.array_equal(steps(one, "image"), steps(many, "image"))
+    one, many = (dispatches_of_pictures(augment=True, steps_per_dispatch=k) for k in (1, 5))
+    assert np.array_equal(real_steps(one, "image"), real_steps(many, "image"))
 
 
 def test_the_last_batch_is_filled_up_with_the_same_augmented_images():
-    found = of_pictures(augment=True)
-    image, weight = (steps(found, name) for name in ("image", "weight"))
+    found = dispatches_of_pictures(augment=True)
+    image, weight = (real_steps(found, name) for name in ("image", "weight"))
     assert weight[-1].tolist() == [1.0] * 5 + [0.0] * 3
     assert np.array_equal(image[-1, 5:], image[0, :3])
 
 
 def test_epochs_and_seeds_augment_every_image_differently():
     found = [
-        by_row(of_pictures(augment=True, seed=seed, epoch=number))
+        image_of_each_row(dispatches_of_pictures(augment=True, seed=seed, epoch=number))
         for seed in (5, 6)
         for number in (0, 1)
     ]

@@ -17,7 +17,7 @@ GROUPED = DataConfig(protocol="grouped", holdout_group="B")
 KFOLD = DataConfig(protocol="kfold", folds=3)
 
 
-def make(families, *, copies=4):
+def examples_of(families, *, copies=4):
     """Builds examples from (name, group, label, images in val/) of each; all pictures differ."""
     rows = [
         {
@@ -38,18 +38,19 @@ def make(families, *, copies=4):
     return from_rows(rows, images)
 
 
-def standard(**inside):
+def six_groups(**inside):
     """Six groups, two classes, five families of four images each: A00 .. F14; 240 images.
 
     A00, A01, A10 and A11 lie in val/; ``inside`` says how many images of another family do.
     """
     inside = dict.fromkeys(["A00", "A01", "A10", "A11"], 4) | inside
     names = [(f"{group}{k}{i}", group, k) for group in "ABCDEF" for k in (0, 1) for i in range(5)]
-    return make([(name, group, k, inside.get(name, 0)) for name, group, k in names])
+    return examples_of([(name, group, k, inside.get(name, 0)) for name, group, k in names])
 
 
-def share(examples, *pairs):
-    """Gives the second family's first image the pixels of the first family's; "A00 B00" a pair."""
+def with_shared_pictures(examples, *pairs):
+    """Examples in which two families share their first picture; "A00 B00" is a pair."""
+    examples = examples.take(range(len(examples)))
     for pair in pairs:
         first, second = (np.flatnonzero(examples.family == name)[0] for name in pair.split())
         examples.images[second] = examples.images[first]
@@ -82,7 +83,7 @@ def data_sets(draw):
     for g in range(draw(st.integers(2, 8))):
         for i in range(draw(st.integers(1, 5))):
             families.append((f"G{g}-{i}", f"G{g}", draw(st.integers(0, 1)), draw(inside)))
-    examples = make(families, copies=copies)
+    examples = examples_of(families, copies=copies)
     for label in (0, 1):
         rows = st.sampled_from(np.flatnonzero(examples.label == label).tolist())
         for one, other in draw(st.lists(st.tuples(rows, rows), max_size=4)):
@@ -144,18 +145,18 @@ def test_shared_pictures_do_not_make_the_order_matter(examples, random, seed, co
 
 @pytest.mark.parametrize(("inside", "tested"), [(0, 0), (1, 0), (2, 4), (3, 4), (4, 4)])
 def test_a_family_is_test_if_at_least_half_of_it_is_in_val(inside, tested):
-    examples = standard(C02=inside)
+    examples = six_groups(C02=inside)
     splits = assign_splits(examples, FAMILY, seed=0)
     assert (splits.split[examples.family == "C02"] == "test").sum() == tested
     assert (splits.split == "test").sum() == 16 + tested
 
 
 def test_families_with_one_picture_are_one_when_test_is_chosen():
-    examples = share(standard(), "A00 A03")  # 4 of 8 images are in val/
+    examples = with_shared_pictures(six_groups(), "A00 A03")  # 4 of 8 images are in val/
     splits = assign_splits(examples, FAMILY, seed=0)
     assert splits_of(examples, splits, "A00 A03") == {"test"}
     assert (splits.split == "test").sum() == 20
-    share(examples, "A03 A04")  # the same picture in three: 4 of 12
+    examples = with_shared_pictures(examples, "A03 A04")  # the same picture in three: 4 of 12
     splits = assign_splits(examples, FAMILY, seed=0)
     assert splits_of(examples, splits, "A00 A03 A04") in ({"train"}, {"validation"})
     assert (splits.split == "test").sum() == 12
@@ -167,7 +168,7 @@ def test_families_with_one_picture_are_one_when_validation_is_chosen(config, see
     # One by one, a fifth of all families being validation would divide some of these ten pairs.
     pairs = [f"{a}{k}{i} {b}{k}{i}" for a, b in ("CD", "EF") for k in (0, 1) for i in (0, 1)]
     pairs += ["A02 A03", "A12 A13"]
-    examples = share(standard(), *pairs)
+    examples = with_shared_pictures(six_groups(), *pairs)
     splits = assign_splits(examples, config, seed=seed)
     for pair in pairs:
         assert len(splits_of(examples, splits, pair)) == 1
@@ -176,7 +177,7 @@ def test_families_with_one_picture_are_one_when_validation_is_chosen(config, see
 
 def test_pictures_connect_families_through_others():
     pairs = ["C00 D00", "C01 D01", "C02 E02"]
-    examples = share(standard(), *pairs)
+    examples = with_shared_pictures(six_groups(), *pairs)
     second = [np.flatnonzero(examples.family == name)[1:3] for name in ("D00", "C01", "C02")]
     examples.images[second[1][0]] = examples.images[second[0][0]]  # D00 and C01
     examples.images[second[2][0]] = examples.images[second[1][1]]  # C01 and C02
@@ -186,8 +187,7 @@ def test_pictures_connect_families_through_others():
 
 
 def test_images_without_a_family_are_one_source_where_they_are_one_picture():
-    examples = standard()
-    share(examples, "C00 D00", "E10 F10")
+    examples = with_shared_pictures(six_groups(), "C00 D00", "E10 F10")
     twins = np.isin(examples.example_id, ["C00-0.png", "D00-0.png"])
     examples.family[examples.label == 0] = ""
     for seed in range(20):
@@ -198,10 +198,10 @@ def test_images_without_a_family_are_one_source_where_they_are_one_picture():
 
 @pytest.mark.parametrize("config", [GROUPED, KFOLD])
 def test_groups_with_one_picture_stay_two_and_the_copy_is_reported(config):
-    examples = standard()
+    examples = six_groups()
     before = assign_splits(examples, config, seed=0)
     train, test = (examples.group[before.indices(split)[0]] for split in ("train", "test"))
-    share(examples, f"{train}00 {test}00")
+    examples = with_shared_pictures(examples, f"{train}00 {test}00")
     splits = assign_splits(examples, config, seed=0)
     assert np.array_equal(splits.split == "test", before.split == "test")
     with pytest.raises(DataError, match=r"0 source slices and 1 identical"):
@@ -209,11 +209,11 @@ def test_groups_with_one_picture_stay_two_and_the_copy_is_reported(config):
 
 
 def test_sources_that_leave_nothing_to_train_or_test_with_are_refused():
-    examples = standard()
+    examples = six_groups()
     examples.part[::2] = "val"  # half of each family
     with pytest.raises(DataError, match=r"no images in train and validation; .*test 120 \+ 120"):
         assign_splits(examples, FAMILY, seed=0)
-    examples = standard()
+    examples = six_groups()
     examples.images[:] = 7  # a single picture, so a single source
     with pytest.raises(DataError, match="'family' leaves no images in train and test"):
         assign_splits(examples, FAMILY, seed=0)
