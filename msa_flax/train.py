@@ -322,7 +322,7 @@ def _monitor(run: "Run", step: int) -> "TerminalMonitor":
 def _conclude(run: "Run") -> None:
     """Evaluates both held-out splits, explains some test images, draws the figures."""
     from msa_flax.plots import figures
-    from msa_flax.results.maps import FIGURE_CASES, explain_split
+    from msa_flax.results.maps import FIGURE_CASES, explain_errors, explain_split
     from msa_flax.results.scores import evaluate_split, report
     from msa_flax.run import restore
     from msa_flax.training.loop import read_rows
@@ -333,6 +333,7 @@ def _conclude(run: "Run") -> None:
     figures.learning_curves({run.config.name: rows}, run.workdir / path, stamps=run.data.stamps)
     report(trained, results)
     explain_split(trained, limit=FIGURE_CASES)
+    explain_errors(trained, split="test", threshold=results["test"]["threshold"])
     log.info("figures, predictions and everything else: %s", run.workdir)
 
 

@@ -63,7 +63,7 @@ def test_training_writes_every_artefact_and_says_what_it_is(trained):
         *("checkpoints/best", "checkpoints/last"),
         *("eval/test/predictions.csv", "eval/test/metrics.json"),
         *("eval/validation/predictions.csv", "eval/validation/metrics.json"),
-        "eval/test/explanations/explanations.csv",
+        *("eval/test/explanations/explanations.csv", "eval/test/errors/explanations.csv"),
         *("figures/samples.png", "figures/learning_curves.png"),
         *("figures/roc_confusion_test.png", "figures/gradcam_test.png"),
     ]

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from saved_runs import predictions_of, write_run
+from prediction_tables import mostly_right
+from saved_runs import write_run
 
 from msa_flax import cli, report, train
 from msa_flax.config import Config, quickstart
@@ -34,7 +35,7 @@ def test_the_page_is_written_into_the_workdir_or_elsewhere(workdir, tmp_path, ca
 
 
 def test_further_runs_are_given_in_any_usual_way(workdir, tmp_path):
-    other = write_run(tmp_path / "w2", predictions_of(seed=1), name="other")
+    other = write_run(tmp_path / "w2", mostly_right(seed=1), name="other")
     pages = []
     for arguments in (
         ["--workdir", workdir, other],
@@ -56,7 +57,7 @@ def test_a_file_name_that_is_no_text_does_not_stop_the_report(tmp_path):
     assert (
         call(
             "--workdir",
-            write_run(tmp_path / "w", predictions_of(ids={0: "caf\udce9"}), explained=[0]),
+            write_run(tmp_path / "w", mostly_right(ids={0: "caf\udce9"}), explained=[0]),
         )
         == 0
     )

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from saved_runs import predictions_of, write_run
+from prediction_tables import mostly_right
+from saved_runs import write_run
 
 from msa_flax import cli, report
 from msa_flax.evaluation import compare
@@ -24,19 +25,19 @@ def call(*arguments):
 def folders(tmp_path, monkeypatch):
     """Three runs on the same images, "a", "b" and "c", the last much the best; b leaks."""
     monkeypatch.chdir(tmp_path)
-    write_run(tmp_path / "a", predictions_of(seed=0), name="first")
+    write_run(tmp_path / "a", mostly_right(seed=0), name="first")
     write_run(
-        tmp_path / "b", predictions_of(seed=1), name="second", stamps=["copies cross the split"]
+        tmp_path / "b", mostly_right(seed=1), name="second", stamps=["copies cross the split"]
     )
-    write_run(tmp_path / "c", predictions_of(seed=2, spread=0.3), name="third", threshold=0.4)
+    write_run(tmp_path / "c", mostly_right(seed=2, spread=0.3), name="third", threshold=0.4)
     return tmp_path
 
 
 @pytest.fixture
 def others(folders):
     """And two that cannot be compared with these."""
-    write_run(folders / "fewer", predictions_of(n=90))
-    write_run(folders / "relabelled", predictions_of(label=1))
+    write_run(folders / "fewer", mostly_right(n=90))
+    write_run(folders / "relabelled", mostly_right(label=1))
     return folders
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import outcomes
 from msa_flax.files import UserError, batches, csv_text, write_text
 
+WORST = 24  # images of each outcome that a report shows, and errors that training explains
 TEXT_COLUMNS = ("example_id", "split", "fold", "group", "family")
 COLUMNS = (*TEXT_COLUMNS, "label", "logit", "probability")
 
@@ -52,6 +54,20 @@ class Predictions:
     def take(self, rows: np.ndarray) -> "Predictions":
         """Returns the table of the given rows, in their order."""
         return Predictions(**{name: getattr(self, name)[rows] for name in COLUMNS})
+
+    def worst_first(self, outcome: str, threshold: float) -> np.ndarray:
+        """Returns the rows with an outcome, int [k], those first that it went worst with.
+
+        Of fractures, missed or found, these are the ones of the lowest probability, and of normal
+        images the ones of the highest; among equals the order of the ids decides.
+
+        Args:
+            outcome: "tp", "fn", "fp" or "tn".
+            threshold: see :func:`msa_flax.evaluation.metrics.called_fractures`.
+        """
+        sign = 1 if outcome in ("fn", "tp") else -1
+        order = np.lexsort((self.example_id, sign * self.probability))
+        return order[outcomes(self.label, self.probability, threshold)[order] == outcome]
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as CSV: columns as in :data:`COLUMNS`, rows sorted by example id.

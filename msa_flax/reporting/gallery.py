@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from msa_flax.evaluation.predictions import WORST
 from msa_flax.reporting.saved import ExplainedImage, SavedRun
 from msa_flax.saliency.titles import TITLES
 
-WORST, RANDOM = 24, 12  # images shown of each outcome
+RANDOM = 12  # images of each outcome that are shown beside the worst
 OUTCOMES = {
     "fn": "missed fracture (false negative)",
     "fp": "false alarm (false positive)",
@@ -77,39 +78,40 @@ def gallery(run: SavedRun) -> Gallery:
 
     Missed fractures come first, then false alarms, those of which the model was surest first,
     whether they were explained or not; then what it got right and was explained, those of which it
-    was least sure first. Of each outcome the 24 worst are shown, and 12 of the others, drawn at
-    random.
+    was least sure first. Of each outcome the worst are shown, and of the other images that were
+    explained some that are drawn at random.
     """
     explained = {item.row: item for item in run.explained}
     kernels = {folder: _kernels(folder) for folder in {item.folder for item in run.explained}}
-    outcome, rng = run.outcome, np.random.default_rng(0)
-    cases: list[Case] = []
+    rng, cases, total = np.random.default_rng(0), [], {}
+    missing: dict[str, bool] = {}  # errors by id: whether they have no pictures
     for key in OUTCOMES:
-        rows = [i for i in np.flatnonzero(outcome == key) if key in ERRORS or i in explained]
-        # The worst: missed and rightly found fractures of low probability, the others of high.
-        sign = 1 if key in ("fn", "tp") else -1
-        ids, probability = run.predictions.example_id, run.predictions.probability
-        rows.sort(key=lambda i: (sign * float(probability[i]), str(ids[i])))
-        rest = rows[WORST:]
-        others = [rest[i] for i in sorted(rng.permutation(len(rest))[:RANDOM].tolist())]
-        for i in rows[:WORST] + others:
+        rows = run.predictions.worst_first(key, run.threshold).tolist()
+        total[key] = len(rows)
+        worst = [i for i in rows if key in ERRORS or i in explained][:WORST]
+        rest = [i for i in rows if i in explained and i not in worst]
+        drawn = [rest[i] for i in sorted(rng.permutation(len(rest))[:RANDOM].tolist())]
+        for i in worst + drawn:
             item = explained.get(i)
-            pictures = _pictures(run, item, kernels[item.folder]) if item else []
-            cases.append(_case(run, i, pictures, drawn=i in rest))
-    missing = [c.example_id for c in cases if c.outcome in ERRORS and not c.pictures]
-    folder = run.workdir / "eval" / run.split / "errors"
-    words = ["python", "-m", "msa_flax.explain", "--workdir", str(run.workdir)]
-    command = shlex.join([*words, "--out", str(folder), *missing]) if missing else ""
+            pictures = _pictures(run, item, key, kernels[item.folder]) if item else []
+            cases.append(_case(run, i, key, pictures, drawn=i in drawn))
+            # The command replaces the table of that folder, so it names those that are in it too.
+            if key in ERRORS and (not pictures or (item and item.folder.name == "errors")):
+                missing[cases[-1].example_id] = not pictures
+    words = ["python", "-m", "msa_flax.explain", "--workdir", str(run.workdir), "--out"]
+    command = [*words, str(run.workdir / "eval" / run.split / "errors"), *missing]
     return Gallery(
         cases=cases,
-        total={key: int((outcome == key).sum()) for key in OUTCOMES},
+        total=total,
         shown={key: sum(case.outcome == key for case in cases) for key in OUTCOMES},
-        command=command,
+        command=shlex.join(command) if any(missing.values()) else "",
     )
 
 
-def _case(run: SavedRun, row: int, pictures: Sequence[Picture], *, drawn: bool) -> Case:
-    table, outcome = run.predictions, str(run.outcome[row])
+def _case(
+    run: SavedRun, row: int, outcome: str, pictures: Sequence[Picture], *, drawn: bool
+) -> Case:
+    table = run.predictions
     return Case(
         example_id=str(table.example_id[row]),
         outcome=outcome,
@@ -128,9 +130,11 @@ def _kernels(folder: Path) -> list[str]:
     return sorted({match[1] for match in found if match}, key=int)
 
 
-def _pictures(run: SavedRun, item: ExplainedImage, kernels: Sequence[str]) -> list[Picture]:
+def _pictures(
+    run: SavedRun, item: ExplainedImage, outcome: str, kernels: Sequence[str]
+) -> list[Picture]:
     """Returns the image, the maps of the predicted class, and the attention maps."""
-    fracture = int(run.outcome[item.row] in ("tp", "fp"))
+    fracture = int(outcome in ("tp", "fp"))
     target, predicted = ("normal", "fracture")[fracture], run.classes[fracture]
     wanted = [("image", "image", f"slice {run.predictions.example_id[item.row]}", _SIDE)]
     for method in item.methods:

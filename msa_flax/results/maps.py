@@ -8,7 +8,7 @@ import numpy as np
 
 from msa_flax import saliency
 from msa_flax.data.examples import Examples
-from msa_flax.evaluation.predictions import sigmoid
+from msa_flax.evaluation.predictions import WORST, Predictions, sigmoid
 from msa_flax.files import NOTICE, write_json, write_text
 from msa_flax.plots import sheets
 from msa_flax.run import Run
@@ -70,6 +70,26 @@ def explain_split(
         _examine(run, folder, parts, split, layer=layer)
 
 
+def explain_errors(run: Run, *, split: str, threshold: float) -> None:
+    """Explains the worst errors of an evaluated split, writes ``eval/<split>/errors/``.
+
+    The gallery of a report begins with them. Where there is no error the table is empty.
+
+    Args:
+        run: a restored run.
+        split: its name.
+        threshold: the one that the split was evaluated with.
+    """
+    table, parts = Predictions.read(run.results(split) / "predictions.csv"), []
+    rows = [table.worst_first(outcome, threshold)[:WORST] for outcome in ("fn", "fp")]
+    whole = run.data.take(split)
+    chosen = np.isin(whole.example_id, table.example_id[np.concatenate(rows)])
+    if chosen.any():
+        errors = whole.take(np.flatnonzero(chosen))
+        parts.append((errors, run.explain(errors.images)))
+    write_maps(run, run.results(split) / "errors", ["gradcam"], parts)
+
+
 def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part]) -> None:
     """Writes the files of all images and ``explanations.csv``, and says what was written."""
     rows = []
@@ -88,10 +108,10 @@ def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part
         for _, found in parts
         for maps in found.maps.values()
     )
+    images = max((len(examples) for examples, _ in parts), default=0)
     print(
-        f"images explained in {out}: {max(len(examples) for examples, _ in parts)}, by "
-        f"{', '.join(methods)}; maps in which nothing speaks for fracture, shown as the plain "
-        f"image: {zero}; checkpoint {run.checkpoint}, step {run.step}; {NOTICE}"
+        f"images explained in {out}: {images}, by {', '.join(methods)}; maps in which nothing "
+        f"speaks for fracture, shown as the plain image: {zero}; checkpoint {run.checkpoint}, step {run.step}; {NOTICE}"
     )
 
 

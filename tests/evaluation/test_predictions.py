@@ -200,3 +200,12 @@ def test_the_sigmoid_is_right_at_hand_computed_points_and_never_overflows():
 def test_the_sigmoid_keeps_small_probabilities_where_a_float32_one_minus_would_lose_them():
     # 1 - sigmoid(30) in float32 is 0; the true value is exp(-30) within 1e-13.
     np.testing.assert_allclose(sigmoid(np.array([-30.0])), np.exp(-30.0), rtol=6e-8)
+
+
+def test_the_worst_of_each_outcome_come_first_and_ids_decide_among_equals():
+    probability = np.array([0.9, 0.1, 0.4, 0.1, 0.6, 0.6, 0.2, 0.8], np.float32)
+    label = np.array([1, 1, 1, 1, 0, 0, 0, 0])
+    ids = np.array(list("hgfedcba"))
+    table = predictions_of(label, np.zeros(8), example_id=ids, probability=probability)
+    found = {key: ids[table.worst_first(key, 0.5)].tolist() for key in ("fn", "fp", "tp", "tn")}
+    assert found == {"fn": ["e", "g", "f"], "fp": ["a", "c", "d"], "tp": ["h"], "tn": ["b"]}

@@ -1,38 +1,10 @@
 """Predictions, runs and figures for the tests of plots."""
 
-import numpy as np
 import pytest
 
-from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.summary import metrics_json
 
 STAMPS = ["copies cross the split"]
-
-
-@pytest.fixture(scope="session")
-def predictions():
-    """A maker of the predictions of n images, most of them right.
-
-    ``groups`` are of equal size, 0 for unknown ones; with ``ties`` probabilities have two digits.
-    """
-
-    def make_predictions(n=120, *, groups=0, seed=0, label=None, spread=1.5, ties=False):
-        rng = np.random.default_rng(seed)
-        labels = np.arange(n) % 2 if label is None else np.full(n, label)
-        logit = (rng.normal(0, spread, n) + (2 * labels - 1)).astype(np.float32)
-        probability = sigmoid(logit)
-        return Predictions(
-            example_id=np.array([f"{i:04d}" for i in range(n)]),
-            split=np.full(n, "test"),
-            fold=np.full(n, ""),
-            group=np.array([f"G{i * groups // n:02d}" if groups else "" for i in range(n)]),
-            family=np.full(n, ""),
-            label=labels,
-            logit=logit,
-            probability=np.round(probability, 2).astype(np.float32) if ties else probability,
-        )
-
-    return make_predictions
 
 
 @pytest.fixture(scope="session")

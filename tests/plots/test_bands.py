@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from prediction_tables import mostly_right
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
@@ -11,9 +12,9 @@ from msa_flax.plots import bands
 
 
 @pytest.fixture(scope="module")
-def run(predictions):
+def run():
     """400 images in 20 groups, with ties, which share one threshold."""
-    return predictions(400, groups=20, ties=True)
+    return mostly_right(400, groups=20, ties=True)
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
@@ -82,26 +83,26 @@ def test_known_groups_are_drawn_whole(run):
     assert len(np.unique(drawn.weight)) > 2
 
 
-def test_images_are_drawn_where_groups_are_unknown_and_nothing_where_they_are_few(predictions):
-    unknown, few = (bands.resample(predictions(groups=n)) for n in (0, 9))
+def test_images_are_drawn_where_groups_are_unknown_and_nothing_where_they_are_few():
+    unknown, few = (bands.resample(mostly_right(groups=n)) for n in (0, 9))
     assert "groups are unknown" in unknown.note
     assert len(unknown.weight) == bands.RESAMPLES
     assert "9 groups" in few.note
     assert len(few.weight) == 0
-    assert "1 group," in bands.resample(predictions(groups=1)).note
+    assert "1 group," in bands.resample(mostly_right(groups=1)).note
 
 
-def test_nothing_is_drawn_where_only_some_groups_are_known(predictions):
-    run = predictions(groups=20)
+def test_nothing_is_drawn_where_only_some_groups_are_known():
+    run = mostly_right(groups=20)
     group = np.where(np.arange(120) < 3, "", run.group)
     drawn = bands.resample(dataclasses.replace(run, group=group))
     assert "the group of 3 of 120 images is unknown" in drawn.note
     assert len(drawn.weight) == 0
 
 
-def test_bands_of_groups_are_wider_where_groups_differ(predictions):
+def test_bands_of_groups_are_wider_where_groups_differ():
     """Images of a group share their error here, which resampling single images does not see."""
-    run = predictions(600, groups=20)
+    run = mostly_right(600, groups=20)
     shift = np.random.default_rng(0).normal(0, 0.3, 20)[np.arange(600) * 20 // 600]
     probability = np.clip(0.5 + shift + 0.1 * (2 * run.label - 1), 0, 1)
 
@@ -123,17 +124,17 @@ def test_a_curve_lies_in_its_band(run):
         assert kind(run).band is None
 
 
-def test_what_a_resample_leaves_undefined_is_left_out_of_the_band(predictions):
+def test_what_a_resample_leaves_undefined_is_left_out_of_the_band():
     """Ten groups of one image, one of them with a fracture: some resamples are of one class."""
-    run = predictions(10, groups=10, label=(np.arange(10) == 0).astype(int))
+    run = mostly_right(10, groups=10, label=(np.arange(10) == 0).astype(int))
     resamples = bands.resample(run)
     assert any(len(set(run.label[w > 0])) == 1 for w in resamples.weight)
     _, low, high = bands.roc(run, resamples).band
     assert not np.isnan([low, high]).any()
 
 
-def test_curves_of_one_class_are_undefined_with_their_reason(predictions):
-    normal = predictions(label=0)
+def test_curves_of_one_class_are_undefined_with_their_reason():
+    normal = mostly_right(label=0)
     assert "of one class only" in bands.roc(normal).undefined
     assert "no fracture" in bands.precision_recall(normal).undefined
     assert bands.reliability(normal).undefined == bands.decision(normal).undefined == ""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from prediction_tables import mostly_right
 from sklearn import metrics as reference
 
 from msa_flax.plots import charts
@@ -18,13 +19,13 @@ HISTORY = [
 
 
 @pytest.fixture(scope="module")
-def run(predictions):
-    return predictions(400, groups=20, ties=True)
+def run():
+    return mostly_right(400, groups=20, ties=True)
 
 
 @pytest.fixture(scope="module")
-def several(predictions):
-    return {"a": predictions(), "b <i>": predictions(seed=1)}
+def several():
+    return {"a": mostly_right(), "b <i>": mostly_right(seed=1)}
 
 
 def by_key(runs, **options):
@@ -89,8 +90,8 @@ def test_leaving_points_out_leaves_the_area_as_it_is(run):
     assert np.trapezoid(line["y"], line["x"]) == pytest.approx(expected, abs=1e-5)  # six digits
 
 
-def test_a_curve_of_one_class_is_undefined_with_its_reason(predictions):
-    found = by_key({"x": predictions(label=0)})
+def test_a_curve_of_one_class_is_undefined_with_its_reason():
+    found = by_key({"x": mostly_right(label=0)})
     assert found["roc"].figure is found["pr"].figure is None
     assert "x: undefined, because its images are of one class only." in found["roc"].notes
     assert "no fracture" in found["pr"].notes[0]

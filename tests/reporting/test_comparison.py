@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from saved_runs import predictions_of, write_run
+from prediction_tables import mostly_right
+from saved_runs import write_run
 
 from msa_flax.evaluation.compare import ComparisonError, compare_runs
 from msa_flax.reporting import comparison
@@ -17,11 +18,11 @@ from msa_flax.reporting.text import interval
 @pytest.fixture
 def runs(tmp_path):
     """Three runs on the same images, "x", "y" and "z", the last much the best; y leaks."""
-    write_run(tmp_path / "a", predictions_of(seed=0), name="first")
+    write_run(tmp_path / "a", mostly_right(seed=0), name="first")
     write_run(
-        tmp_path / "b", predictions_of(seed=1), name="second", stamps=["copies cross the split"]
+        tmp_path / "b", mostly_right(seed=1), name="second", stamps=["copies cross the split"]
     )
-    write_run(tmp_path / "c", predictions_of(seed=2, spread=0.3), name="third", threshold=0.4)
+    write_run(tmp_path / "c", mostly_right(seed=2, spread=0.3), name="third", threshold=0.4)
     return {
         name: read(tmp_path / folder, "test") for name, folder in zip("xyz", "abc", strict=True)
     }
@@ -58,7 +59,7 @@ def test_where_runs_agree_is_counted_image_by_image_whatever_their_order(runs, t
     kinds = ((True, True), (True, False), (False, True), (False, False))
     expected = ["y", *(str(right.count(kind)) for kind in kinds)]
     assert list(agreement.rows[0]) == expected
-    shuffled = predictions_of(seed=1)
+    shuffled = mostly_right(seed=1)
     order = np.random.default_rng(0).permutation(len(shuffled))
     fields = {name: getattr(shuffled, name)[order] for name in shuffled.__slots__}
     again = read(write_run(tmp_path / "d", type(shuffled)(**fields)), "test")
@@ -77,15 +78,15 @@ def test_settings_that_differ_are_listed(runs):
 
 def test_runs_on_other_images_are_not_compared(runs, tmp_path):
     for name, options in (("fewer", {"n": 90}), ("relabelled", {"label": 1})):
-        other = read(write_run(tmp_path / name, predictions_of(**options), name=name), "test")
+        other = read(write_run(tmp_path / name, mostly_right(**options), name=name), "test")
         with pytest.raises(ComparisonError, match=f"{name}: expected the"):
             page(runs["x"], [other])
 
 
 def paired(**options):
     runs = {
-        "a": (predictions_of(seed=0, **options), 0.5),
-        "b": (predictions_of(seed=1, **options), 0.5),
+        "a": (mostly_right(seed=0, **options), 0.5),
+        "b": (mostly_right(seed=1, **options), 0.5),
     }
     return comparison.paired(compare_runs(runs))
 

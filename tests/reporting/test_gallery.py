@@ -6,8 +6,10 @@ import shlex
 import cv2
 import numpy as np
 import pytest
-from saved_runs import predictions_of, write_run
+from prediction_tables import mostly_right
+from saved_runs import write_run
 
+from msa_flax.evaluation.predictions import WORST
 from msa_flax.reporting import gallery
 from msa_flax.reporting.saved import read
 
@@ -17,7 +19,8 @@ def everything(tmp_path_factory):
     """Every image explained; at this threshold many are missed and few are false alarms."""
     folder = tmp_path_factory.mktemp("gallery") / "w"
     return read(
-        write_run(folder, predictions_of(240), threshold=0.7, explained=range(240), side=16), "test"
+        write_run(folder, mostly_right(240), threshold=0.7, explained=range(240), small=True),
+        "test",
     )
 
 
@@ -35,9 +38,9 @@ def test_errors_come_first_and_the_surest_of_them(everything):
     assert order == ["fn", "fp", "tp", "tn"]
     for outcome, sign in (("fn", 1), ("fp", -1), ("tp", 1), ("tn", -1)):
         members = [sign * c.probability for c in cases if c.outcome == outcome]
-        worst = members[: gallery.WORST]
+        worst = members[:WORST]
         assert worst == sorted(worst)
-        assert all(worst[-1] <= other for other in members[gallery.WORST :])
+        assert all(worst[-1] <= other for other in members[WORST:])
 
 
 def test_no_more_are_shown_than_is_said(everything):
@@ -47,8 +50,8 @@ def test_no_more_are_shown_than_is_said(everything):
     for outcome, shown in found.shown.items():
         members = [case for case in found.cases if case.outcome == outcome]
         assert shown == len(members) == len({c.example_id for c in members})
-        assert shown == min(found.total[outcome], gallery.WORST + gallery.RANDOM)
-        assert sum(c.drawn for c in members) == max(0, shown - gallery.WORST)
+        assert shown == min(found.total[outcome], WORST + gallery.RANDOM)
+        assert sum(c.drawn for c in members) == max(0, shown - WORST)
     assert max(found.total[outcome] - shown for outcome, shown in found.shown.items()) > 0
 
 
@@ -60,16 +63,30 @@ def test_errors_are_shown_whether_they_were_explained_or_not(run):
     for outcome in gallery.OUTCOMES:
         members = {case.example_id for case in found.cases if case.outcome == outcome}
         everything = set(ids[run.outcome == outcome].tolist())
-        assert len(everything) < gallery.WORST or outcome not in gallery.ERRORS
+        assert len(everything) < WORST or outcome not in gallery.ERRORS
         expected = everything if outcome in gallery.ERRORS else everything & explained
         assert members <= expected
-        assert len(members) == min(len(expected), gallery.WORST + gallery.RANDOM)
+        assert len(members) == min(len(expected), WORST + gallery.RANDOM)
     assert all((case.example_id in explained) == bool(case.pictures) for case in found.cases)
     bare = [case.example_id for case in found.cases if not case.pictures]
     *words, option, folder = shlex.split(found.command)[: -len(bare)]
     assert words == ["python", "-m", "msa_flax.explain", "--workdir", str(run.workdir)]
     assert (option, folder) == ("--out", str(run.workdir / "eval/test/errors"))
     assert shlex.split(found.command)[-len(bare) :] == bare  # names of files with spaces
+
+
+def test_the_command_keeps_the_errors_that_its_folder_holds_already(tmp_path):
+    """It replaces the table of that folder."""
+    folder = write_run(tmp_path / "w", explained=range(0, 120, 3), small=True)
+    (folder / "eval/test/explanations").rename(folder / "eval/test/errors")
+    run = read(folder, "test")
+    found = gallery.gallery(run)
+    errors = [case.example_id for case in found.cases if case.outcome in gallery.ERRORS]
+    assert {bool(case.pictures) for case in found.cases if case.outcome in gallery.ERRORS} == {
+        True,
+        False,
+    }
+    assert shlex.split(found.command)[-len(errors) :] == errors
 
 
 def test_the_same_run_gives_the_same_gallery(everything):

@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from saved_runs import predictions_of, write_run
+from prediction_tables import mostly_right
+from saved_runs import write_run
 
 from msa_flax.reporting.checklist import NOT_STATED
 from msa_flax.reporting.page import embedded, page
@@ -135,7 +136,7 @@ EVIL = '</script><script>alert("1")</script><img src=x onerror=alert(1)>.png'
 
 
 def test_names_cannot_become_elements(tmp_path):
-    rows = predictions_of(ids={0: EVIL, 1: "caf\udce9 {{ 7*7 }}.png"})
+    rows = mostly_right(ids={0: EVIL, 1: "caf\udce9 {{ 7*7 }}.png"})
     values = {name: getattr(rows, name) for name in rows.__slots__}
     group = np.where(rows.group == "G00", EVIL, rows.group)
     rows = type(rows)(**values | {"group": group})
@@ -242,7 +243,7 @@ def test_data_of_which_little_is_known_have_a_page_too(tmp_path, options):
 
 
 def test_runs_are_compared_side_by_side(run, tmp_path):
-    other = read(write_run(tmp_path / "w2", predictions_of(seed=1)), "test")
+    other = read(write_run(tmp_path / "w2", mostly_right(seed=1)), "test")
     text = page(run, [other])
     said = Parsed(text).text
     assert "toy (w)" in said  # equal names are told apart by their folders

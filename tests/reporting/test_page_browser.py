@@ -5,7 +5,8 @@ import re
 import shutil
 
 import pytest
-from saved_runs import predictions_of, write_run
+from prediction_tables import mostly_right
+from saved_runs import write_run
 
 from msa_flax.evaluation.metrics import confusion, rates
 from msa_flax.reporting.page import page
@@ -41,7 +42,7 @@ def runs(tmp_path_factory):
     )
     return [
         read(first, "test"),
-        read(write_run(folder / "b", predictions_of(seed=1), name="other"), "test"),
+        read(write_run(folder / "b", mostly_right(seed=1), name="other"), "test"),
     ]
 
 

@@ -5,10 +5,10 @@ import dataclasses
 import json
 
 import numpy as np
+from prediction_tables import mostly_right
 
 from msa_flax.auditing.findings import Finding
 from msa_flax.evaluation import metrics_json
-from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import write_json
 from msa_flax.saliency.outputs import safe_stem, write_explanation
 
@@ -63,27 +63,6 @@ LADDER = [
 ]
 
 
-def predictions_of(n=120, *, groups=12, seed=0, label=None, ids=None, spread=1.5):
-    """Predictions of n images, most of them right; ``groups`` of equal size, 0 for unknown ones."""
-    rng = np.random.default_rng(seed)
-    label = np.arange(n) % 2 if label is None else np.full(n, label)
-    logit = (rng.normal(0, spread, n) + (2 * label - 1)).astype(np.float32)
-    names = np.array([f"img {i:04d}.png" for i in range(n)])
-    for i, name in (ids or {}).items():
-        names = names.astype("<U200")
-        names[i] = name
-    return Predictions(
-        example_id=names,
-        split=np.full(n, "test"),
-        fold=np.full(n, ""),
-        group=np.array([f"G{i * groups // n:02d}" if groups else "" for i in range(n)]),
-        family=np.full(n, ""),
-        label=label,
-        logit=logit,
-        probability=sigmoid(logit),
-    )
-
-
 def write_run(
     folder,
     table=None,
@@ -92,16 +71,16 @@ def write_run(
     threshold=0.5,
     stamps=(),
     explained=(),
-    side=200,
+    small=False,
     audit=False,
     **data,
 ):
     """Writes a finished run's files into a folder and returns it.
 
-    ``explained`` are the rows of images with maps, ``side`` pixels wide; ``data`` are options of
-    :func:`predictions_of`, where no ``table`` of predictions is given.
+    ``explained`` are the rows of images with maps, which are few and tiny if ``small``; ``data``
+    are options of :func:`mostly_right`, where no ``table`` of predictions is given.
     """
-    table = predictions_of(**data) if table is None else table
+    table = mostly_right(**data) if table is None else table
     config = CONFIG | {"name": name}
     write_json(folder / "config.json", {"schema_version": 1, "config": config})
     write_json(folder / "run.json", RUN)
@@ -121,7 +100,7 @@ def write_run(
     values = metrics_json(table, split="test", threshold=threshold, stamps=stamps, seconds=1.0)
     write_json(results / "metrics.json", values)
     if explained:
-        _explain(results / "explanations", table, explained, side)
+        _explain(results / "explanations", table, explained, small)
     if audit:
         finding = Finding(
             key="duplicates",
@@ -138,7 +117,8 @@ def write_run(
     return folder
 
 
-def _explain(folder, table, rows, side):
+def _explain(folder, table, rows, small):
+    side, methods = (16, METHODS[:1]) if small else (200, METHODS)
     rng = np.random.default_rng(0)
     lines = [["example_id", "label", "probability", "method", "stem"]]
     for i in rows:
@@ -152,12 +132,12 @@ def _explain(folder, table, rows, side):
                     target: rng.random((7, 7)).astype(np.float32)
                     for target in ("fracture", "normal")
                 }
-                for method in METHODS
+                for method in methods
             },
-            attention={k: rng.random((7, 7)).astype(np.float32) for k in (3, 5)},
+            attention={} if small else {k: rng.random((7, 7)).astype(np.float32) for k in (3, 5)},
         )
         label, probability = int(table.label[i]), float(table.probability[i])
-        lines += [[name, label, probability, method, safe_stem(name)] for method in METHODS]
+        lines += [[name, label, probability, method, safe_stem(name)] for method in methods]
     with (folder / "explanations.csv").open(
         "w", encoding="utf-8", errors="surrogateescape"
     ) as file:
