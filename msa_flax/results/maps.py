@@ -111,7 +111,8 @@ def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part
     images = max((len(examples) for examples, _ in parts), default=0)
     print(
         f"images explained in {out}: {images}, by {', '.join(methods)}; maps in which nothing "
-        f"speaks for fracture, shown as the plain image: {zero}; checkpoint {run.checkpoint}, step {run.step}; {NOTICE}"
+        f"speaks for fracture, shown as the plain image: {zero}; checkpoint "
+        f"{run.checkpoint}, step {run.step}; {NOTICE}"
     )
 
 
