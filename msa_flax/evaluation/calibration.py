@@ -151,15 +151,10 @@ def fit(
         )
     logits, labels, fracture = predictions.logit, predictions.label, predictions.label == 1
     reason = calibrators.unusable(logits, labels)
+    group = predictions.group if np.any(predictions.group != "") else None
     point = None
     if sensitivity is not None:
-        groups_known = np.any(predictions.group != "")
-        point = threshold_for_sensitivity(
-            labels,
-            predictions.probability,
-            sensitivity,
-            group=predictions.group if groups_known else None,
-        )
+        point = threshold_for_sensitivity(labels, predictions.probability, sensitivity, group=group)
     return Calibration(
         checkpoint=checkpoint,
         step=step,
