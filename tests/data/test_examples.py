@@ -168,7 +168,7 @@ def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
 
 
 def test_importing_the_data_package_needs_no_tensorflow():
-    modules = "data, data.augment, data.examples, data.images"
+    modules = "data, data.augment, data.examples, data.images, data.phantom"
     modules += ", data.facts, data.folder, data.splits, data.leakage"
     imports = "; ".join(f"import msa_flax.{name}" for name in modules.split(", "))
     code = f"{imports}; import sys; print('tensorflow' in sys.modules)"

@@ -7,31 +7,15 @@ import shutil
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
+from image_folders import FOLDERS, write_data_set, write_image
 
 from msa_flax import data
 from msa_flax.config import DataConfig
 from msa_flax.data import DataError
 from msa_flax.data.images import preprocess, read_image
 from msa_flax.data.tfds import folder_builder
-
-FOLDERS = [f"{part}/{name}" for part in ("train", "val") for name in ("normal", "fracture")]
-
-
-def write_image(path, *, seed=0, size=40):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
-    path.write_bytes(cv2.imencode(path.suffix.lower(), pixels)[1].tobytes())
-    return pixels
-
-
-def make_tree(root, *, folders=FOLDERS, count=2):
-    for i, place in enumerate(folders):
-        for k in range(count):
-            write_image(root / place / f"CSFDV1B1{i} ({k + 1})-rotated{k}.png", seed=10 * i + k)
-    return root
 
 
 @pytest.fixture
@@ -43,18 +27,18 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def root(tmp_path, cache):
-    return make_tree(tmp_path / "set")
+    return write_data_set(tmp_path / "set")
 
 
 def config(root, **options):
     return DataConfig(root=str(root), **({"image_size": 40} | options))
 
 
-def copies(cache):
+def names_of_copies(cache):
     return sorted(path.name for path in (cache / "datasets" / "folder").iterdir() if path.is_dir())
 
 
-def equal(a, b):
+def same_fields(a, b):
     of_files = ("facts", "file_hash")  # known where the files themselves were read
     names = [field.name for field in dataclasses.fields(a) if field.name not in of_files]
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
@@ -87,28 +71,28 @@ def test_a_folder_is_loaded_with_everything_its_names_say(root):
 def test_the_second_load_decodes_no_file_and_is_the_same(root, monkeypatch):
     first = data.load(config(root))
     monkeypatch.setattr("msa_flax.data.tfds.read_image", lambda path: pytest.fail(f"read {path}"))
-    assert equal(first, data.load(config(root)))
+    assert same_fields(first, data.load(config(root)))
 
 
 def test_images_are_resized_when_read_so_one_copy_serves_every_size(root, cache):
     large, small = (data.load(config(root, image_size=size)) for size in (40, 32))
     assert small.images.shape == (8, 32, 32)
     assert np.array_equal(small.images[3], preprocess(large.images[3], size=32))
-    assert len(copies(cache)) == 1
+    assert len(names_of_copies(cache)) == 1
 
 
 def test_the_order_never_depends_on_the_file_system(tmp_path, cache):
     examples = []
     for name, folders in (("a", FOLDERS), ("b", FOLDERS[::-1])):
         for place in folders:
-            shutil.copytree(make_tree(tmp_path / "once") / place, tmp_path / name / place)
+            shutil.copytree(write_data_set(tmp_path / "once") / place, tmp_path / name / place)
         examples.append(data.load(config(tmp_path / name)))
-    assert equal(*examples)
+    assert same_fields(*examples)
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "rewrite", "rename"])
 def test_a_changed_folder_is_prepared_anew_and_the_old_copy_goes(root, cache, change):
-    before, old = data.load(config(root)), (copies(cache))
+    before, old = data.load(config(root)), (names_of_copies(cache))
     path = root / "train/normal/CSFDV1B10 (1)-rotated0.png"
     if change == "add":
         write_image(path.with_name("new.png"), seed=99)
@@ -119,7 +103,7 @@ def test_a_changed_folder_is_prepared_anew_and_the_old_copy_goes(root, cache, ch
         os.utime(path, ns=(1, 1))  # even if the clock is too coarse to show it
     else:
         path.rename(path.with_name("CSFDV1B10 (7).png"))
-    after, new = data.load(config(root)), copies(cache)
+    after, new = data.load(config(root)), names_of_copies(cache)
     assert after.fingerprint != before.fingerprint
     assert len(new) == 1
     assert new != old
@@ -128,11 +112,11 @@ def test_a_changed_folder_is_prepared_anew_and_the_old_copy_goes(root, cache, ch
 def test_copies_of_other_folders_and_other_files_in_the_cache_stay(root, tmp_path, cache):
     data.load(config(root))
     (cache / "mine.txt").write_text("x")
-    other = make_tree(tmp_path / "other")
+    other = write_data_set(tmp_path / "other")
     data.load(config(other))
     write_image(other / "val/normal/new.png", seed=5)
     data.load(config(other))
-    assert len(copies(cache)) == 2
+    assert len(names_of_copies(cache)) == 2
     assert (cache / "mine.txt").exists()
 
 
@@ -167,14 +151,14 @@ def test_upper_case_jpeg_and_a_wrapping_folder_are_understood(tmp_path, cache):
     assert examples.bad_files == ()
 
 
-def refused(root, match, **options):
+def refusal(root, match, **options):
     with pytest.raises(DataError, match=match) as caught:
         data.load(config(root, **options))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def spoil(root):
+def add_bad_files(root):
     """Adds files that cannot be used; returns how each is reported."""
     write_image(root / "train/normal/tiny.png", size=8)
     (root / "train/normal/empty.png").write_bytes(b"")
@@ -191,15 +175,15 @@ def spoil(root):
 
 
 def test_bad_files_are_refused_together_with_their_reasons(root):
-    bad = spoil(root)
+    bad = add_bad_files(root)
     for _ in range(2):  # when the folder is prepared, and from the prepared copy
-        message = refused(root, "5 of 13 files cannot be used: .*data.on_bad_file=skip")
+        message = refusal(root, "5 of 13 files cannot be used: .*data.on_bad_file=skip")
         assert all(f"{name}: {reason}" in message for name, reason in bad)
 
 
 def test_skipped_files_are_listed_also_from_the_prepared_copy(root):
     clean = data.load(config(root))
-    bad = spoil(root)
+    bad = add_bad_files(root)
     for _ in range(2):
         examples = data.load(config(root, on_bad_file="skip"))
         assert examples.bad_files == bad
@@ -207,8 +191,8 @@ def test_skipped_files_are_listed_also_from_the_prepared_copy(root):
 
 
 def test_a_repaired_folder_loads_again(root):
-    names = [name for name, _ in spoil(root)]
-    refused(root, "cannot be used")
+    names = [name for name, _ in add_bad_files(root)]
+    refusal(root, "cannot be used")
     for name in names:
         (root / name).unlink()
     assert len(data.load(config(root))) == 8
@@ -217,7 +201,7 @@ def test_a_repaired_folder_loads_again(root):
 def test_only_the_first_ten_bad_files_are_spelled_out(root):
     for k in range(12):
         (root / f"val/normal/bad{k:02}.png").write_bytes(b"")
-    message = refused(root, "12 of 20 files cannot be used")
+    message = refusal(root, "12 of 20 files cannot be used")
     assert message.count("empty file") == 10
     assert "and 2 more" in message
 
@@ -225,14 +209,14 @@ def test_only_the_first_ten_bad_files_are_spelled_out(root):
 def test_a_part_without_a_single_good_file_is_refused_even_when_skipping(root):
     for path in (root / "val").glob("*/*.png"):
         path.write_bytes(b"")
-    message = refused(root, "4 of 4 files cannot be used", on_bad_file="skip")
+    message = refusal(root, "4 of 4 files cannot be used", on_bad_file="skip")
     assert "on_bad_file" not in message
-    assert len(data.load(config(make_tree(root), on_bad_file="skip"))) == 8
+    assert len(data.load(config(write_data_set(root), on_bad_file="skip"))) == 8
 
 
 def test_links_that_lead_nowhere_are_bad_files(root):
     (root / "val/normal/link.png").symlink_to(root / "nowhere.png")
-    refused(root, "link.png: cannot be read: No such file")
+    refusal(root, "link.png: cannot be read: No such file")
 
 
 def test_file_names_that_cannot_be_written_down_are_bad_files(root):
@@ -241,7 +225,7 @@ def test_file_names_that_cannot_be_written_down_are_bad_files(root):
     except OSError:
         pytest.skip("this file system refuses names that are not UTF-8")
     write_image(root / "val/normal/line\nbreak.png")
-    message = refused(root, "2 of 10 files cannot be used")
+    message = refusal(root, "2 of 10 files cannot be used")
     assert message.count("unprintable file name") == 2
 
 
@@ -270,13 +254,13 @@ def test_a_damaged_copy_is_detected_and_named(root, cache):
     content = bytearray(record.read_bytes())
     content[len(content) // 2] ^= 1
     record.write_bytes(content)
-    refused(root, f"damaged; delete {record.parent}")
+    refusal(root, f"damaged; delete {record.parent}")
 
 
 def test_a_cache_that_cannot_be_written_is_refused(root, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "file"))
-    refused(root, "name another cache in MSA_FLAX_CACHE")
+    refusal(root, "name another cache in MSA_FLAX_CACHE")
 
 
 def test_two_processes_load_at_once_saying_nothing_and_without_a_network(root):
@@ -292,16 +276,16 @@ def test_two_processes_load_at_once_saying_nothing_and_without_a_network(root):
 
 
 def test_an_external_set_needs_no_parts(tmp_path, root):
-    make_tree(tmp_path / "external", folders=["Fracture", "normal"])
+    write_data_set(tmp_path / "external", folders=["Fracture", "normal"])
     examples = data.load_external(tmp_path / "external", config("unused"))
     assert set(examples.part) == {""}
     assert examples.label.tolist() == [1, 1, 0, 0]
     assert examples.example_id[0] == "Fracture/CSFDV1B10 (1)-rotated0.png"
-    assert equal(data.load_external(root, config("unused")), data.load(config(root)))
+    assert same_fields(data.load_external(root, config("unused")), data.load(config(root)))
 
 
 def test_an_external_set_reports_bad_files_as_configured(root):
-    bad = spoil(root)
+    bad = add_bad_files(root)
     with pytest.raises(DataError, match="5 of 13 files cannot be used"):
         data.load_external(root, config(""))
     assert data.load_external(root, config("", on_bad_file="skip")).bad_files == bad
@@ -320,4 +304,4 @@ def test_every_door_equalises_and_one_prepared_copy_serves_all(root, cache):
         assert np.array_equal(data.load_external(root, options).images, expected)
         found[equalize] = examples.fingerprint
     assert len(set(found.values())) == 3
-    assert len(copies(cache)) == 1  # it holds the pixels of the files
+    assert len(names_of_copies(cache)) == 1  # it holds the pixels of the files
