@@ -23,7 +23,7 @@ from network_costs import count_costs
 from sweep import load_table, table_files
 
 from msa_flax.config import Config
-from msa_flax.files import NOTICE, UserError
+from msa_flax.files import NOTICE, UserError, markdown_table
 from msa_flax.models import create_model
 from msa_flax.weights.cache import KNOWN
 
@@ -103,7 +103,7 @@ def markdown(table: ModuleType, folder: Path) -> str:
     head += ["AUC - AUC without attention"] if baselines else []
     head += ["weights", "epochs", "seeds", "parameters", "GFLOP", "s a step", "peak GiB"]
     rows = [_cells(table, row, name, by_row) for row, name in table.ROWS.items()]
-    return f"### {table.TITLE}\n\n{_notes(by_row)}\n\n{pages.table(head, rows)}"
+    return f"### {table.TITLE}\n\n{_notes(by_row)}\n\n{markdown_table(head, rows)}"
 
 
 def _cells(

@@ -23,11 +23,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pages
 from command_line import Parser, call
 from sklearn.metrics import roc_auc_score
 
 import msa_flax
+from msa_flax.files import markdown_table
 from msa_flax.models import scaler
 from msa_flax.run import Run
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logits, label = one.predict(examples.images[chosen]), examples.label[chosen]
             accuracy = np.mean((logits > 0) == label)
             rows.append([name, split, f"{accuracy:.4f}", f"{roc_auc_score(label, logits):.4f}"])
-    print(pages.table(["averages", "split", "accuracy", "AUC"], rows))
+    print(markdown_table(["averages", "split", "accuracy", "AUC"], rows))
     return 0
 
 

@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pages
 from command_line import Parser, call
 
 from msa_flax.evaluation import compute_metrics, intervals, metrics, sigmoid
 from msa_flax.evaluation.calibration_slope import slope_and_intercept
 from msa_flax.evaluation.summary import NAMES
+from msa_flax.files import markdown_table
 
 PROPORTIONS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98, 0.99)
 SIZES = ((20, 20), (100, 5))  # groups, images per group
@@ -166,7 +166,7 @@ def proportions(quick: bool) -> str:
         for n in ((50, 400) if quick else (50, 400, 4000))
     ]
     head = ["interval", "n", *(f"p = {p:g}" for p in PROPORTIONS)]
-    return f"### Proportions, exact\n\n{pages.table(head, rows)}"
+    return f"### Proportions, exact\n\n{markdown_table(head, rows)}"
 
 
 def areas(rng: np.random.Generator, repetitions: int) -> str:
@@ -177,7 +177,8 @@ def areas(rng: np.random.Generator, repetitions: int) -> str:
         for n in (100, 400)
     ]
     head = ["images", *(f"AUC {value:g}" for value in values)]
-    return f"### DeLong, independent images, {repetitions:,} samples\n\n{pages.table(head, rows)}"
+    title = f"### DeLong, independent images, {repetitions:,} samples"
+    return f"{title}\n\n{markdown_table(head, rows)}"
 
 
 def clusters(rng: np.random.Generator, repetitions: int, quick: bool) -> str:
@@ -194,8 +195,8 @@ def clusters(rng: np.random.Generator, repetitions: int, quick: bool) -> str:
     second = [[name, *(_number(got, "clustered", name) for got in found)] for name in NAMES]
     columns = ["metric", *(f"{world.name[0]}, {groups}" for world, groups, _ in settings)]
     return (
-        f"### Images in groups, {repetitions:,} samples\n\n{pages.table(head, first)}\n\n"
-        f"### Clustered interval, every metric; world, groups\n\n{pages.table(columns, second)}"
+        f"### Images in groups, {repetitions:,} samples\n\n{markdown_table(head, first)}\n\n"
+        f"### Clustered interval, every metric; world, groups\n\n{markdown_table(columns, second)}"
     )
 
 

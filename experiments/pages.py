@@ -1,16 +1,9 @@
 """Markdown pages whose tables are written by scripts, between two marker lines."""
 
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from msa_flax.files import UserError, write_text
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_between(path: Path, name: str, text: str) -> None:

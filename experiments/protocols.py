@@ -39,7 +39,7 @@ from command_line import (
 from protocol import EPOCHS, GROUPS, MODELS, PROTOCOLS, get_config
 
 from msa_flax.config import Config
-from msa_flax.files import NOTICE, UserError
+from msa_flax.files import NOTICE, UserError, markdown_table
 
 CONFIG = Path(__file__).with_name("protocol.py")
 AUDIT = "audit"  # beside the models' folders
@@ -160,7 +160,7 @@ def table(results: Path) -> str:
             name = f"all {values['groups']} held out, pooled"
             model = MODELS[path.parent.parent.name][0]
             rows.append([name, model, _images(values), *scores, *[""] * 7])
-    return f"{_note(runs)}\n\n{pages.table(head, rows)}" if rows else ""
+    return f"{_note(runs)}\n\n{markdown_table(head, rows)}" if rows else ""
 
 
 def _cells(model: str, run: FinishedRun | None, ladder: list[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import pages
 from command_line import Parser, call
 
+from msa_flax.files import markdown_table
 from msa_flax.saliency import CONTROLS, TITLES
 
 DECIDE = ("deletion (logit)", "insertion (logit)", "ROAD (logit)")
@@ -45,7 +46,7 @@ def table(found: Mapping[str, Any]) -> str:
             alike = part["random_weights"].get(method)
             about = [_name(method), str(own[0]["images"]), own[0]["verdict"]]
             lines.append([*about, *cells, "" if alike is None else f"{alike:.2f}"])
-    return pages.table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _name(method: str) -> str:

@@ -1,7 +1,7 @@
 """The ground floor: what every part may use, and what imports nothing of this package.
 
 The error that ends a command with exit code 2, the notice that every output carries, files that are
-written whole or not at all, the cache folder, and batches of one fixed size.
+written whole or not at all, the cache folder, tables of text, and batches of one fixed size.
 """
 
 import json
@@ -105,6 +105,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in markdown."""
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *rows)]
+    lines.insert(1, ["---"] * len(head))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def batches(rows: "np.ndarray", size: int) -> "Iterator[tuple[np.ndarray, int]]":

@@ -2,12 +2,13 @@
 
 import csv
 import io
+import pathlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msa_flax.files import csv_text, write_json
+from msa_flax.files import cache_dir, csv_text, markdown_table, write_json
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=5))
@@ -29,3 +30,18 @@ def test_nan_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"value": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "own"
+    monkeypatch.delenv("MSA_FLAX_CACHE")
+    assert cache_dir() == tmp_path / "xdg" / "msa_flax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir() == pathlib.Path.home() / ".cache" / "msa_flax"
+
+
+def test_a_markdown_table_has_a_line_per_row_whatever_the_cells_hold():
+    text = markdown_table(["a", "b"], [["1", "2 | 3"], ["3", ""]])
+    assert text.splitlines() == ["| a | b |", "| --- | --- |", "| 1 | 2 \\| 3 |", "| 3 |  |"]

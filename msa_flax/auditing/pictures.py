@@ -1,13 +1,13 @@
 """The pictures of an audit."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from msa_flax.auditing.families import Families
-from msa_flax.auditing.shortcuts import Predictability
+from msa_flax.auditing.predictability import Predictabilities, Predictability
 from msa_flax.data.examples import Examples
 from msa_flax.plots.style import BLUE, GREY, VERMILION, drawn, show, wrapped
 
@@ -31,7 +31,7 @@ _PLURAL = {"family": "families", "group": "groups"}
 
 def overview(
     examples: Examples,
-    label_from: Mapping[str, Mapping[str, Predictability]],
+    label_from: Predictabilities,
     path: Path,
     *,
     title: str,

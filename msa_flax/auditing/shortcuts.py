@@ -1,8 +1,7 @@
-"""Shortcuts: what predicts the label, or the split, without looking at what the images show.
+"""The ladder of shortcuts: ever better guesses at the label without a look at the anatomy.
 
-:func:`predictability` asks of one fact how well it predicts, under cross-validation that keeps
-families and groups whole. :func:`ladder` fits ever better shortcuts on a run's own training split
-and scores them on its other splits: what the model adds is what it adds to the best of them.
+They are fitted on a run's own training split and scored on its other splits. What a model adds is
+what it adds to the best of them.
 """
 
 import dataclasses
@@ -13,70 +12,19 @@ from typing import Any
 import cv2
 import numpy as np
 
+from msa_flax.auditing.predictability import make_tree
 from msa_flax.data.examples import Examples
-from msa_flax.evaluation.intervals import wilson
 
 THUMBNAIL = 32  # pixels, the side of the images that the simplest learners see
 PERMUTATIONS = 3  # draws of permuted labels
 PERMUTED = "permuted labels"  # the rung that is no shortcut, but the test of the test
-NO_FEATURES = "there are no ImageNet weights"
-_FOLDS, _LEFT_OUT = 5, 10  # folds; up to so many groups are left out one by one
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Predictability:
-    """How well something predicts, in images that were not fitted on.
-
-    Attributes:
-        accuracy: share of right answers, 0..1; NaN with a ``reason`` where it is undefined.
-        low, high: 95 % Wilson interval that takes families, not images, as independent.
-        majority: accuracy of always saying the commonest class.
-        folds: number of folds.
-        reason: why there is no number.
-    """
-
-    majority: float
-    accuracy: float = np.nan
-    low: float = np.nan
-    high: float = np.nan
-    folds: int = 0
-    reason: str = ""
-
-
-def predictability(
-    facts: np.ndarray, target: np.ndarray, unit: np.ndarray, family: np.ndarray
-) -> Predictability:
-    """Cross-validates a small decision tree that sees nothing but ``facts``.
-
-    Args:
-        facts: float [n] or [n, f], finite.
-        target: what is to be predicted, int [n].
-        unit: what a fold keeps whole, [n]: groups, to ask about new ones, or families. Up to ten
-            are left out in turn, more of them go into five folds.
-        family: what is one trial to the interval, int [n].
-    """
-    from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_predict
-
-    majority = float(np.bincount(target).max() / len(target))
-    number = len(np.unique(unit))
-    if np.ptp(facts, axis=0).max() == 0:
-        return Predictability(majority=majority, reason="it is the same for every image")
-    if len(np.unique(target)) < 2:
-        return Predictability(majority=majority, reason="there is only one answer")
-    if number < 2:
-        return Predictability(majority=majority, reason="there is nothing to leave out")
-    folds = LeaveOneGroupOut() if number <= _LEFT_OUT else GroupKFold(_FOLDS)
-    seen = facts.reshape(len(facts), -1)
-    right = cross_val_predict(_tree(), seen, target, groups=unit, cv=folds) == target
-    trials = len(np.unique(family))
-    interval = wilson(round(float(right.mean()) * trials), trials)
-    return Predictability(
-        majority=majority,
-        accuracy=float(right.mean()),
-        low=interval.low,
-        high=interval.high,
-        folds=number if number <= _LEFT_OUT else _FOLDS,
-    )
+_FEATURES = "frozen ImageNet features, linear"
+_MISSING = {  # why a rung sees nothing
+    "slice position": "slice positions are not known",
+    "facts about the files": "there are no files",
+    _FEATURES: "there are no ImageNet weights",
+    PERMUTED: "there are no ImageNet weights",
+}
 
 
 def ladder(
@@ -84,8 +32,8 @@ def ladder(
 ) -> list[dict[str, Any]]:
     """Fits every shortcut on part "train" and scores it on every other part.
 
-    The last rung is the test of the test: labels permuted, one label a source. Where families are
-    whole it must stay near chance. Where it does not, copies of training images are scored.
+    The last rung is the test of the test: labels are permuted, one label per source. Where sources
+    are whole it must stay near chance. Where it does not, copies of training images are scored.
 
     Args:
         examples: n images of label 0 or 1, with the split of each as their part.
@@ -94,15 +42,15 @@ def ladder(
         seed: of what is random.
 
     Returns:
-        One dictionary a rung: "rung", and for each split "accuracy", "auc", "n"; or "reason" where
-        the rung does not apply. An AUC is None where it is undefined.
+        One dictionary per rung: "rung", and for each split "accuracy", "auc", "n"; or "reason"
+        where the rung does not apply. An AUC is None where it is undefined.
     """
     train = np.flatnonzero(examples.part == "train")
     others = [part for part in ("validation", "test") if (examples.part == part).any()]
     found: list[dict[str, Any]] = []
-    for name, seen, learner, reason in _rungs(examples, features, seed):
+    for name, seen, learner in _rungs(examples, features, seed):
         if seen is None:
-            found.append({"rung": name, "reason": reason})
+            found.append({"rung": name, "reason": _MISSING[name]})
             continue
         fitted = _fit(learner, seen[train], examples.label[train])
         scores = {
@@ -110,93 +58,31 @@ def ladder(
         }
         found.append({"rung": name, **scores})
     if features is None:
-        found.append({"rung": PERMUTED, "reason": NO_FEATURES})
-    else:
-        scores = _permuted(examples, source, features, others, seed)
-        found.append({"rung": PERMUTED, **scores})
-    return found
+        return [*found, {"rung": PERMUTED, "reason": _MISSING[PERMUTED]}]
+    return [*found, {"rung": PERMUTED, **_permuted(examples, source, features, others, seed)}]
 
 
 def _rungs(
     examples: Examples, features: np.ndarray | None, seed: int
-) -> list[tuple[str, np.ndarray | None, Any, str]]:
-    """Returns the name of each rung, what it sees, who learns from it, and why it sees nothing."""
-    position = examples.slice_index[:, None].astype(np.float64)
+) -> list[tuple[str, np.ndarray | None, Any]]:
+    """Returns the name of each rung, what it sees, None for nothing, and who learns from it."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.neighbors import KNeighborsClassifier
+
     known = bool((examples.slice_index >= 0).all())
-    facts = list(examples.facts.values())
+    position = examples.slice_index[:, None].astype(np.float64) if known else None
+    facts = np.stack(list(examples.facts.values()), axis=1) if examples.facts else None
+    forest = RandomForestClassifier(100, min_samples_leaf=5, random_state=seed, n_jobs=-1)
     small = thumbnails(examples.images)
     return [
-        ("majority class", np.zeros((len(examples), 1)), _majority(), ""),
-        (
-            "slice position",
-            position if known else None,
-            _tree(),
-            "slice positions are not known",
-        ),
-        (
-            "facts about the files",
-            np.stack(facts, axis=1) if facts else None,
-            _forest(seed),
-            "there are no files",
-        ),
-        ("thumbnail, nearest neighbour", small, _nearest(), ""),
-        ("thumbnail, logistic regression", small, _linear(), ""),
-        ("frozen ImageNet features, linear", features, _linear(), NO_FEATURES),
+        ("majority class", np.zeros((len(examples), 1)), DummyClassifier(strategy="prior")),
+        ("slice position", position, make_tree()),
+        ("facts about the files", facts, forest),
+        ("thumbnail, nearest neighbour", small, KNeighborsClassifier(1)),
+        ("thumbnail, logistic regression", small, _linear()),
+        (_FEATURES, features, _linear()),
     ]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BestShortcut:
-    """The shortcut of the highest accuracy on a split, and what a model adds to it."""
-
-    name: str
-    accuracy: float
-
-    def gain(self, accuracy: float) -> float:
-        """Returns by how much a model's accuracy is higher than the shortcut's."""
-        return accuracy - self.accuracy
-
-
-def best_shortcut(ladder: Sequence[Mapping[str, Any]], split: str) -> BestShortcut | None:
-    """Returns the best rung of a ladder on a split, permuted labels left out; None: none is scored.
-
-    Args:
-        ladder: see :func:`ladder`.
-        split: "validation" or "test".
-    """
-    scored = [rung for rung in ladder if split in rung and rung["rung"] != PERMUTED]
-    best = max(scored, key=lambda rung: rung[split]["accuracy"], default=None)
-    if best is None:
-        return None
-    return BestShortcut(name=best["rung"], accuracy=best[split]["accuracy"])
-
-
-def ladder_table(
-    ladder: Sequence[Mapping[str, Any]], model: Mapping[str, Mapping[str, Any]]
-) -> list[list[str]]:
-    """Returns the ladder as rows of cells, head first, the model last if there is one.
-
-    Args:
-        ladder: see :func:`ladder`.
-        model: the model's "accuracy" and "auc" by split.
-    """
-    splits = [split for split in ("validation", "test") if any(split in rung for rung in ladder)]
-    head = ["shortcut", *(f"{split} {name}" for split in splits for name in ("accuracy", "AUC"))]
-
-    def cells(scores: Mapping[str, Any]) -> list[str]:
-        found = [scores.get(split, {}).get(key) for split in splits for key in ("accuracy", "auc")]
-        return ["" if value is None else f"{value:.3f}" for value in found]
-
-    rows = [
-        [str(rung["rung"]), *(cells(rung) if "reason" not in rung else [str(rung["reason"])])]
-        for rung in ladder
-    ]
-    if model:
-        rows += [["the model", *cells(model)], ["what the model adds to the best shortcut"]]
-        for split in splits:
-            best, accuracy = best_shortcut(ladder, split), model.get(split, {}).get("accuracy")
-            rows[-1] += [f"{best.gain(accuracy):+.3f}" if best and accuracy is not None else "", ""]
-    return [head, *(row + [""] * (len(head) - len(row)) for row in rows)]
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
@@ -260,33 +146,63 @@ def _score(fitted: Any, seen: np.ndarray, label: np.ndarray, chosen: np.ndarray)
     }
 
 
-def _majority() -> Any:
-    from sklearn.dummy import DummyClassifier
-
-    return DummyClassifier(strategy="prior")
-
-
-def _tree() -> Any:
-    from sklearn.tree import DecisionTreeClassifier
-
-    return DecisionTreeClassifier(max_depth=3, min_samples_leaf=5, random_state=0)
-
-
-def _forest(seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(100, min_samples_leaf=5, random_state=seed, n_jobs=-1)
-
-
-def _nearest() -> Any:
-    from sklearn.neighbors import KNeighborsClassifier
-
-    return KNeighborsClassifier(1)
-
-
 def _linear() -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BestShortcut:
+    """The shortcut of the highest accuracy on a split, and what a model adds to it."""
+
+    name: str
+    accuracy: float
+
+    def gain(self, accuracy: float) -> float:
+        """Returns by how much a model's accuracy is higher than the shortcut's."""
+        return accuracy - self.accuracy
+
+
+def best_shortcut(ladder: Sequence[Mapping[str, Any]], split: str) -> BestShortcut | None:
+    """Returns the best rung of a ladder on a split, permuted labels left out; None: none is scored.
+
+    Args:
+        ladder: see :func:`ladder`.
+        split: "validation" or "test".
+    """
+    scored = [rung for rung in ladder if split in rung and rung["rung"] != PERMUTED]
+    best = max(scored, key=lambda rung: rung[split]["accuracy"], default=None)
+    if best is None:
+        return None
+    return BestShortcut(name=best["rung"], accuracy=best[split]["accuracy"])
+
+
+def ladder_table(
+    ladder: Sequence[Mapping[str, Any]], model: Mapping[str, Mapping[str, Any]]
+) -> list[list[str]]:
+    """Returns the ladder as rows of cells, head first, the model last if there is one.
+
+    Args:
+        ladder: see :func:`ladder`.
+        model: the model's "accuracy" and "auc" by split.
+    """
+    splits = [split for split in ("validation", "test") if any(split in rung for rung in ladder)]
+    head = ["shortcut", *(f"{split} {name}" for split in splits for name in ("accuracy", "AUC"))]
+
+    def cells(scores: Mapping[str, Any]) -> list[str]:
+        found = [scores.get(split, {}).get(key) for split in splits for key in ("accuracy", "auc")]
+        return ["" if value is None else f"{value:.3f}" for value in found]
+
+    rows = [
+        [str(rung["rung"]), *(cells(rung) if "reason" not in rung else [str(rung["reason"])])]
+        for rung in ladder
+    ]
+    if model:
+        rows += [["the model", *cells(model)], ["what the model adds to the best shortcut"]]
+        for split in splits:
+            best, accuracy = best_shortcut(ladder, split), model.get(split, {}).get("accuracy")
+            rows[-1] += [f"{best.gain(accuracy):+.3f}" if best and accuracy is not None else "", ""]
+    return [head, *(row + [""] * (len(head) - len(row)) for row in rows)]

@@ -1,5 +1,4 @@
 import dataclasses
-import pathlib
 import subprocess
 import sys
 
@@ -7,7 +6,6 @@ import numpy as np
 import pytest
 
 from msa_flax.data.examples import DataError, from_rows, pixel_hash
-from msa_flax.files import cache_dir
 
 
 def six_examples(n=6, *, order=None, masks=False, **changes):
@@ -155,16 +153,6 @@ def test_groups_and_families_are_known_only_if_all_are():
     assert not six_examples().families_known
     assert not six_examples(group="").groups_known
     assert six_examples(family="f").families_known
-
-
-def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_dir() == tmp_path / "own"
-    monkeypatch.delenv("MSA_FLAX_CACHE")
-    assert cache_dir() == tmp_path / "xdg" / "msa_flax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_dir() == pathlib.Path.home() / ".cache" / "msa_flax"
 
 
 def test_importing_the_data_package_needs_no_tensorflow():

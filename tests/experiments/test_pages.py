@@ -6,11 +6,6 @@ import pytest
 from msa_flax.files import UserError
 
 
-def test_a_table_has_a_line_per_row():
-    text = pages.table(["a", "b"], [["1", "2"], ["3", ""]])
-    assert text.splitlines() == ["| a | b |", "| --- | --- |", "| 1 | 2 |", "| 3 |  |"]
-
-
 def test_tables_replace_what_stands_between_their_markers(tmp_path):
     path = tmp_path / "README.md"
     path.write_text("before\n<!-- t -->\nold\n<!-- /t -->\nafter\n")

@@ -1,11 +1,12 @@
 """What the trials have shown, as ``faithfulness.json`` and as tables in Markdown."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from msa_flax.files import markdown_table
 from msa_flax.saliency.trials.agreement import TOP
 from msa_flax.saliency.trials.examine import Examination
 from msa_flax.saliency.trials.verdicts import RULE, ControlDifference, MethodScore
@@ -32,7 +33,7 @@ def examination_text(examination: Examination) -> str:
     lines.append(
         ["**random weights**", *(_two_digits(weights.get(name, np.nan)) for name in names)]
     )
-    beside = _markdown(["rank correlation", *names], lines)
+    beside = markdown_table(["rank correlation", *names], lines)
     return (
         f"{results_table(examination.results)}\nMaps beside each other, and beside those of the "
         f"same method with random weights; mean over the images.\n\n{beside}\n"
@@ -91,7 +92,8 @@ def results_table(results: Sequence[MethodScore]) -> str:
         f"**{name}**: {verdict.answer}; {verdict.reason}." for name, verdict in verdicts.items()
     ]
     head = ["method", "measure", "n", "score", *controls, *minus, "verdict"]
-    return "\n".join([_markdown(head, lines), "", *(f"- {note}" for note in notes), "", RULE, ""])
+    table = markdown_table(head, lines)
+    return "\n".join([table, "", *(f"- {note}" for note in notes), "", RULE, ""])
 
 
 def _examination(examination: Examination) -> dict[str, Any]:
@@ -137,8 +139,3 @@ def _interval(difference: ControlDifference) -> str:
     if np.isfinite(difference.low):
         ends = f"{difference.low:+.3f} to {difference.high:+.3f}"
     return f"{difference.value:+.3f} [{ends}]"
-
-
-def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
