@@ -72,8 +72,8 @@ def report(workdirs: list[Path], out: Path, *, split: str) -> int:
     """
     from msa_flax.reporting import page, saved
 
-    runs = [saved.read(folder, split) for folder in workdirs]
-    text = page.page(runs[0], runs[1:], commands=commands(runs[0]))
+    runs = [saved.read_run(folder, split) for folder in workdirs]
+    text = page.render_page(runs[0], runs[1:], commands=commands(runs[0]))
     # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
     data = text.encode("utf-8", "replace")
     _write(out, data)
@@ -100,7 +100,7 @@ def compare(workdirs: list[Path], out: Path, *, split: str) -> str:
             f"--out: expected a new file or an earlier comparison, got {out}, which is another "
             "file; name another one"
         )
-    runs = {str(folder): saved.read(folder, split) for folder in workdirs}
+    runs = {str(folder): saved.read_run(folder, split) for folder in workdirs}
     table, text = comparison.compare(runs)
     _write(out, table.encode("utf-8", "surrogateescape"))
     return text

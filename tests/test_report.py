@@ -11,7 +11,7 @@ from saved_runs import write_run
 
 from msa_flax import cli, report, train
 from msa_flax.config import Config, quickstart
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.saved import read_run
 
 
 def call(*arguments):
@@ -105,7 +105,7 @@ def test_the_commands_repeat_the_run(workdir, monkeypatch):
     config.optim.learning_rate = 3e-4
     path = workdir / "config.json"
     path.write_text(json.dumps({"schema_version": 1, "config": config.to_dict()}))
-    command = dict(report.commands(read(workdir, "test")))["Train"]
+    command = dict(report.commands(read_run(workdir, "test")))["Train"]
     python, module, name, *arguments = shlex.split(command)
     assert (python, module, name) == ("python", "-m", "msa_flax.train")
     seen = []
@@ -117,5 +117,5 @@ def test_the_commands_repeat_the_run(workdir, monkeypatch):
 def test_a_configuration_of_another_version_has_no_command(workdir):
     values = Config().to_dict() | {"unheard_of": 1}
     (workdir / "config.json").write_text(json.dumps({"config": values}))
-    assert report.commands(read(workdir, "test")) == []
+    assert report.commands(read_run(workdir, "test")) == []
     assert call("--workdir", workdir) == 0

@@ -11,7 +11,7 @@ from saved_runs import write_run
 from msa_flax import cli, report
 from msa_flax.evaluation import compare
 from msa_flax.reporting.comparison import _p_value
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.saved import read_run
 from msa_flax.reporting.text import interval, shown
 
 
@@ -74,7 +74,7 @@ def test_the_numbers_are_those_of_the_runs_own_thresholds(folders):
     assert call("--compare", "a", "c") == 0
     for row in rows(folders / "a" / "compare-test.csv"):
         for side, folder in (("first_value", "a"), ("second_value", "c")):
-            metrics = read(folders / folder, "test").metrics["metrics"]
+            metrics = read_run(folders / folder, "test").metrics["metrics"]
             assert float(row[side]) == metrics[row["metric"]]["value"]
 
 

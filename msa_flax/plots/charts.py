@@ -43,7 +43,7 @@ class Chart:
     rows: Sequence[Sequence[str]]
 
 
-def of_predictions(
+def draw_curves(
     runs: Mapping[str, Predictions], point: tuple[float | None, float | None] | None = None
 ) -> list[Chart]:
     """Returns the ROC, precision-recall, reliability and decision charts of runs.
@@ -63,15 +63,14 @@ def of_predictions(
     found = [
         _roc(drawn(bands.roc), point),
         _precision_recall(drawn(bands.precision_recall), runs),
-        _reliability(drawn(bands.reliability), runs),
+        _reliability(drawn(bands.reliability)),
         _decision(drawn(bands.decision), next(iter(runs.values()))),
     ]
-    several = "No bands: several runs are shown; a run's own report has them."
-    note = resamples.note if resamples else several
+    note = resamples.note if resamples else "No bands: a run's own report has them."
     return [dataclasses.replace(c, notes=[*c.notes, note]) if c.figure else c for c in found]
 
 
-def learning(rows: Sequence[Mapping[str, Any]], quantity: str) -> Chart:
+def draw_learning(rows: Sequence[Mapping[str, Any]], quantity: str) -> Chart:
     """Returns a quantity of ``metrics.jsonl``, "loss" or "accuracy", against the epoch."""
     traces, table = [], []
     series = (("train", "training", "circle"), ("validation", "validation", "square"))
@@ -136,15 +135,10 @@ def _precision_recall(drawn: Mapping[str, Curve], runs: Mapping[str, Predictions
         axes=_axes("recall (sensitivity)", "precision (PPV)", [-0.01, 1.01], [-0.01, 1.02]),
         head=["recall", "precision"],
         rows=lambda curve: _at(curve, _TABLE, step=True),
-        notes=[
-            f"Average precision of {name}: {curve.area:.4f}."
-            for name, curve in drawn.items()
-            if not curve.undefined
-        ],
     )
 
 
-def _reliability(drawn: Mapping[str, Curve], runs: Mapping[str, Predictions]) -> Chart:
+def _reliability(drawn: Mapping[str, Curve]) -> Chart:
     traces = [_line([0, 1], [0, 1], "perfectly calibrated", GREY, "dot")]
     for i, (name, curve) in enumerate(drawn.items()):
         trace = _line(curve.x, curve.y, name, *_look(i))
@@ -163,10 +157,6 @@ def _reliability(drawn: Mapping[str, Curve], runs: Mapping[str, Predictions]) ->
                 "color": _look(i)[0],
             }
         traces.append(trace)
-    notes = []
-    for name, run in runs.items():
-        brier = np.mean((run.probability.astype(np.float64) - run.label) ** 2)
-        notes.append(f"Brier score of {name}: {brier:.4f}.")
     return _chart(
         "reliability",
         "Reliability",
@@ -180,11 +170,8 @@ def _reliability(drawn: Mapping[str, Curve], runs: Mapping[str, Predictions]) ->
             [f"{x:.3f}", f"{y:.3f}", str(int(count))]
             for x, y, count in zip(curve.x, curve.y, curve.count, strict=True)
         ],
-        notes=[
-            *notes,
-            "Ten bins of equal width; calibration errors in the table of metrics use bins of "
-            "equally many images.",
-        ],
+        note="Ten bins of equal width; calibration errors in the table of metrics use bins of "
+        "equally many images.",
     )
 
 
@@ -204,10 +191,8 @@ def _decision(drawn: Mapping[str, Curve], first: Predictions) -> Chart:
         axes=_axes("threshold probability", "net benefit", [0, 1], [-0.25 * top, top]),
         head=["threshold", "net benefit"],
         rows=lambda curve: _at(curve, _TABLE[1:-1]),
-        notes=[
-            "Net benefit: true positives per image, less false positives weighed by the odds of "
-            "the threshold. A model is worth using at a threshold where its curve is the highest."
-        ],
+        note="Net benefit: true positives per image, less false positives weighed by the odds of "
+        "the threshold. A model is worth using at a threshold where its curve is the highest.",
     )
 
 
@@ -220,7 +205,7 @@ def _chart(
     axes: dict[str, Any],
     head: list[str],
     rows: Callable[[Curve], list[list[str]]],
-    notes: Sequence[str] = (),
+    note: str = "",
 ) -> Chart:
     undefined = [
         f"{name}: undefined, because {curve.undefined}."
@@ -232,7 +217,7 @@ def _chart(
         key=key,
         title=title,
         figure={"data": traces, "layout": axes} if len(undefined) < len(drawn) else None,
-        notes=[*undefined, *notes],
+        notes=[*undefined, *[note] * bool(note)],
         head=["run", *head] if several else head,
         rows=[
             [name, *cells] if several else cells
@@ -316,8 +301,6 @@ def _look(number: int) -> tuple[str, str]:
 
 def _corners(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns the points of a curve that are no inner points of level or upright pieces."""
-    if len(x) < 3:
-        return np.arange(len(x))
     level = (y[1:-1] == y[:-2]) & (y[1:-1] == y[2:])
     upright = (x[1:-1] == x[:-2]) & (x[1:-1] == x[2:])
     kept = np.flatnonzero(np.concatenate([[True], ~(level | upright), [True]]))

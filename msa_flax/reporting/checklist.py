@@ -25,13 +25,8 @@ class Item:
     asks: str
     answer: str  # NOT_STATED where the files say nothing
 
-    @property
-    def stated(self) -> bool:
-        """Whether the files say something."""
-        return self.answer != NOT_STATED
 
-
-def checklist(run: SavedRun) -> list[Item]:
+def fill_checklist(run: SavedRun) -> list[Item]:
     """Returns all 44 items."""
     rows = csv.DictReader(_ITEMS.read_text(encoding="utf-8").splitlines())
     return [
@@ -62,7 +57,7 @@ _CHOSEN = "The checkpoint of the lowest validation loss; the test split has no p
 _ANSWERS: dict[int, Callable[[SavedRun], str]] = {
     7: facts.data,
     9: facts.preprocessing,
-    12: facts.missing,
+    12: facts.included,
     19: facts.partitions,
     20: facts.disjoint,
     22: facts.network,

@@ -127,16 +127,11 @@ def preprocessing(run: SavedRun) -> str:
     return said if size else ""
 
 
-def missing(run: SavedRun) -> str:
-    """Says how many files were left out."""
-    bad = run.run.get("bad_files")
-    return "" if bad is None else f"{len(bad)} unreadable files left out; nothing was imputed."
-
-
 def included(run: SavedRun) -> str:
     """Says how many images are in the data, and how many files were left out."""
     total, bad = run.run.get("images"), run.run.get("bad_files") or []
-    return "" if total is None else f"{total} images included, {len(bad)} files left out."
+    said = f"{total} images included, {len(bad)} unreadable files left out; nothing was imputed."
+    return "" if total is None else said
 
 
 def uncertainty(run: SavedRun) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from msa_flax.evaluation.predictions import WORST
 from msa_flax.reporting.saved import ExplainedImage, SavedRun
+from msa_flax.reporting.text import in_words
 from msa_flax.saliency.titles import TITLES
 
 RANDOM = 12  # images of each outcome that are shown beside the worst
@@ -69,11 +70,10 @@ class Gallery:
 
 def method_title(name: str) -> str:
     """Returns the title of a method of explanation, or its name in words."""
-    words = name.replace("_", " ")
-    return TITLES.get(name, words[:1].upper() + words[1:])
+    return TITLES.get(name, in_words(name))
 
 
-def gallery(run: SavedRun) -> Gallery:
+def choose_cases(run: SavedRun) -> Gallery:
     """Chooses images of every outcome and makes their pictures small.
 
     Missed fractures come first, then false alarms, those of which the model was surest first,

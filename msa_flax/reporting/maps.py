@@ -56,7 +56,7 @@ def _verdicts(part: Mapping[str, Any]) -> Table:
                 method_title(method),
                 first["verdict"],
                 str(first["images"]),
-                *("" if line is None else _score(line) for line in scores),
+                *("" if line is None else shown(line["score"]) for line in scores),
                 "" if correlation is None else shown(correlation),
                 _in_words(first["verdict_reason"], references),
             ]
@@ -68,11 +68,6 @@ def _verdicts(part: Mapping[str, Any]) -> Table:
         head=[*head, "Rank correlation with maps of random weights", "Why"],
         rows=rows,
     )
-
-
-def _score(line: Mapping[str, Any]) -> str:
-    """Returns a method's own score, "undefined" where there is none."""
-    return shown(line["score"])
 
 
 def _named(judged: Sequence[str]) -> str:

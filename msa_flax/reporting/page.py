@@ -13,8 +13,8 @@ from msa_flax.evaluation.metrics import rates
 from msa_flax.files import NOTICE
 from msa_flax.plots import charts
 from msa_flax.reporting import calibration, comparison, facts, maps, tables
-from msa_flax.reporting.checklist import NOT_STATED, checklist
-from msa_flax.reporting.gallery import OUTCOMES, gallery
+from msa_flax.reporting.checklist import NOT_STATED, fill_checklist
+from msa_flax.reporting.gallery import OUTCOMES, choose_cases
 from msa_flax.reporting.saved import SavedRun
 from msa_flax.reporting.text import shown
 
@@ -29,7 +29,7 @@ _STAMPS = {
 _TEMPLATES = importlib.resources.files("msa_flax.reporting") / "templates"
 
 
-def page(
+def render_page(
     run: SavedRun,
     others: Sequence[SavedRun] = (),
     *,
@@ -45,45 +45,44 @@ def page(
     Raises:
         ComparisonError: the runs were not evaluated on the same images.
     """
+    from plotly.offline import get_plotlyjs
+
     runs = _named([run, *others])
     found = rates(**run.metrics["confusion"])
     drawn = _charts(run, runs)
-    script, plotly = _text("operating_point.js") + _text("report.js"), _plotly()
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            run=run,
-            notice=NOTICE,
-            phantom=facts.PHANTOM if run.phantom else "",
-            stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]],
-            facts=facts,
-            not_stated=NOT_STATED,
-            metrics=tables.main_metrics(run),
-            beside=tables.beside_shortcuts(run),
-            ladder=tables.ladder(run),
-            charts=drawn,
-            metric_name=tables.metric_name,
-            formulas=tables.FORMULAS,
-            outcomes=OUTCOMES,
-            threshold=f"{run.threshold:g}",
-            point={name: shown(float(value)) for name, value in found.items()},
-            gallery=gallery(run),
-            verdicts=maps.verdicts(run),
-            untested=maps.why_not(run),
-            calibrated=calibration.tables(run),
-            uncalibrated=calibration.why_not(run),
-            groups=tables.groups(run),
-            compared=comparison.tables(runs) if others else [],
-            origin=[tables.configuration(run), tables.origin(run)],
-            commands=commands,
-            checklist=checklist(run),
-            data=embedded(_data(run, drawn)),
-            css=_text("report.css"),
-            script=script,
-            plotly=plotly,
-            policy=_policy(script, plotly),
-        )
+    script, plotly = _text("operating_point.js") + _text("report.js"), str(get_plotlyjs())
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        run=run,
+        notice=NOTICE,
+        phantom=facts.PHANTOM if run.phantom else "",
+        stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]],
+        facts=facts,
+        not_stated=NOT_STATED,
+        metrics=tables.main_metrics(run),
+        beside=tables.beside_shortcuts(run),
+        ladder=tables.ladder(run),
+        charts=drawn,
+        metric_name=tables.metric_name,
+        formulas=tables.FORMULAS,
+        outcomes=OUTCOMES,
+        threshold=f"{run.threshold:g}",
+        point={name: shown(float(value)) for name, value in found.items()},
+        gallery=choose_cases(run),
+        verdicts=maps.verdicts(run),
+        untested=maps.why_not(run),
+        calibrated=calibration.tables(run),
+        uncalibrated=calibration.why_not(run),
+        groups=tables.groups(run),
+        compared=comparison.tables(runs) if others else [],
+        origin=[tables.configuration(run), tables.origin(run)],
+        commands=commands,
+        checklist=fill_checklist(run),
+        data=embedded(_data(run, drawn)),
+        css=_text("report.css"),
+        script=script,
+        plotly=plotly,
+        policy=_policy(script, plotly),
     )
 
 
@@ -111,12 +110,6 @@ def _environment() -> jinja2.Environment:
 
 def _text(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
 
 
 def _policy(*scripts: str) -> str:
@@ -150,9 +143,11 @@ def _charts(run: SavedRun, runs: Mapping[str, SavedRun]) -> dict[str, list[chart
     point = (None if specificity is None else 1 - specificity, recall)
     several = {name: one.predictions for name, one in runs.items()}
     return {
-        "learning": [charts.learning(run.history, q) for q in ("loss", "accuracy") if run.history],
-        "curves": charts.of_predictions({run.name: run.predictions}, point),
-        "comparison": charts.of_predictions(several) if len(runs) > 1 else [],
+        "learning": [
+            charts.draw_learning(run.history, q) for q in ("loss", "accuracy") if run.history
+        ],
+        "curves": charts.draw_curves({run.name: run.predictions}, point),
+        "comparison": charts.draw_curves(several) if len(runs) > 1 else [],
     }
 
 

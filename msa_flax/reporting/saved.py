@@ -98,7 +98,7 @@ class SavedRun:
         return outcomes(self.predictions.label, self.predictions.probability, self.threshold)
 
 
-def read(workdir: Path, split: str) -> SavedRun:
+def read_run(workdir: Path, split: str) -> SavedRun:
     """Returns what a workdir holds about one split.
 
     Raises:

@@ -10,26 +10,19 @@ from msa_flax.evaluation.metrics import rates
 from msa_flax.evaluation.summary import NAMES
 from msa_flax.files import flatten
 from msa_flax.reporting.saved import SavedRun
-from msa_flax.reporting.text import interval, plain, shown
+from msa_flax.reporting.text import in_words, interval, plain, shown
 
-_TITLES = {  # where a name with spaces for underscores would not do
-    "accuracy": "Accuracy",
+_TITLES = {  # where the name in words would not do
     "precision": "Precision (PPV)",
     "recall": "Recall (sensitivity)",
-    "specificity": "Specificity",
-    "f1": "F1",
     "auc": "AUC",
     "npv": "NPV",
     "mcc": "MCC",
-    "average_precision": "Average precision",
     "sensitivity_at_specificity_95": "Sensitivity at specificity 0.95",
     "net_benefit": "Net benefit at the threshold",
     "brier": "Brier score",
-    "log_loss": "Log loss",
     "ece": "Expected calibration error",
     "ece_debiased": "Calibration error, debiased (root mean square)",
-    "calibration_slope": "Calibration slope",
-    "calibration_intercept": "Calibration intercept",
 }
 # metric of a confusion matrix -> what it is in counts; the page's script computes the same ones
 FORMULAS = {
@@ -56,7 +49,7 @@ class Table:
 
 def metric_name(key: str) -> str:
     """Returns the name of a metric of metrics.json as it is shown."""
-    return _TITLES.get(key, key.replace("_", " "))
+    return _TITLES.get(key, in_words(key))
 
 
 def in_order(names: Iterable[str]) -> list[str]:

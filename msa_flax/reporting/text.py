@@ -27,6 +27,12 @@ def with_interval(entry: Mapping[str, Any]) -> str:
     return f"{shown(entry['value'])} {interval(entry)}".strip()
 
 
+def in_words(name: str) -> str:
+    """Returns a name of a file with spaces for underscores and a capital letter."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
 def plain(value: Any) -> str:
     """Returns a value of a JSON file as text; of a list its first twelve members."""
     if isinstance(value, list | tuple):

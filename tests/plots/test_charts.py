@@ -29,7 +29,7 @@ def several():
 
 
 def by_key(runs, **options):
-    return {chart.key: chart for chart in charts.of_predictions(runs, **options)}
+    return {chart.key: chart for chart in charts.draw_curves(runs, **options)}
 
 
 def trace(chart, name):
@@ -39,9 +39,9 @@ def trace(chart, name):
 
 def test_figures_are_valid_plotly_in_plain_json(run, several):
     for chart in (
-        *charts.of_predictions({"x": run}, (0.1, 0.9)),
-        *charts.of_predictions(several),
-        charts.learning(HISTORY, "loss"),
+        *charts.draw_curves({"x": run}, (0.1, 0.9)),
+        *charts.draw_curves(several),
+        charts.draw_learning(HISTORY, "loss"),
     ):
         json.dumps(chart.figure, allow_nan=False)
         go.Figure(chart.figure)  # raises an error for what Plotly does not know
@@ -54,14 +54,6 @@ def test_a_figure_that_plotly_does_not_know_is_noticed(run):
     figure["data"] = [figure["data"][0] | {"colour": "red"}]
     with pytest.raises(ValueError, match="colour"):
         go.Figure(figure)
-
-
-def test_the_average_precision_and_the_brier_score_are_scikit_learns(run):
-    found = by_key({"x": run})
-    expected = reference.average_precision_score(run.label, run.probability)
-    assert f"Average precision of x: {expected:.4f}." in found["pr"].notes
-    brier = reference.brier_score_loss(run.label, run.probability.astype(np.float64))
-    assert f"Brier score of x: {brier:.4f}." in found["reliability"].notes
 
 
 def test_one_run_has_bands_and_says_how_they_were_made(run):
@@ -108,6 +100,6 @@ def test_several_runs_are_told_apart_and_have_no_bands(several):
 
 
 def test_learning_curves_show_both_splits():
-    chart = charts.learning(HISTORY, "loss")
+    chart = charts.draw_learning(HISTORY, "loss")
     assert [trace["y"] for trace in chart.figure["data"]] == [[0.5], [0.7]]
     assert chart.rows == [["training", "1", "0.5000"], ["validation", "1", "0.7000"]]

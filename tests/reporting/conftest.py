@@ -3,7 +3,7 @@
 import pytest
 from saved_runs import write_run
 
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.saved import read_run
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +15,4 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(saved):
-    return read(saved, "test")
+    return read_run(saved, "test")

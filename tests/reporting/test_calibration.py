@@ -12,8 +12,8 @@ from saved_runs import write_run
 
 from msa_flax.evaluation.calibration import Calibration, CalibrationError
 from msa_flax.reporting import calibration
-from msa_flax.reporting.page import page
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.page import render_page
+from msa_flax.reporting.saved import read_run
 from msa_flax.reporting.text import with_interval
 
 EVIL = "</script><script>alert(1)</script>"
@@ -75,14 +75,14 @@ def run_with(folder):
 
     def read_with(values):
         path.write_text(json.dumps(json.loads(before) | values))
-        return read(folder, "test")
+        return read_run(folder, "test")
 
     yield read_with
     path.write_text(before)
 
 
 def section(run):
-    text = page(run)
+    text = render_page(run)
     return text[text.index('<section id="calibration"') : text.index('<section id="groups"')]
 
 

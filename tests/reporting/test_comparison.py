@@ -9,8 +9,8 @@ from saved_runs import write_run
 
 from msa_flax.evaluation.compare import ComparisonError, compare_runs
 from msa_flax.reporting import comparison
-from msa_flax.reporting.page import page
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.page import render_page
+from msa_flax.reporting.saved import read_run
 from msa_flax.reporting.tables import metric_name
 from msa_flax.reporting.text import interval
 
@@ -24,7 +24,7 @@ def runs(tmp_path):
     )
     write_run(tmp_path / "c", mostly_right(seed=2, spread=0.3), name="third", threshold=0.4)
     return {
-        name: read(tmp_path / folder, "test") for name, folder in zip("xyz", "abc", strict=True)
+        name: read_run(tmp_path / folder, "test") for name, folder in zip("xyz", "abc", strict=True)
     }
 
 
@@ -33,7 +33,7 @@ def test_the_page_has_the_same_table(runs):
     assert beside.title == "Metrics side by side"
     found = compare_runs({n: (r.predictions, r.threshold) for n, r in runs.items()})
     assert paired == comparison.paired(found)
-    text = page(runs["x"], [runs["y"], runs["z"]])
+    text = render_page(runs["x"], [runs["y"], runs["z"]])
     section = text[text.index('<section id="comparison"') : text.index('<section id="origin"')]
     assert 'role="region" aria-label="Table: Paired differences"' in section
     assert '<th scope="col">p, Holm</th>' in section
@@ -62,7 +62,7 @@ def test_where_runs_agree_is_counted_image_by_image_whatever_their_order(runs, t
     shuffled = mostly_right(seed=1)
     order = np.random.default_rng(0).permutation(len(shuffled))
     fields = {name: getattr(shuffled, name)[order] for name in shuffled.__slots__}
-    again = read(write_run(tmp_path / "d", type(shuffled)(**fields)), "test")
+    again = read_run(write_run(tmp_path / "d", type(shuffled)(**fields)), "test")
     *_, agreement, _ = comparison.tables({"x": runs["x"], "y": again})
     assert list(agreement.rows[0]) == expected
 
@@ -78,9 +78,9 @@ def test_settings_that_differ_are_listed(runs):
 
 def test_runs_on_other_images_are_not_compared(runs, tmp_path):
     for name, options in (("fewer", {"n": 90}), ("relabelled", {"label": 1})):
-        other = read(write_run(tmp_path / name, mostly_right(**options), name=name), "test")
+        other = read_run(write_run(tmp_path / name, mostly_right(**options), name=name), "test")
         with pytest.raises(ComparisonError, match=f"{name}: expected the"):
-            page(runs["x"], [other])
+            render_page(runs["x"], [other])
 
 
 def paired(**options):

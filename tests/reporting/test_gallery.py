@@ -11,14 +11,14 @@ from saved_runs import write_run
 
 from msa_flax.evaluation.predictions import WORST
 from msa_flax.reporting import gallery
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.saved import read_run
 
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """Every image explained; at this threshold many are missed and few are false alarms."""
     folder = tmp_path_factory.mktemp("gallery") / "w"
-    return read(
+    return read_run(
         write_run(folder, mostly_right(240), threshold=0.7, explained=range(240), small=True),
         "test",
     )
@@ -33,7 +33,7 @@ def decoded(picture):
 
 
 def test_errors_come_first_and_the_surest_of_them(everything):
-    cases = gallery.gallery(everything).cases
+    cases = gallery.choose_cases(everything).cases
     order = list(dict.fromkeys(case.outcome for case in cases))
     assert order == ["fn", "fp", "tp", "tn"]
     for outcome, sign in (("fn", 1), ("fp", -1), ("tp", 1), ("tn", -1)):
@@ -44,7 +44,7 @@ def test_errors_come_first_and_the_surest_of_them(everything):
 
 
 def test_no_more_are_shown_than_is_said(everything):
-    found = gallery.gallery(everything)
+    found = gallery.choose_cases(everything)
     assert sum(found.total.values()) == 240
     assert found.command == ""  # all are explained
     for outcome, shown in found.shown.items():
@@ -57,7 +57,7 @@ def test_no_more_are_shown_than_is_said(everything):
 
 def test_errors_are_shown_whether_they_were_explained_or_not(run):
     """Every third image of this run was explained."""
-    found = gallery.gallery(run)
+    found = gallery.choose_cases(run)
     ids = run.predictions.example_id
     explained = {str(ids[item.row]) for item in run.explained}
     for outcome in gallery.OUTCOMES:
@@ -79,8 +79,8 @@ def test_the_command_keeps_the_errors_that_its_folder_holds_already(tmp_path):
     """It replaces the table of that folder."""
     folder = write_run(tmp_path / "w", explained=range(0, 120, 3), small=True)
     (folder / "eval/test/explanations").rename(folder / "eval/test/errors")
-    run = read(folder, "test")
-    found = gallery.gallery(run)
+    run = read_run(folder, "test")
+    found = gallery.choose_cases(run)
     errors = [case.example_id for case in found.cases if case.outcome in gallery.ERRORS]
     assert {bool(case.pictures) for case in found.cases if case.outcome in gallery.ERRORS} == {
         True,
@@ -90,11 +90,11 @@ def test_the_command_keeps_the_errors_that_its_folder_holds_already(tmp_path):
 
 
 def test_the_same_run_gives_the_same_gallery(everything):
-    assert gallery.gallery(everything).cases == gallery.gallery(everything).cases
+    assert gallery.choose_cases(everything).cases == gallery.choose_cases(everything).cases
 
 
 def test_pictures_are_small_and_of_the_predicted_class(run):
-    for case in gallery.gallery(run).cases:
+    for case in gallery.choose_cases(run).cases:
         names = [picture.name for picture in case.pictures]
         if not case.pictures:
             continue
@@ -107,7 +107,7 @@ def test_pictures_are_small_and_of_the_predicted_class(run):
 
 
 def test_the_picture_is_the_saved_one(run):
-    case = next(case for case in gallery.gallery(run).cases if case.pictures)
+    case = next(case for case in gallery.choose_cases(run).cases if case.pictures)
     (item,) = [e for e in run.explained if run.predictions.example_id[e.row] == case.example_id]
     saved = cv2.imread(str(item.folder / f"{item.stem}.gradcam-{case.predicted}.png"))
     small = cv2.resize(saved, (160, 160), interpolation=cv2.INTER_AREA).astype(float)
@@ -120,7 +120,7 @@ def test_pictures_that_are_missing_or_damaged_are_left_out(tmp_path):
     images = sorted((folder / "eval/test/explanations").glob("*.image.png"))
     images[0].unlink()
     images[1].write_bytes(b"no picture")
-    run = read(folder, "test")
+    run = read_run(folder, "test")
     ids = {str(run.predictions.example_id[item.row]) for item in run.explained}
-    cases = [case for case in gallery.gallery(run).cases if case.example_id in ids]
+    cases = [case for case in gallery.choose_cases(run).cases if case.example_id in ids]
     assert [len(case.pictures) for case in cases] == [4, 4]

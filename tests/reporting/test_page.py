@@ -15,8 +15,8 @@ from prediction_tables import mostly_right
 from saved_runs import write_run
 
 from msa_flax.reporting.checklist import NOT_STATED
-from msa_flax.reporting.page import embedded, page
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.page import embedded, render_page
+from msa_flax.reporting.saved import read_run
 from msa_flax.reporting.text import interval, shown
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -51,7 +51,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text(run):
-    return page(run, commands=[("Train", "python -m msa_flax.train --workdir NEW")])
+    return render_page(run, commands=[("Train", "python -m msa_flax.train --workdir NEW")])
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,9 @@ def test_a_number_without_an_interval_says_why(run):
         "new_metric": {"value": None, "low": None, "high": None, "reason": "nothing was called"},
     }
     changed = dataclasses.replace(run, metrics=run.metrics | {"metrics": metrics})
-    text = Parsed(page(changed)).text
+    text = Parsed(render_page(changed)).text
     assert "AUC 0.9000 none unknown fewer than ten groups" in text
-    assert "new metric undefined none unknown nothing was called" in text
+    assert "New metric undefined none unknown nothing was called" in text
 
 
 def test_nothing_is_loaded_and_only_the_pages_own_scripts_run(text, parsed):
@@ -141,7 +141,7 @@ def test_names_cannot_become_elements(tmp_path):
     group = np.where(rows.group == "G00", EVIL, rows.group)
     rows = type(rows)(**values | {"group": group})
     folder = write_run(tmp_path / "w", rows, name=EVIL, explained=[0, 1], audit=True, stamps=[EVIL])
-    text = page(read(folder, "test"), commands=[(EVIL, EVIL)])
+    text = render_page(read_run(folder, "test"), commands=[(EVIL, EVIL)])
     assert EVIL not in text
     assert html.escape(EVIL, quote=False)[:30] in text
     assert len(Parsed(text).all("script")) == 3
@@ -158,7 +158,9 @@ def test_json_cannot_end_its_element_and_comes_back():
 
 
 def test_stamps_are_shown_with_what_they_mean(tmp_path):
-    text = page(read(write_run(tmp_path / "w", stamps=["copies cross the split"]), "test"))
+    text = render_page(
+        read_run(write_run(tmp_path / "w", stamps=["copies cross the split"]), "test")
+    )
     (stamp,) = re.findall(r'<p class="stamp">(.*?)</p>', text)
     assert "copies cross the split" in stamp
     assert "measure memory" in stamp
@@ -173,14 +175,14 @@ def test_the_audit_is_shown_or_the_command_that_makes_it(run, parsed):
     gain = run.metrics["metrics"]["accuracy"]["value"] - 0.625
     assert "slice position, reaches an accuracy of 0.6250 on these images" in parsed.text
     assert f"it adds {shown(gain)}" in parsed.text
-    without = Parsed(page(dataclasses.replace(run, audit={}))).text
+    without = Parsed(render_page(dataclasses.replace(run, audit={}))).text
     assert f"python -m msa_flax.audit --ladder --workdir {run.workdir}" in without
 
 
 def test_a_model_below_the_best_shortcut_adds_nothing(run):
     better = [{"rung": "x", "test": {"accuracy": 1.0, "auc": 1.0, "n": 120}}]
     audit = {**run.audit, "ladder": better}
-    assert "it adds nothing" in Parsed(page(dataclasses.replace(run, audit=audit))).text
+    assert "it adds nothing" in Parsed(render_page(dataclasses.replace(run, audit=audit))).text
 
 
 def test_the_gallery_says_how_many_images_there_are_and_how_to_make_what_is_missing(run, parsed):
@@ -189,14 +191,14 @@ def test_the_gallery_says_how_many_images_there_are_and_how_to_make_what_is_miss
     assert f"(true positive): {counts['tp']} images, " in parsed.text
     assert f"explain --workdir {run.workdir} --out {run.workdir}/eval/test/errors" in parsed.text
     assert "no picture saved" in parsed.text
-    nothing = Parsed(page(dataclasses.replace(run, explained=[]))).text
+    nothing = Parsed(render_page(dataclasses.replace(run, explained=[]))).text
     assert "No image of this split has been explained" in nothing
     assert f"explain --workdir {run.workdir} --split test" in nothing
 
 
 def test_where_every_error_has_its_pictures_nothing_is_said_to_be_missing(tmp_path):
-    run = read(write_run(tmp_path / "w", n=24, explained=range(24)), "test")
-    text = Parsed(page(run)).text
+    run = read_run(write_run(tmp_path / "w", n=24, explained=range(24)), "test")
+    text = Parsed(render_page(run)).text
     assert "no picture saved" not in text
     assert "--out" not in text
 
@@ -205,7 +207,9 @@ def test_the_first_line_says_so_where_the_images_are_of_the_phantom(run, parsed)
     first = "Research use only, not a medical device."
     assert f"{first} toy on test" in parsed.text
     data = run.config["data"] | {"source": "phantom", "root": ""}
-    phantom = Parsed(page(dataclasses.replace(run, config={**run.config, "data": data}))).text
+    phantom = Parsed(
+        render_page(dataclasses.replace(run, config={**run.config, "data": data}))
+    ).text
     assert f"{first} Data: synthetic phantom, no patients. toy on test" in phantom
     assert "Data synthetic phantom, no patients Images by split" in phantom
 
@@ -217,7 +221,7 @@ def test_the_card_says_what_it_is_not_for_and_what_nobody_has_stated(run, text):
     assert f"Consent and ethics {NOT_STATED}" in said
     assert "kernels 3, 5" in said
     silent = dataclasses.replace(run, config={}, run={}, audit={}, explained=[], history=[])
-    text = page(silent)
+    text = render_page(silent)
     card = text[text.index('<section id="card"') : text.index('<section id="checklist"')]
     said = Parsed(card).text
     assert f"Network {NOT_STATED}" in said
@@ -235,16 +239,16 @@ def test_every_group_has_a_row(run, parsed):
 
 @pytest.mark.parametrize("options", [{"groups": 0}, {"groups": 1}, {"label": 0}, {"label": 1}])
 def test_data_of_which_little_is_known_have_a_page_too(tmp_path, options):
-    run = read(write_run(tmp_path / "w", explained=[0], **options), "test")
-    text = Parsed(page(run)).text
+    run = read_run(write_run(tmp_path / "w", explained=[0], **options), "test")
+    text = Parsed(render_page(run)).text
     if "label" in options:
         assert "undefined" in text
     assert ("groups are unknown" in text) == (options.get("groups") == 0)
 
 
 def test_runs_are_compared_side_by_side(run, tmp_path):
-    other = read(write_run(tmp_path / "w2", mostly_right(seed=1)), "test")
-    text = page(run, [other])
+    other = read_run(write_run(tmp_path / "w2", mostly_right(seed=1)), "test")
+    text = render_page(run, [other])
     said = Parsed(text).text
     assert "toy (w)" in said  # equal names are told apart by their folders
     assert "toy (w2)" in said

@@ -9,8 +9,8 @@ from prediction_tables import mostly_right
 from saved_runs import write_run
 
 from msa_flax.evaluation.metrics import confusion, rates
-from msa_flax.reporting.page import page
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.page import render_page
+from msa_flax.reporting.saved import read_run
 from msa_flax.reporting.text import shown
 
 sync_api = pytest.importorskip("playwright.sync_api", reason='pip install -e ".[browser]"')
@@ -41,15 +41,15 @@ def runs(tmp_path_factory):
         folder / "a", threshold=0.35, stamps=stamps, explained=range(0, 120, 3), audit=True
     )
     return [
-        read(first, "test"),
-        read(write_run(folder / "b", mostly_right(seed=1), name="other"), "test"),
+        read_run(first, "test"),
+        read_run(write_run(folder / "b", mostly_right(seed=1), name="other"), "test"),
     ]
 
 
 @pytest.fixture(scope="module")
 def file(runs):
     path = pathlib.Path(runs[0].workdir) / "report.html"
-    path.write_text(page(runs[0], runs[1:]), encoding="utf-8")
+    path.write_text(render_page(runs[0], runs[1:]), encoding="utf-8")
     return path.as_uri()
 
 

@@ -8,7 +8,7 @@ import pytest
 from saved_runs import write_run
 
 from msa_flax.evaluation import PredictionsError
-from msa_flax.reporting.saved import ReportError, read
+from msa_flax.reporting.saved import ReportError, read_run
 
 
 def test_a_workdir_is_read_as_it_was_written(saved, run):
@@ -25,7 +25,7 @@ def test_what_is_optional_may_be_missing(tmp_path):
     folder = write_run(tmp_path / "w")
     for name in ("run.json", "metrics.jsonl"):
         (folder / name).unlink()
-    run = read(folder, "test")
+    run = read_run(folder, "test")
     assert (run.run, run.history, run.audit, run.explained) == ({}, [], {}, [])
 
 
@@ -33,7 +33,7 @@ def test_errors_that_were_explained_on_their_own_are_read_too(tmp_path):
     """As the command of the gallery leaves them: a folder beside that of train and explain."""
     folder = write_run(tmp_path / "w", explained=[0, 1])
     shutil.copytree(folder / "eval/test/explanations", folder / "eval/test/errors")
-    run = read(folder, "test")
+    run = read_run(folder, "test")
     assert [item.row for item in run.explained] == [0, 1, 0, 1]
     assert [item.folder.name for item in run.explained] == ["explanations"] * 2 + ["errors"] * 2
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_used_is_said_in_one_sentence(tmp_path, damage, said):
     folder = write_run(tmp_path / "w", explained=[0, 1], audit=True)
     damage(folder)
     with pytest.raises(ReportError, match=re.escape(said)) as caught:
-        read(folder, "test")
+        read_run(folder, "test")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -127,4 +127,4 @@ def test_a_table_without_predictions_is_refused_as_everywhere(tmp_path, text):
     folder = write_run(tmp_path / "w")
     (folder / "eval/test/predictions.csv").write_text(text)
     with pytest.raises(PredictionsError, match=r"predictions\.csv"):
-        read(folder, "test")
+        read_run(folder, "test")

@@ -10,8 +10,8 @@ from msa_flax import run as runs
 from msa_flax.config import Config, DataConfig, ModelConfig
 from msa_flax.evaluation.metrics import outcomes
 from msa_flax.evaluation.predictions import WORST, Predictions
-from msa_flax.reporting.gallery import gallery
-from msa_flax.reporting.saved import read
+from msa_flax.reporting.gallery import choose_cases
+from msa_flax.reporting.saved import read_run
 from msa_flax.results.maps import explain_errors
 from msa_flax.results.scores import evaluate_split
 
@@ -43,7 +43,7 @@ def test_the_worst_errors_are_explained_and_open_the_gallery(evaluated):
     errors = [np.flatnonzero(outcome == key) for key in ("fn", "fp")]
     assert len(explained(evaluated)) == sum(min(len(rows), WORST) for rows in errors) > 0
     assert explained(evaluated) <= set(table.example_id[np.concatenate(errors)].tolist())
-    found = gallery(read(evaluated.workdir, "test"))
+    found = choose_cases(read_run(evaluated.workdir, "test"))
     assert found.command == ""
     assert all(case.pictures for case in found.cases)
 
