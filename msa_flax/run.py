@@ -38,7 +38,7 @@ from msa_flax.models import (
     scaler,
 )
 from msa_flax.saliency import Explanations, explain_images
-from msa_flax.saliency.classifier import make_classifier_step
+from msa_flax.saliency.explain import make_classifier_step
 from msa_flax.training import steps
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.features import cached_features, features_file

@@ -25,7 +25,8 @@ _NAMES = {
     "render": "attention_image display overlay",
     "titles": "CONTROLS TITLES canonical_name",
     "trials.agreement": "label_randomisation",
-    "trials.examine": "Examination Settings assess examine",
+    "trials.examine": "Examination assess examine",
+    "trials.removal": "Settings",
     "trials.tables": "examination_json examination_text",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}

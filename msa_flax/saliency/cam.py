@@ -16,15 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from msa_flax.saliency.interface import (
-    FeaturesFn,
-    HeadFn,
-    Target,
-    checked_features,
-    gradients,
-    signs,
-    widened,
-)
+from msa_flax.saliency import checks
+from msa_flax.saliency.interface import FeaturesFn, HeadFn, Target, gradients, signs, widened
 
 Values = Float[Array, "b h w c"]
 
@@ -199,7 +192,7 @@ def eigencam(
     Raises:
         ValueError: the target is an unknown name, or the shapes are not as described.
     """
-    features = checked_features(features_fn(images))
+    features = checks.features(features_fn(images))
     signs(target, features[:, 0, 0, 0])  # for its errors
     return _principal_map(features, centred, relu)
 

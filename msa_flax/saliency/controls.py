@@ -12,14 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, UInt32
 
-from msa_flax.saliency.interface import (
-    FeaturesFn,
-    HeadFn,
-    Target,
-    checked_features,
-    checked_images,
-    signs,
-)
+from msa_flax.saliency import checks
+from msa_flax.saliency.interface import FeaturesFn, HeadFn, Target, signs
 
 
 def random_map(
@@ -46,7 +40,7 @@ def random_map(
         ValueError: an unknown target, or features not shaped as described.
     """
     x = jnp.asarray(images, jnp.float32)
-    cells = checked_features(jax.eval_shape(features_fn, x)).shape[1:3]
+    cells = checks.features(jax.eval_shape(features_fn, x)).shape[1:3]
     signs(target, jnp.zeros(len(x)))  # refuses what other methods refuse
 
     def draw(number: Array) -> Array:
@@ -84,7 +78,7 @@ def centre_prior(
     """
     if not sigma > 0:
         raise ValueError(f"sigma: expected a share of the side above 0, got {sigma}")
-    shape = checked_images(images).shape
+    shape = checks.images(images).shape
     signs(target, jnp.zeros(shape[0]))  # refuses what other methods refuse
     u, v = ((jnp.arange(side, dtype=jnp.float32) + 0.5) / side - 0.5 for side in shape[1:3])
     one = jnp.exp(-(u[:, None] ** 2 + v[None] ** 2) / (2 * sigma**2))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from msa_flax.files import batches
-from msa_flax.saliency.interface import SIGNS, TARGETS, FeaturesFn, HeadFn
+from msa_flax.saliency.interface import SIGNS, TARGETS, FeaturesFn, HeadFn, SaliencyError
 from msa_flax.saliency.masks import DILATE_FRACTION, area_share, mass_inside
 from msa_flax.saliency.methods import MethodEntry, choose
+from msa_flax.saliency.network import at_layer
 
 Explain = Callable[[Any, np.ndarray], Mapping[str, jax.Array]]
 Maps = dict[str, dict[str, np.ndarray]]  # method -> "fracture" or "normal" -> float32 [n, h, w]
@@ -52,7 +53,7 @@ class Explanations:
 def make_explain_step(
     features_fn: Callable[[Any, Any], jax.Array],
     head_fn: Callable[[Any, jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]],
-    methods: Mapping[str, MethodEntry] | None = None,
+    methods: Mapping[str, MethodEntry],
     *,
     layer_fn: Callable[[Any, Any], tuple[FeaturesFn, HeadFn]] | None = None,
 ) -> Explain:
@@ -64,11 +65,10 @@ def make_explain_step(
         features_fn: (variables, images) -> feature maps [b, h, w, c]; images are uint8 [b, s, s],
             or float32 for methods that vary them.
         head_fn: (variables, feature maps) -> (logits [b], {"attention_<k>": maps [b, h, w]}).
-        methods: from :func:`msa_flax.saliency.choose`; Grad-CAM by default.
+        methods: from :func:`msa_flax.saliency.choose`.
         layer_fn: (variables, images) -> the two halves of the network at another layer, which the
             methods then explain.
     """
-    chosen = choose(["gradcam"]) if methods is None else methods
 
     def step(variables: Any, images: Any) -> Mapping[str, jax.Array]:
         features = features_fn(variables, images)
@@ -86,11 +86,11 @@ def make_explain_step(
         explained: jax.Array = features
         rest: HeadFn = head
         if layer_fn is not None:
-            at_layer, rest = layer_fn(variables, images)
-            explained = at_layer(images)
+            to_layer, rest = layer_fn(variables, images)
+            explained = to_layer(images)
         maps: dict[str, jax.Array] = {}
         both = jnp.stack([jnp.full_like(logit, sign) for sign in SIGNS.values()])
-        for name, method in chosen.items():
+        for name, method in methods.items():
             explain = functools.partial(method.explain, same, rest, explained)
             if method.from_image:
                 given = images.astype(jnp.float32)
@@ -107,6 +107,46 @@ def make_explain_step(
         return {"logit": logit, **maps, **attention}
 
     return step
+
+
+def make_classifier_step(
+    model: Any,
+    prepare: Callable[[Any], jax.Array],
+    methods: Sequence[str],
+    *,
+    layer: str | None = None,
+) -> Explain:
+    """Returns the step of :func:`make_explain_step` for one of this package's classifiers.
+
+    Args:
+        model: a Linen module with the methods ``features`` and ``head``.
+        prepare: images uint8 [b, s, s] to what the model takes.
+        methods: keys of :data:`msa_flax.saliency.METHODS`.
+        layer: the layer to explain; by default the last one of the backbone.
+    """
+    chosen = choose(methods, layer=layer)
+
+    def features(variables: Any, images: Any) -> jax.Array:
+        maps: Any = model.apply(variables, prepare(images), method="features")
+        return maps
+
+    def head(variables: Any, maps: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        logit, sown = model.apply(variables, maps, method="head", mutable=["intermediates"])
+        attention = sown.get("intermediates", {}).get("attention", {})
+        return logit, {name: values[0] for name, values in attention.items()}
+
+    def halves(variables: Any, images: Any) -> tuple[Any, Any]:
+        assert layer is not None
+        split = at_layer(model, variables, layer, images, prepare=prepare)
+        forward = [name for name, method in chosen.items() if method.forward_only]
+        if forward and not split.is_cut:
+            raise SaliencyError(
+                f"layer: {', '.join(forward)} needs one that everything passes; paths lead around "
+                f"{layer!r}; take the block's output, or another method"
+            )
+        return split.features_fn, split.head_fn
+
+    return make_explain_step(features, head, chosen, layer_fn=halves if layer else None)
 
 
 def explain_images(

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from msa_flax.saliency.interface import FeaturesFn, HeadFn, Target, as_floats, gradients
+from msa_flax.saliency import checks
+from msa_flax.saliency.interface import FeaturesFn, HeadFn, Target, gradients
 
 GREY_VALUES = 255.0  # the range of an image, of which noise is a share
 
@@ -131,7 +132,7 @@ def smoothgrad(
 
 def _with_channels(images: Any) -> Float[Array, "b h w c"]:
     """Returns the images as floats with a last axis of channels, one where they have none."""
-    x = as_floats(images)
+    x = checks.floats(images)
     return x if x.ndim == 4 else x[..., None]
 
 

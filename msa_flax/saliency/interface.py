@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from msa_flax.files import UserError
+from msa_flax.saliency import checks
 
 FeaturesFn = Callable[[Any], Float[Array, "b h w c"]]  # of images [b, ...]
 HeadFn = Callable[[Float[Array, "b h w c"]], Float[Array, " b"]]
@@ -73,39 +74,9 @@ def gradients(
     Raises:
         ValueError: the target is unknown, or the shapes are not as described.
     """
-    logits, pull_back = jax.vjp(head_fn, checked_features(features))
-    (slopes,) = pull_back(signs(target, checked_logits(logits, features)))
+    logits, pull_back = jax.vjp(head_fn, checks.features(features))
+    (slopes,) = pull_back(signs(target, checks.logits(logits, features)))
     return slopes
-
-
-def checked_features(features: Any) -> Any:
-    """Returns the features, or refuses those that are not shaped [b, h, w, c]."""
-    if features.ndim != 4:
-        raise ValueError(f"features: expected [b, h, w, c], got {features.shape}")
-    return features
-
-
-def checked_logits(logits: Any, images: Any) -> Any:
-    """Returns the logits, or refuses them if there is not exactly one per image."""
-    if logits.shape != images.shape[:1]:
-        raise ValueError(
-            f"head_fn: expected one logit per image, {images.shape[:1]}; got {logits.shape}"
-        )
-    return logits
-
-
-def checked_images(images: Any) -> Array:
-    """Returns the images as an array, or refuses those that have neither 3 nor 4 axes."""
-    images = jnp.asarray(images)
-    if images.ndim not in (3, 4):
-        raise ValueError(f"images: expected [b, h, w] or [b, h, w, c], got {images.shape}")
-    return images
-
-
-def as_floats(images: Any) -> Float[Array, "b h w *c"]:
-    """Returns checked images as floats; those that are floats already keep their type."""
-    images = checked_images(images)
-    return images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
 
 
 def widened(values: Float[Array, "*n"]) -> Float[Array, "*n"]:

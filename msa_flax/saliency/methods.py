@@ -3,19 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from msa_flax.saliency.cam import (
-    eigen_gradcam,
-    eigencam,
-    gradcam,
-    gradcam_plus_plus,
-    hirescam,
-    layercam,
-    xgradcam,
-)
-from msa_flax.saliency.controls import centre_prior, random_map
-from msa_flax.saliency.gradients import integrated_gradients, smoothgrad
+from msa_flax.saliency import cam, controls, gradients, perturbation
 from msa_flax.saliency.interface import SaliencyError, SaliencyMethod
-from msa_flax.saliency.perturbation import ablation_cam, occlusion, score_cam
 from msa_flax.saliency.titles import canonical_name, closest_name
 
 
@@ -45,24 +34,24 @@ class MethodEntry:
 
 
 METHODS: dict[str, MethodEntry] = {
-    "gradcam": MethodEntry(explain=gradcam),
-    "gradcam_plus_plus": MethodEntry(explain=gradcam_plus_plus),
-    "hirescam": MethodEntry(explain=hirescam),
-    "xgradcam": MethodEntry(explain=xgradcam),
-    "layercam": MethodEntry(explain=layercam),
-    "eigencam": MethodEntry(explain=eigencam),
-    "eigen_gradcam": MethodEntry(explain=eigen_gradcam),
-    "score_cam": MethodEntry(explain=score_cam, from_image=True, forward_only=True),
-    "ablation_cam": MethodEntry(explain=ablation_cam, forward_only=True),
+    "gradcam": MethodEntry(explain=cam.gradcam),
+    "gradcam_plus_plus": MethodEntry(explain=cam.gradcam_plus_plus),
+    "hirescam": MethodEntry(explain=cam.hirescam),
+    "xgradcam": MethodEntry(explain=cam.xgradcam),
+    "layercam": MethodEntry(explain=cam.layercam),
+    "eigencam": MethodEntry(explain=cam.eigencam),
+    "eigen_gradcam": MethodEntry(explain=cam.eigen_gradcam),
+    "score_cam": MethodEntry(explain=perturbation.score_cam, from_image=True, forward_only=True),
+    "ablation_cam": MethodEntry(explain=perturbation.ablation_cam, forward_only=True),
     "integrated_gradients": MethodEntry(
-        explain=integrated_gradients, from_image=True, antisymmetric=True
+        explain=gradients.integrated_gradients, from_image=True, antisymmetric=True
     ),
-    "smoothgrad": MethodEntry(explain=smoothgrad, from_image=True, antisymmetric=True),
+    "smoothgrad": MethodEntry(explain=gradients.smoothgrad, from_image=True, antisymmetric=True),
     "occlusion": MethodEntry(
-        explain=occlusion, from_image=True, forward_only=True, antisymmetric=True
+        explain=perturbation.occlusion, from_image=True, forward_only=True, antisymmetric=True
     ),
-    "random_map": MethodEntry(explain=random_map, from_image=True),
-    "centre_prior": MethodEntry(explain=centre_prior, from_image=True),
+    "random_map": MethodEntry(explain=controls.random_map, from_image=True),
+    "centre_prior": MethodEntry(explain=controls.centre_prior, from_image=True),
 }
 
 

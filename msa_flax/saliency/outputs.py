@@ -16,17 +16,8 @@ from msa_flax.saliency.explain import Explanations
 from msa_flax.saliency.interface import TARGETS, SaliencyError
 from msa_flax.saliency.render import attention_image, overlay, png
 
-COLUMNS = (
-    "example_id",
-    "label",
-    "probability",
-    "stem",
-    "method",
-    "maximum_fracture",
-    "maximum_normal",
-    "mass_inside",
-    "area_share",
-)
+COLUMNS: tuple[str, ...] = ("example_id", "label", "probability", "stem", "method")
+COLUMNS += ("maximum_fracture", "maximum_normal", "mass_inside", "area_share")
 
 
 def write_explanations(

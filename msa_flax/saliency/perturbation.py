@@ -11,18 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from msa_flax.saliency import checks
 from msa_flax.saliency.cam import weighted_sum
-from msa_flax.saliency.interface import (
-    FeaturesFn,
-    HeadFn,
-    Target,
-    as_floats,
-    checked_features,
-    checked_images,
-    checked_logits,
-    signs,
-    widened,
-)
+from msa_flax.saliency.interface import FeaturesFn, HeadFn, Target, signs, widened
 
 SMALLEST_LOGIT = 1e-6  # drops are relative to a logit of at least this size
 SIDE_PATCHES = 7  # a patch covers one cell of the usual networks' last map, 7 x 7
@@ -76,8 +67,8 @@ def score_cam(
     Raises:
         ValueError: the target is an unknown name, or shapes or ``at_once`` are not as described.
     """
-    images = checked_images(images)
-    features = widened(checked_features(features_fn(images)))
+    images = checks.images(images)
+    features = widened(checks.features(features_fn(images)))
     maps = _unit_range(features.transpose(0, 3, 1, 2))
     dtype = images.dtype if jnp.issubdtype(images.dtype, jnp.floating) else maps.dtype
 
@@ -136,7 +127,7 @@ def ablation_cam(
     Raises:
         ValueError: the target is an unknown name, or shapes or ``at_once`` are not as described.
     """
-    features = checked_features(features_fn(images))
+    features = checks.features(features_fn(images))
     logits = _logits(head_fn, features)
 
     def ablated(image: Int[Array, " n"], channel: Int[Array, " n"]) -> Float[Array, " n"]:
@@ -193,14 +184,14 @@ def occlusion(
         ValueError: a patch or a stride that does not fit, ``at_once`` below 1, an unknown target,
             or images or logits not shaped as described.
     """
-    x = as_floats(images)
+    x = checks.floats(images)
     height, width = x.shape[1:3]
     size = max(min(height, width) // SIDE_PATCHES, 1) if patch is None else patch
     step = max(size // 2, 1) if stride is None else stride
     _check_patches(size, step, height, width)
     _check_at_once(at_once)
     rows, columns = _bands(height, size, step), _bands(width, size, step)
-    logits = checked_logits(head_fn(features_fn(x)), x)
+    logits = checks.logits(head_fn(features_fn(x)), x)
     toward = signs(target, logits)
 
     def drop(place: tuple[Array, Array]) -> Array:
@@ -217,7 +208,7 @@ def occlusion(
 
 
 def _logits(head_fn: HeadFn, features: Float[Array, "b h w c"]) -> Float[Array, " b"]:
-    return widened(checked_logits(head_fn(features), features))
+    return widened(checks.logits(head_fn(features), features))
 
 
 def _logits_of_channels(

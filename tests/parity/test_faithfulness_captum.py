@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch_packages
 
-from msa_flax.saliency.trials import removal, stability
-from msa_flax.saliency.trials.removal import impute, picture_rng
+from msa_flax.saliency.trials import pixels, stability
+from msa_flax.saliency.trials.removal import Settings
 from msa_flax.saliency.trials.stability import RADIUS, infidelity, sensitivity_max
 
 torch = pytest.importorskip("torch")
@@ -35,7 +35,7 @@ def drawn():
     """The squares that our infidelity draws of each image."""
     return np.stack(
         [
-            stability._squares(SIZE, 3, SAMPLES, picture_rng(image, 0)).astype(np.float32)
+            stability._squares(SIZE, 3, SAMPLES, pixels.own_rng(image, 0)).astype(np.float32)
             for image in IMAGES
         ]
     )
@@ -55,8 +55,8 @@ def captums():
 
 
 def assert_captum_agrees():
-    ask = {"signs": ONES, "fill": "black", "samples": SAMPLES, "batch_size": 4}
-    got = infidelity(model, IMAGES, {"map": MAPS}, **ask)["map"]
+    settings = Settings(fill="black", samples=SAMPLES, batch_size=4)
+    got = infidelity(model, IMAGES, {"map": MAPS}, signs=ONES, settings=settings)["map"]
     squares = drawn()
     removed = (IMAGES[:, None] * (1 - squares)).reshape(-1, SIZE, SIZE)
     falls = model(IMAGES)[:, None] - model(removed).reshape(COUNT, SAMPLES)
@@ -76,7 +76,7 @@ def test_infidelity_is_captums():
 
 
 def test_removing_to_another_grey_fails_the_comparison(monkeypatch):
-    monkeypatch.setattr(stability, "filled", lambda image, fill: np.full_like(image, 40))
+    monkeypatch.setattr(pixels, "filled", lambda image, fill: np.full_like(image, 40))
     with pytest.raises(AssertionError):
         assert_captum_agrees()
 
@@ -85,7 +85,7 @@ def test_sensitivity_is_captums():
     noise = np.stack(
         [
             [rng.uniform(-RADIUS, RADIUS, (SIZE, SIZE)) for _ in range(SAMPLES)]
-            for rng in (picture_rng(image, 0) for image in IMAGES)
+            for rng in (pixels.own_rng(image, 0) for image in IMAGES)
         ]
     ).astype(np.float32)
 
@@ -118,7 +118,7 @@ def assert_imputations_agree(removed):
     solve = road.NoisyLinearImputer(noise=0)
     kept = torch.tensor((~removed).astype(np.float32))
     theirs = solve(torch.tensor(image[None].astype(np.float32)), kept).numpy()[0]
-    got = impute(image, removed, noise=0.0, rng=np.random.default_rng(0))
+    got = pixels.impute(image, removed, noise=0.0, rng=np.random.default_rng(0))
     # Theirs is exact; ours may miss 0.3 grey levels, a tenth of the noise that is then added.
     np.testing.assert_allclose(got, theirs, atol=0.3)
 
@@ -135,6 +135,6 @@ def test_imputation_is_pytorch_grad_cams(hole):
 
 @old_interface
 def test_other_weights_of_the_neighbours_fail_the_comparison(monkeypatch):
-    monkeypatch.setattr(removal, "_NEIGHBOURS", np.float32([[1, 1, 1], [1, 0, 1], [1, 1, 1]]) / 8)
+    monkeypatch.setattr(pixels, "_NEIGHBOURS", np.float32([[1, 1, 1], [1, 0, 1], [1, 1, 1]]) / 8)
     with pytest.raises(AssertionError):
         assert_imputations_agree(HOLES["scattered"])

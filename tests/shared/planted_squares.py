@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from msa_flax.saliency.trials.examine import Settings, assess
+from msa_flax.saliency.trials.examine import assess
+from msa_flax.saliency.trials.removal import Settings
 
 BATCH, SIZE, COUNT = 32, 12, 24
 QUICK = Settings(steps=4, fractions=(0.3,), samples=24, batch_size=BATCH)

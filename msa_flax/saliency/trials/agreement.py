@@ -11,7 +11,7 @@ import numpy as np
 
 from msa_flax.saliency.interface import SaliencyError
 from msa_flax.saliency.masks import upsample
-from msa_flax.saliency.trials.removal import most_salient, picture_rng, pixel_order
+from msa_flax.saliency.trials import pixels
 
 MapsFn = Callable[[np.ndarray], np.ndarray]  # images to their maps [n, h, w]
 
@@ -136,7 +136,9 @@ def top_overlap(maps: np.ndarray, others: np.ndarray, *, size: int) -> np.ndarra
     for i, pair in enumerate(zip(maps, others, strict=True)):
         if all(np.ptp(values) > 0 for values in pair):
             one, two = (
-                most_salient(pixel_order(values, size, picture_rng(values, 0)), TOP, size)
+                pixels.most_salient(
+                    pixels.order(values, size, pixels.own_rng(values, 0)), TOP, size
+                )
                 for values in pair
             )
             overlap[i] = (one & two).sum() / one.sum()

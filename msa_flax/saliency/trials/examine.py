@@ -1,6 +1,7 @@
 """A network's maps put to every trial: what ``explain --faithfulness`` does with some images."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,26 +14,11 @@ from msa_flax.saliency.interface import SIGNS, SaliencyError
 from msa_flax.saliency.methods import METHODS
 from msa_flax.saliency.titles import CONTROLS
 from msa_flax.saliency.trials.agreement import Agreement, agreement, rank_correlation
-from msa_flax.saliency.trials.localisation import check_masks, localise
-from msa_flax.saliency.trials.removal import (
-    FRACTIONS,
-    NOISE,
-    STEPS,
-    Fill,
-    ScoreFn,
-    Unit,
-    check_maps,
-    removal_curves,
-    road,
-)
-from msa_flax.saliency.trials.stability import RADIUS, SAMPLES, infidelity, sensitivity_max
-from msa_flax.saliency.trials.verdicts import (
-    Measure,
-    MethodScore,
-    check_controls,
-    compare_with_controls,
-    judge,
-)
+from msa_flax.saliency.trials.localisation import localise
+from msa_flax.saliency.trials.pixels import ScoreFn, check_maps
+from msa_flax.saliency.trials.removal import DEFAULT, Settings, removal_scores
+from msa_flax.saliency.trials.stability import RADIUS, infidelity, sensitivity_max
+from msa_flax.saliency.trials.verdicts import Measure, MethodScore, check_controls, judge
 
 RANDOM_PIXELS = "random_pixels"  # the random map that is a control of maps as fine as the image
 STABILITY_IMAGES = 32  # on which sensitivity-max is measured; half of them for costly methods
@@ -40,28 +26,6 @@ STABILITY_SAMPLES = 4  # perturbations per image; each costs an explanation
 _AT_ONCE = 8  # explanations, where images are few
 
 Explainer = Callable[[np.ndarray, Sequence[str]], Explanations]
-Scores = dict[Measure, dict[str, np.ndarray]]  # measure -> method -> [n]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How maps are measured; everything is described where it is used.
-
-    Attributes:
-        fill: what replaces removed pixels in deletion, insertion and infidelity.
-        steps: of deletion and insertion.
-        fractions: of the pixels, removed by ROAD.
-        samples: patches of infidelity.
-        seed: of everything that is random.
-        batch_size: images per call of the model.
-    """
-
-    fill: Fill = "blur"
-    steps: int = STEPS
-    fractions: Sequence[float] = FRACTIONS
-    samples: int = SAMPLES
-    seed: int = 0
-    batch_size: int = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +54,7 @@ def examine(
     groups: np.ndarray | None = None,
     masks: np.ndarray | None = None,
     at_layer: bool = False,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULT,
 ) -> Examination:
     """Tests the maps of the predicted class, of every method and of the attention.
 
@@ -164,7 +128,7 @@ def assess(
     controls: Sequence[str] = CONTROLS,
     weights_correlation: Mapping[str, float] | None = None,
     further: Mapping[Measure, Mapping[str, np.ndarray]] | None = None,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULT,
 ) -> list[MethodScore]:
     """Measures maps by deletion, insertion, ROAD and infidelity, and judges their methods.
 
@@ -198,59 +162,28 @@ def assess(
     check_controls(controls, maps)
     for values in maps.values():
         check_maps(images, values, signs)
+    placed = {}  # first, since it costs little and refuses masks that do not fit
     if masks is not None:
-        check_masks(masks, images.shape)
-    random = {"seed": settings.seed, "batch_size": settings.batch_size}
-    scores: Scores = {}
+        place = functools.partial(localise, masks=masks, size=images.shape[1], seed=settings.seed)
+        placed = {name: place(values) for name, values in maps.items()}
+    scores: dict[Measure, dict[str, np.ndarray]] = {}
     for name, values in maps.items():
-        removed, reach = _removal(score_fn, images, values, signs, settings)
-        placed = (
-            {}
-            if masks is None
-            else localise(values, masks, size=images.shape[1], seed=settings.seed)
-        )
-        removed |= {Measure(name=kind, better=1): score for kind, score in placed.items()}
-        for measure, score in removed.items():
+        measured, reach = removal_scores(score_fn, images, values, signs=signs, settings=settings)
+        for kind, score in placed.get(name, {}).items():
+            measured[Measure(name=kind, better=1)] = score
+        for measure, score in measured.items():
             scores.setdefault(measure, {})[name] = score
     how = f"{settings.samples} patches, filled by {settings.fill}"
     scores[Measure(name="infidelity", better=-1, settings=how)] = infidelity(
-        score_fn, images, maps, signs=signs, fill=settings.fill, samples=settings.samples, **random
+        score_fn, images, maps, signs=signs, settings=settings
     )
-    results = [
-        result
-        for measure, by_method in (*scores.items(), *(further or {}).items())
-        for result in compare_with_controls(measure, by_method, controls=controls, groups=groups)
-    ]
-    return judge(results, controls=controls, reach=reach, weights_correlation=weights_correlation)
-
-
-def _removal(
-    score_fn: ScoreFn, images: np.ndarray, maps: np.ndarray, signs: np.ndarray, settings: Settings
-) -> tuple[dict[Measure, np.ndarray], float]:
-    """Returns one method's scores by everything that removes pixels, and the reach.
-
-    The reach is the mean change of the logit when the whole image is filled in: what there is to
-    gain. It is the same for every map.
-    """
-    common: dict[str, Any] = {"signs": signs, "seed": settings.seed}
-    common["batch_size"] = settings.batch_size
-    filling = {"fill": settings.fill, "steps": settings.steps, **common}
-    deletion = removal_curves("deletion", score_fn, images, maps, **filling)
-    insertion = removal_curves("insertion", score_fn, images, maps, **filling)
-    ranked = road(score_fn, images, maps, fractions=settings.fractions, **common)
-    how = f"{settings.steps} steps, filled by {settings.fill}"
-    shares = ", ".join(f"{fraction:g}" for fraction in settings.fractions)
-    scores = {}
-    units: tuple[Unit, ...] = ("logit", "probability")
-    for unit in units:
-        for kind, better, described, values in (
-            ("deletion", -1, how, deletion.auc(unit)),
-            ("insertion", 1, how, insertion.auc(unit)),
-            ("ROAD", 1, f"{shares} of pixels, noise {NOISE:g}", ranked.gap(unit)),
-        ):
-            name, decides = f"{kind} ({unit})", unit == "logit"
-            scores[Measure(name=name, better=better, decides=decides, settings=described)] = values
-    return scores, float(np.abs(deletion.logits[:, 0] - deletion.logits[:, -1]).mean())
+    return judge(
+        {**scores, **(further or {})},
+        controls=controls,
+        groups=groups,
+        reach=reach,
+        weights_correlation=weights_correlation,
+    )
 
 
 def _with_controls(explain: Explainer, found: Explanations) -> Explainer:
@@ -270,11 +203,10 @@ def _with_controls(explain: Explainer, found: Explanations) -> Explainer:
     def answer(images: np.ndarray, methods: Sequence[str]) -> Explanations:
         if not set(methods) <= set(CONTROLS):
             return explain(images, methods)
-        made = {
-            name: np.asarray(METHODS[name].explain(cells, _no_head, images, "fracture"))
-            for name in methods
-        }
-        maps = {name: dict.fromkeys(SIGNS, values) for name, values in made.items()}
+        maps = {}
+        for name in methods:
+            values = METHODS[name].explain(cells, _no_head, images, "fracture")
+            maps[name] = dict.fromkeys(SIGNS, np.asarray(values))
         return Explanations(logit=np.full(len(images), np.nan), maps=maps, attention={})
 
     return answer
@@ -295,6 +227,9 @@ def _stability(
     """Returns sensitivity-max of every method, NaN where not measured."""
     count = min(STABILITY_IMAGES, len(images))
     chosen = np.unique(np.linspace(0, len(images) - 1, count).astype(np.intp))
+    measure = functools.partial(
+        sensitivity_max, samples=STABILITY_SAMPLES, seed=settings.seed, batch_size=_AT_ONCE
+    )
     moved = {}
     for name in methods:
         moved[name] = np.full(len(images), np.nan)
@@ -306,13 +241,7 @@ def _stability(
                 return explain(batch, [name]).maps[name][target]
 
             if len(rows):
-                moved[name][rows] = sensitivity_max(
-                    maps,
-                    images[rows],
-                    samples=STABILITY_SAMPLES,
-                    seed=settings.seed,
-                    batch_size=_AT_ONCE,
-                )
+                moved[name][rows] = measure(maps, images[rows])
     return moved
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from msa_flax.saliency.interface import SaliencyError
 from msa_flax.saliency.masks import DILATE_FRACTION, dilated, mass_inside, upsample
-from msa_flax.saliency.trials.removal import most_salient, picture_rng, pixel_order
+from msa_flax.saliency.trials import pixels
 
 
 def localise(
@@ -34,30 +34,21 @@ def localise(
     Raises:
         SaliencyError: masks are of another size, or another number, than images.
     """
-    check_masks(masks, (len(maps), size, size))
-    pixels = round(DILATE_FRACTION * size)
+    if masks.shape != (shape := (len(maps), size, size)):
+        raise SaliencyError(f"masks: expected the size of the images, {shape}; got {masks.shape}")
+    dilate = round(DILATE_FRACTION * size)
     names = ("pointing game", "mass inside", "IoU")
     table = np.full((len(maps), len(names)), np.nan)
     for scores, saliency, mask in zip(table, maps, masks, strict=True):
         positive = np.maximum(saliency, 0)
-        inside = dilated(mask, pixels)
+        inside = dilated(mask, dilate)
         if np.any(positive) and inside.any():
             values = upsample(positive, size)
-            order = pixel_order(positive, size, picture_rng(mask, seed))
-            chosen = most_salient(order, float(inside.mean()), size)
+            ranked = pixels.order(positive, size, pixels.own_rng(mask, seed))
+            chosen = pixels.most_salient(ranked, float(inside.mean()), size)
             scores[:] = (
                 inside[values == values.max()].mean(),
-                mass_inside(positive, mask, dilate=pixels),
+                mass_inside(positive, mask, dilate=dilate),
                 (chosen & inside).sum() / (chosen | inside).sum(),
             )
     return dict(zip(names, table.T, strict=True))
-
-
-def check_masks(masks: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Checks that masks are of the images' number and size.
-
-    Raises:
-        SaliencyError: they are not.
-    """
-    if masks.shape != shape:
-        raise SaliencyError(f"masks: expected the size of the images, {shape}; got {masks.shape}")

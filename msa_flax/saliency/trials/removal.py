@@ -12,85 +12,57 @@ are given on either scale. Comparisons between maps should use the logit.
 
 import dataclasses
 import itertools
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
-import cv2
 import numpy as np
 
-from msa_flax.files import batches
 from msa_flax.saliency.interface import SaliencyError
-from msa_flax.saliency.masks import upsample
+from msa_flax.saliency.trials import pixels
+from msa_flax.saliency.trials.verdicts import Measure
 
-ScoreFn = Callable[[np.ndarray], Any]  # images float32 [b, s, s], 0..255 -> logits [b]
-Fill = Literal["blur", "black", "mean"]
 Unit = Literal["logit", "probability"]
 
-STEPS = 20
-FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the pixels, removed by ROAD
-NOISE = 2.55  # of ROAD, grey levels: 1 % of the range, as in ROAD's own code
-BLUR = 1 / 16  # standard deviation of the blur, share of the image's side
 
-# Rong et al. 2022: a pixel is the mean of its neighbours, those at its sides counting double.
-_NEIGHBOURS = np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]], np.float32) / 12
-_ACCURACY = 1e-4  # of the linear system: at most 0.3 grey levels, a tenth of the noise
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Curves:
-    """The logit of the explained class while pixels come or go.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How maps are measured.
 
     Attributes:
-        fractions: share of the pixels that are filled in (deletion) or shown (insertion), [k].
-        logits: float64 [n, k].
+        fill: what replaces removed pixels in deletion, insertion and infidelity: "blur", "black" or
+            "mean", see :func:`msa_flax.saliency.trials.pixels.filled`.
+        steps: deletion and insertion curves have steps + 1 points, from nothing to everything.
+        fractions: shares of the pixels that ROAD removes, above 0 and below 1.
+        samples: squares per image that infidelity fills in.
+        seed: of noise, of places, and of the order of pixels that a map does not tell apart.
+        batch_size: images per call of the model.
     """
 
-    fractions: np.ndarray
-    logits: np.ndarray
+    fill: pixels.Fill = "blur"
+    steps: int = 20
+    fractions: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    samples: int = 32
+    seed: int = 0
+    batch_size: int = 32
 
-    def auc(self, unit: Unit = "logit") -> np.ndarray:
-        """Returns the area under each image's curve, float64 [n], by the trapezoid rule."""
-        return np.trapezoid(_in_unit(self.logits, unit), self.fractions, axis=1)
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Road:
-    """The logit of the explained class with pixels removed from either end of the ranking.
-
-    Attributes:
-        most: logits where the most salient pixels are removed, float64 [n, fractions].
-        least: logits where the least salient ones are.
-    """
-
-    most: np.ndarray
-    least: np.ndarray
-
-    def gap(self, unit: Unit = "logit") -> np.ndarray:
-        """Returns half the mean of (least - most) over the fractions, float64 [n].
-
-        Above 0 where the map ranks pixels as the model does; 0 on average for a random map.
-        """
-        return (_in_unit(self.least, unit) - _in_unit(self.most, unit)).mean(axis=1) / 2
+DEFAULT = Settings()
 
 
 def removal_curves(
     kind: Literal["deletion", "insertion"],
-    score_fn: ScoreFn,
+    score_fn: pixels.ScoreFn,
     images: np.ndarray,
     maps: np.ndarray,
     *,
     signs: np.ndarray,
-    fill: Fill = "blur",
-    steps: int = STEPS,
-    seed: int = 0,
-    batch_size: int = 32,
-) -> Curves:
-    """Returns deletion or insertion curves (Petsiuk et al. 2018).
+    settings: Settings = DEFAULT,
+) -> np.ndarray:
+    """Returns deletion or insertion curves (Petsiuk et al. 2018): logits, float64 [n, steps + 1].
 
-    In "deletion" the most salient pixels of the image are filled in first: the smaller the area,
-    the better the map. In "insertion" they are the first to appear in the filled image: the larger
-    the area, the better. Costs steps + 1 calls of the model per image.
+    In "deletion" the most salient pixels of the image are filled in first: the smaller the area
+    under the curve, the better the map. In "insertion" they are the first to appear in the filled
+    image: the larger the area, the better. Costs steps + 1 calls of the model per image.
 
     Args:
         kind: "deletion" or "insertion".
@@ -99,45 +71,54 @@ def removal_curves(
         images: uint8 or float [n, s, s], 0..255.
         maps: [n, h, w] of any resolution, resized to the images.
         signs: +1 where the map explains "fracture", -1 where "normal", [n].
-        fill: what replaces a removed pixel: "blur", "black" or "mean", see :func:`filled`.
-        steps: the curve has steps + 1 points, from nothing to everything removed.
-        seed: of the order of pixels that a map does not tell apart.
-        batch_size: images per call.
+        settings: fill, steps, seed and batch size.
 
     Raises:
         SaliencyError: shapes, signs or values are not as described.
     """
-    check_maps(images, maps, signs)
-    if steps < 1:
-        raise SaliencyError(f"steps: expected 1 or more, got {steps}")
-    fractions = np.arange(steps + 1) / steps
+    pixels.check_maps(images, maps, signs)
+    if settings.steps < 1:
+        raise SaliencyError(f"steps: expected 1 or more, got {settings.steps}")
 
     def pictures() -> Iterator[np.ndarray]:
         for image, saliency in zip(images, maps, strict=True):
-            order = pixel_order(saliency, len(image), picture_rng(image, seed))
-            empty = filled(image, fill)
+            rng = pixels.own_rng(image, settings.seed)
+            ranked = pixels.order(saliency, len(image), rng)
+            empty = pixels.filled(image, settings.fill)
             changed, rest = (empty, image) if kind == "deletion" else (image, empty)
-            for fraction in fractions:
-                yield np.where(most_salient(order, fraction, len(image)), changed, rest)
+            for step in range(settings.steps + 1):
+                gone = pixels.most_salient(ranked, step / settings.steps, len(image))
+                yield np.where(gone, changed, rest)
 
-    logits = logits_of(score_fn, pictures(), batch_size).reshape(len(images), steps + 1)
-    return Curves(fractions=fractions, logits=logits * np.asarray(signs)[:, None])
+    logits = pixels.logits_of(score_fn, pictures(), settings.batch_size).reshape(len(images), -1)
+    return logits * np.asarray(signs)[:, None]
+
+
+def curve_auc(logits: np.ndarray, unit: Unit) -> np.ndarray:
+    """Returns the area under each image's curve, float64 [n], by the trapezoid rule.
+
+    Args:
+        logits: [n, steps + 1], from :func:`removal_curves`.
+        unit: whether the curve is that of the logit or of its probability.
+    """
+    steps = logits.shape[1] - 1
+    return np.trapezoid(_in_unit(logits, unit), np.arange(steps + 1) / steps, axis=1)
 
 
 def road(
-    score_fn: ScoreFn,
+    score_fn: pixels.ScoreFn,
     images: np.ndarray,
     maps: np.ndarray,
     *,
     signs: np.ndarray,
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
-    batch_size: int = 32,
-) -> Road:
-    """Returns what ROAD measures (Rong et al. 2022), most and least salient pixels first.
+    settings: Settings = DEFAULT,
+) -> np.ndarray:
+    """Returns what ROAD measures (Rong et al. 2022): logits, float64 [2, n, fractions].
 
-    Removed pixels are imputed from those around them, :func:`impute`, so that the shape of what was
-    removed tells the model little.
+    First those with the most salient pixels removed, then those with the least salient ones
+    removed. Removed pixels are imputed from those around them
+    (:func:`msa_flax.saliency.trials.pixels.impute`), so that the shape of what was removed tells
+    the model little.
 
     Costs two calls of the model and two imputations per image and fraction. An imputation of 224 x
     224 pixels takes 0.01 s (scattered pixels) to 0.2 s (large holes) on a CPU core. So here, unlike
@@ -149,160 +130,72 @@ def road(
         images: as in :func:`removal_curves`.
         maps: as in :func:`removal_curves`.
         signs: as in :func:`removal_curves`.
-        fractions: shares of the pixels, above 0 and below 1.
-        seed: of the noise and of the order of pixels that a map does not tell apart.
-        batch_size: images per call.
+        settings: fractions, seed and batch size.
 
     Raises:
         SaliencyError: shapes, signs, fractions or values are not as described.
     """
-    check_maps(images, maps, signs)
+    pixels.check_maps(images, maps, signs)
+    fractions = settings.fractions
     if not fractions or not all(0 < fraction < 1 for fraction in fractions):
         raise SaliencyError(f"fractions: expected values between 0 and 1, got {tuple(fractions)}")
 
     def pictures() -> Iterator[np.ndarray]:
         for image, saliency in zip(images, maps, strict=True):
-            rng = picture_rng(image, seed)
-            order = pixel_order(saliency, len(image), rng)
-            for ranked, fraction in itertools.product((order, order[::-1]), fractions):
-                yield impute(image, most_salient(ranked, fraction, len(image)), rng=rng)
+            rng = pixels.own_rng(image, settings.seed)
+            ranked = pixels.order(saliency, len(image), rng)
+            for first, fraction in itertools.product((ranked, ranked[::-1]), fractions):
+                removed = pixels.most_salient(first, fraction, len(image))
+                yield pixels.impute(image, removed, rng=rng)
 
-    logits = logits_of(score_fn, pictures(), batch_size).reshape(len(images), 2, len(fractions))
-    most, least = np.moveaxis(logits * np.asarray(signs)[:, None, None], 1, 0)
-    return Road(most=most, least=least)
+    logits = pixels.logits_of(score_fn, pictures(), settings.batch_size)
+    logits = logits.reshape(len(images), 2, len(fractions)) * np.asarray(signs)[:, None, None]
+    return np.moveaxis(logits, 1, 0)
 
 
-def impute(
-    image: np.ndarray, removed: np.ndarray, *, noise: float = NOISE, rng: np.random.Generator
-) -> np.ndarray:
-    """Returns the image with removed pixels replaced by noisy linear imputation, float32 [s, s].
+def road_gap(logits: np.ndarray, unit: Unit) -> np.ndarray:
+    """Returns half the mean of (least - most) over the fractions, float64 [n].
 
-    Each removed pixel is the weighted mean of its eight neighbours, removed ones included, plus
-    noise (Rong et al. 2022, section 4.3): a linear system, symmetric and positive definite, solved
-    by conjugate gradients without forming its matrix.
+    Above 0 where the map ranks pixels as the model does; 0 on average for a random map.
 
     Args:
-        image: [s, s], 0..255.
-        removed: bool [s, s], not all.
-        noise: standard deviation, grey levels.
-        rng: of the noise.
-
-    Raises:
-        SaliencyError: nothing is left to impute from, or the system was not solved.
+        logits: [2, n, fractions], from :func:`road`.
+        unit: whether it is the gap of the logit or of its probability.
     """
-    from scipy.sparse.linalg import LinearOperator, cg
-
-    image, gone = image.astype(np.float32), removed.astype(np.float32)
-    if removed.all():
-        raise SaliencyError("removed: expected a pixel that is left, got none")
-    weight = _neighbours(np.ones_like(image))  # below 1 at the image's edges
-    middle = float(image[~removed].mean())  # solving for the distance from it takes fewer rounds
-    known = (image - middle) * (1 - gone)
-
-    def matrix(flat: np.ndarray) -> np.ndarray:
-        values = flat.reshape(image.shape) * gone
-        return (gone * (weight * values - _neighbours(values))).ravel()
-
-    system = LinearOperator((image.size, image.size), matvec=matrix, dtype=np.float32)
-    solution, unsolved = cg(system, (gone * _neighbours(known)).ravel(), rtol=_ACCURACY)
-    if unsolved:
-        raise SaliencyError(f"imputation: expected a solution, got none in {unsolved} rounds")
-    values = solution.reshape(image.shape) + middle + noise * rng.standard_normal(image.shape)
-    return np.where(removed, values, image).astype(np.float32)
+    most, least = _in_unit(logits, unit)
+    return (least - most).mean(axis=1) / 2
 
 
-def filled(image: np.ndarray, fill: Fill) -> np.ndarray:
-    """Returns what replaces the pixels of an image, float32 [s, s].
+def removal_scores(
+    score_fn: pixels.ScoreFn,
+    images: np.ndarray,
+    maps: np.ndarray,
+    *,
+    signs: np.ndarray,
+    settings: Settings = DEFAULT,
+) -> tuple[dict[Measure, np.ndarray], float]:
+    """Returns the scores of maps by deletion, insertion and ROAD, and what there is to gain.
 
-    Args:
-        image: [s, s], 0..255.
-        fill: "blur", the image blurred by ``BLUR`` of its side; "black"; or "mean", the image's.
-
-    Raises:
-        SaliencyError: there is no such fill.
+    The latter is the mean change of the logit when the whole image is filled in: the same for every
+    map. Arguments and errors are those of :func:`removal_curves` and :func:`road`.
     """
-    image = image.astype(np.float32)
-    if fill == "blur":
-        return cv2.GaussianBlur(image, (0, 0), BLUR * len(image))
-    if fill not in ("black", "mean"):
-        raise SaliencyError(f"fill: expected blur, black or mean, got {fill!r}")
-    return np.full_like(image, 0 if fill == "black" else image.mean())
-
-
-def pixel_order(saliency: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the pixels of the image, the most salient first, int [size * size].
-
-    Equal ones come in random order. By position, an all-zero map would remove the top first, and
-    every map that is zero somewhere would favour the top there.
-
-    Args:
-        saliency: [h, w].
-        size: the image's side.
-        rng: decides ties.
-    """
-    shuffled = rng.permutation(size * size)
-    values = upsample(saliency, size).ravel()[shuffled]
-    order: np.ndarray = shuffled[np.argsort(-values, kind="stable")]
-    return order
-
-
-def most_salient(order: np.ndarray, fraction: float, size: int) -> np.ndarray:
-    """Returns the first share of the pixels in an order as bool [size, size]."""
-    chosen = np.zeros(size * size, np.bool_)
-    chosen[order[: round(fraction * len(order))]] = True
-    return chosen.reshape(size, size)
-
-
-def picture_rng(picture: np.ndarray, seed: int) -> np.random.Generator:
-    """Returns a picture's own random numbers: they do not depend on its place among others."""
-    return np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(picture).data)])
-
-
-def logits_of(score_fn: ScoreFn, pictures: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
-    """Returns the logit of each picture, float64 [n]; see :func:`in_batches`.
-
-    Raises:
-        SaliencyError: the model does not give one finite logit per picture.
-    """
-    logits = [np.asarray(x, np.float64) for x in in_batches(score_fn, pictures, batch_size)]
-    if any(value.shape or not np.isfinite(value) for value in logits):
-        raise SaliencyError("score_fn: expected one finite logit per image, got something else")
-    return np.array(logits, np.float64)
-
-
-def in_batches(
-    function: Callable[[np.ndarray], Any], pictures: Iterable[np.ndarray], batch_size: int
-) -> Iterator[np.ndarray]:
-    """Yields a batched function's output for each picture, calling it with one shape only.
-
-    Args:
-        function: float32 [batch_size, s, s] -> [batch_size, ...].
-        pictures: [s, s] each; taken as they are needed, so that they need not fit in memory.
-        batch_size: pictures per call.
-    """
-    waiting = iter(pictures)
-    while taken := list(itertools.islice(waiting, batch_size)):
-        for batch, count in batches(np.asarray(taken, np.float32), batch_size):
-            yield from np.asarray(function(batch))[:count]
-
-
-def check_maps(images: np.ndarray, maps: np.ndarray, signs: np.ndarray) -> None:
-    """Checks that images, maps and signs belong together.
-
-    Raises:
-        SaliencyError: they do not.
-    """
-    if images.ndim != 3 or images.shape[1] != images.shape[2] or not len(images):
-        raise SaliencyError(f"images: expected [n, s, s] with an image or more, got {images.shape}")
-    if maps.ndim != 3 or len(maps) != len(images):
-        raise SaliencyError(f"maps: expected [{len(images)}, h, w], got {maps.shape}")
-    if np.shape(signs) != (len(images),) or not np.isin(signs, (-1, 1)).all():
-        raise SaliencyError(f"signs: expected +1 or -1 for each of {len(images)} images")
-
-
-def _neighbours(values: np.ndarray) -> np.ndarray:
-    """Returns the weighted sum of each pixel's neighbours, nothing outside the image."""
-    return cv2.filter2D(values, -1, _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT)
+    deletion, insertion = (
+        removal_curves(kind, score_fn, images, maps, signs=signs, settings=settings)
+        for kind in ("deletion", "insertion")
+    )
+    ranked = road(score_fn, images, maps, signs=signs, settings=settings)
+    filling = f"{settings.steps} steps, filled by {settings.fill}"
+    shares = ", ".join(f"{fraction:g}" for fraction in settings.fractions)
+    scores = {}
+    for unit in get_args(Unit):
+        for kind, better, how, values in (
+            ("deletion", -1, filling, curve_auc(deletion, unit)),
+            ("insertion", 1, filling, curve_auc(insertion, unit)),
+            ("ROAD", 1, f"{shares} of pixels, noise {pixels.NOISE:g}", road_gap(ranked, unit)),
+        ):
+            name, decides = f"{kind} ({unit})", unit == "logit"
+            scores[Measure(name=name, better=better, decides=decides, settings=how)] = values
+    return scores, float(np.abs(deletion[:, 0] - deletion[:, -1]).mean())
 
 
 def _in_unit(logits: np.ndarray, unit: Unit) -> np.ndarray:

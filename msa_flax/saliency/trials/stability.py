@@ -9,31 +9,20 @@ from typing import Any
 import numpy as np
 
 from msa_flax.saliency.masks import upsample
-from msa_flax.saliency.trials.removal import (
-    Fill,
-    ScoreFn,
-    check_maps,
-    filled,
-    in_batches,
-    logits_of,
-    picture_rng,
-)
+from msa_flax.saliency.trials import pixels
+from msa_flax.saliency.trials.removal import DEFAULT, Settings
 
 PATCH = 1 / 8  # side of a removed square, share of the image's side
 RADIUS = 5.1  # of perturbations, grey levels: 2 % of the range
-SAMPLES = 32  # removed squares per image
 
 
 def infidelity(
-    score_fn: ScoreFn,
+    score_fn: pixels.ScoreFn,
     images: np.ndarray,
     maps: Mapping[str, np.ndarray],
     *,
     signs: np.ndarray,
-    fill: Fill = "blur",
-    samples: int = SAMPLES,
-    seed: int = 0,
-    batch_size: int = 32,
+    settings: Settings = DEFAULT,
 ) -> dict[str, np.ndarray]:
     """Returns each map's infidelity (Yeh et al. 2019, Definition 2.1): the lower, the better.
 
@@ -54,10 +43,8 @@ def infidelity(
         images: uint8 or float [n, s, s], 0..255.
         maps: name -> [n, h, w] of any resolution, resized to the images.
         signs: +1 where maps explain "fracture", -1 where "normal", [n].
-        fill: what the square is filled with.
-        samples: squares per image, the same for all maps; each lies wholly in the image.
-        seed: of their places.
-        batch_size: images per call.
+        settings: fill, samples (the same squares for all maps, each wholly in the image), seed and
+            batch size.
 
     Returns:
         name -> float64 [n]; NaN where no square changes the logit.
@@ -66,20 +53,20 @@ def infidelity(
         SaliencyError: shapes, signs or values are not as described.
     """
     for values in maps.values():
-        check_maps(images, values, signs)
+        pixels.check_maps(images, values, signs)
 
     def squares(image: np.ndarray) -> np.ndarray:
         side = max(1, round(PATCH * len(image)))
-        return _squares(len(image), side, samples, picture_rng(image, seed))
+        return _squares(len(image), side, settings.samples, pixels.own_rng(image, settings.seed))
 
     def pictures() -> Iterator[np.ndarray]:
         for image in images:
             yield image
-            instead = filled(image, fill)
+            instead = pixels.filled(image, settings.fill)
             for square in squares(image):
                 yield np.where(square > 0, instead, image)
 
-    logits = logits_of(score_fn, pictures(), batch_size).reshape(len(images), samples + 1)
+    logits = pixels.logits_of(score_fn, pictures(), settings.batch_size).reshape(len(images), -1)
     falls = (logits[:, :1] - logits[:, 1:]) * np.asarray(signs)[:, None]
     scores = {name: np.full(len(images), np.nan) for name in maps}
     for i, image in enumerate(images):
@@ -120,12 +107,12 @@ def sensitivity_max(
     def pictures() -> Iterator[np.ndarray]:
         for image in images:
             yield image
-            rng = picture_rng(image, seed)
+            rng = pixels.own_rng(image, seed)
             for _ in range(samples):
                 yield image + rng.uniform(-RADIUS, RADIUS, image.shape)
 
     scores = np.full(len(images), np.nan)
-    for i, saliency in enumerate(in_batches(explain_fn, pictures(), batch_size)):
+    for i, saliency in enumerate(pixels.in_batches(explain_fn, pictures(), batch_size)):
         image, sample = divmod(i, samples + 1)
         if sample == 0:
             original, moved = saliency.astype(np.float64), 0.0

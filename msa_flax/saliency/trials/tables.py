@@ -27,11 +27,11 @@ def examination_text(examination: Examination) -> str:
     """Returns the tables of an examination in Markdown."""
     names, weights = examination.agreement.names, examination.random_weights
     lines = [
-        [name, *(_two_digits(value) for value in line)]
+        [name, *(_shown(value, 2, "") for value in line)]
         for name, line in zip(names, examination.agreement.correlation, strict=True)
     ]
     lines.append(
-        ["**random weights**", *(_two_digits(weights.get(name, np.nan)) for name in names)]
+        ["**random weights**", *(_shown(weights.get(name, np.nan), 2, "") for name in names)]
     )
     beside = markdown_table(["rank correlation", *names], lines)
     return (
@@ -78,8 +78,8 @@ def results_table(results: Sequence[MethodScore]) -> str:
                 result.method,
                 f"{result.measure.name} {'↑' if result.measure.better > 0 else '↓'}",
                 str(result.n) if result.n == result.images else f"{result.n} of {result.images}",
-                _three_digits(result.score),
-                *(_three_digits(beside[c].control_score) if c in beside else "" for c in controls),
+                _shown(result.score),
+                *(_shown(beside[c].control_score) if c in beside else "" for c in controls),
                 *(_interval(beside[c]) if c in beside else "" for c in controls),
                 result.verdict.answer if result.verdict and decided else "",
             ]
@@ -126,12 +126,8 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _two_digits(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else ""
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "undefined"
+def _shown(value: float, digits: int = 3, undefined: str = "undefined") -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else undefined
 
 
 def _interval(difference: ControlDifference) -> str:

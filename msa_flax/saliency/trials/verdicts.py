@@ -199,20 +199,34 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def judge(
-    results: Sequence[MethodScore],
+    scores: Mapping[Measure, Mapping[str, np.ndarray]],
     *,
     controls: Sequence[str],
+    groups: np.ndarray | None = None,
     reach: float,
     weights_correlation: Mapping[str, float] | None = None,
 ) -> list[MethodScore]:
-    """Returns the results, all of a method together, with its verdict by :data:`RULE`.
+    """Returns every method's result by every measure, with its verdict by :data:`RULE`.
 
     Args:
-        results: of all methods that are judged together, from :func:`compare_with_controls`.
-        controls: names that are not judged.
+        scores: of all methods that are judged together, by each measure; each as in
+            :func:`compare_with_controls`.
+        controls: as in :func:`compare_with_controls`; they are not judged.
+        groups: as in :func:`compare_with_controls`.
         reach: the mean change of the logit when the whole image is filled in, 0 or above.
         weights_correlation: as in :func:`msa_flax.saliency.trials.examine.assess`.
+
+    Returns:
+        All measures of a method together.
+
+    Raises:
+        SaliencyError: as in :func:`compare_with_controls`.
     """
+    results = [
+        result
+        for measure, by_method in scores.items()
+        for result in compare_with_controls(measure, by_method, controls=controls, groups=groups)
+    ]
     methods = list(dict.fromkeys(result.method for result in results))
     gains = {
         name: [

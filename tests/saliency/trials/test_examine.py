@@ -13,7 +13,8 @@ from msa_flax.saliency.controls import random_map
 from msa_flax.saliency.explain import Explanations, explain_images, make_explain_step
 from msa_flax.saliency.interface import SaliencyError
 from msa_flax.saliency.methods import METHODS, choose
-from msa_flax.saliency.trials.examine import RANDOM_PIXELS, Settings, examine
+from msa_flax.saliency.trials.examine import RANDOM_PIXELS, examine
+from msa_flax.saliency.trials.removal import Settings
 from msa_flax.saliency.trials.tables import examination_json, examination_text
 
 SIDE, COUNT = 16, 14

@@ -1,5 +1,6 @@
 """Removing pixels: curves and ROAD on models whose truth is known, order, imputation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,16 +9,13 @@ import numpy as np
 import pytest
 
 from msa_flax.saliency.interface import SaliencyError
-from msa_flax.saliency.trials import removal
+from msa_flax.saliency.trials import pixels
 from msa_flax.saliency.trials.removal import (
-    FRACTIONS,
-    impute,
-    in_batches,
-    logits_of,
-    most_salient,
-    pixel_order,
+    Settings,
+    curve_auc,
     removal_curves,
     road,
+    road_gap,
 )
 
 SIZE, COUNT, BATCH = 12, 4, 8
@@ -26,7 +24,7 @@ IMAGES = RNG.integers(0, 256, (COUNT, SIZE, SIZE)).astype(np.uint8)
 WEIGHTS = RNG.normal(size=(SIZE, SIZE)) / 1000
 ONES = np.ones(COUNT)
 TRUTH = IMAGES * WEIGHTS[None]  # contributions, where removed pixels are black
-CURVES = {"fill": "black", "steps": 6, "batch_size": BATCH}
+SETTINGS = Settings(fill="black", steps=6, batch_size=BATCH)
 
 
 def linear(pictures):
@@ -39,8 +37,13 @@ def noise(seed, shape=(COUNT, SIZE, SIZE)):
     return np.random.default_rng([1, seed]).normal(size=shape)
 
 
+def curves(kind, maps, signs=ONES, *, images=IMAGES, **changes):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return removal_curves(kind, linear, images, maps, signs=signs, settings=settings)
+
+
 def aucs(kind, maps, signs=ONES):
-    return removal_curves(kind, linear, IMAGES, maps, signs=signs, **CURVES).auc()
+    return curve_auc(curves(kind, maps, signs), "logit")
 
 
 def assert_the_truth_is_best():
@@ -56,27 +59,25 @@ def test_of_a_linear_model_the_true_map_has_the_least_deletion_and_the_most_inse
 
 
 def test_the_order_turned_round_fails_the_comparison(monkeypatch):
-    monkeypatch.setattr(removal, "pixel_order", lambda *arguments: pixel_order(*arguments)[::-1])
+    order = pixels.order
+    monkeypatch.setattr(pixels, "order", lambda *arguments: order(*arguments)[::-1])
     with pytest.raises(AssertionError):
         assert_the_truth_is_best()
 
 
 def test_curves_of_a_linear_model_are_the_sums_of_the_contributions_that_are_left():
-    curves = removal_curves("deletion", linear, IMAGES, TRUTH, signs=ONES, **CURVES)
     ordered = -np.sort(-TRUTH.reshape(COUNT, -1), axis=1)
-    gone = (curves.fractions * SIZE * SIZE).astype(int)
+    gone = [SIZE * SIZE * step // SETTINGS.steps for step in range(SETTINGS.steps + 1)]
     expected = np.stack([ordered[:, k:].sum(axis=1) for k in gone], axis=1)
     # float64 sums of 144 terms in another order.
-    np.testing.assert_allclose(curves.logits, expected, rtol=0, atol=1e-12)
-    shown = removal_curves("insertion", linear, IMAGES, TRUTH, signs=ONES, **CURVES)
+    np.testing.assert_allclose(curves("deletion", TRUTH), expected, rtol=0, atol=1e-12)
     expected = np.stack([ordered[:, :k].sum(axis=1) for k in gone], axis=1)
-    np.testing.assert_allclose(shown.logits, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(curves("insertion", TRUTH), expected, rtol=0, atol=1e-12)
 
 
 def test_inserting_is_deleting_the_least_salient_pixels_read_backwards():
     maps = noise(0)  # without ties
-    forth = removal_curves("insertion", linear, IMAGES, maps, signs=ONES, **CURVES).logits
-    back = removal_curves("deletion", linear, IMAGES, -maps, signs=ONES, **CURVES).logits[:, ::-1]
+    forth, back = curves("insertion", maps), curves("deletion", -maps)[:, ::-1]
     np.testing.assert_array_equal(forth, back)
 
 
@@ -88,13 +89,11 @@ def test_the_sign_makes_it_a_question_about_the_other_class():
 
 
 def test_areas_are_trapezoids_and_those_of_probabilities_are_of_the_sigmoid():
-    curves = removal.Curves(
-        fractions=np.array([0, 0.5, 1]), logits=np.array([[0.0, 2, 2], [0, 0, 0]])
-    )
-    np.testing.assert_allclose(curves.auc(), [1.5, 0], rtol=1e-15)
+    logits = np.array([[0.0, 2, 2], [0, 0, 0]])
+    np.testing.assert_allclose(curve_auc(logits, "logit"), [1.5, 0], rtol=1e-15)
     high = 1 / (1 + np.exp(-2))
     expected = [(0.5 + high) / 4 + high / 2, 0.5]
-    np.testing.assert_allclose(curves.auc("probability"), expected, rtol=1e-15)
+    np.testing.assert_allclose(curve_auc(logits, "probability"), expected, rtol=1e-15)
 
 
 def test_a_map_is_as_good_as_its_order_at_any_resolution_and_scale():
@@ -102,60 +101,22 @@ def test_a_map_is_as_good_as_its_order_at_any_resolution_and_scale():
     np.testing.assert_array_equal(aucs("deletion", coarse), aucs("deletion", 8 * coarse))
 
 
-def assert_ties_have_no_place():
-    """The first tenth of an all-zero map lies anywhere: its mean row is about the middle one."""
-    chosen = [
-        most_salient(pixel_order(np.zeros((7, 7)), 64, np.random.default_rng(seed)), 0.1, 64)
-        for seed in range(10)
-    ]
-    rows, columns = np.nonzero(np.concatenate(chosen, axis=1))[0], np.nonzero(chosen)[2]
-    # A uniform place in 0..63 has deviation 18.5; of 4,100 of them the mean has 0.29.
-    assert abs(rows.mean() - 31.5) < 1.5
-    assert abs(columns.mean() - 31.5) < 1.5
-
-
-def test_pixels_that_a_map_does_not_tell_apart_go_in_random_order():
-    assert_ties_have_no_place()
-
-
-def test_ties_by_position_fail_the_comparison(monkeypatch):
-    class Ordered(np.random.Generator):
-        def permutation(self, count):
-            return np.arange(count)
-
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: Ordered(np.random.PCG64(seed)))
-    with pytest.raises(AssertionError):
-        assert_ties_have_no_place()
-
-
-def test_a_map_goes_before_its_ties_and_all_pixels_go_once():
-    saliency = np.zeros((8, 8))
-    saliency[3, 4], saliency[6, 1] = 2, 1
-    order = pixel_order(saliency, 8, np.random.default_rng(0))
-    assert order[:2].tolist() == [3 * 8 + 4, 6 * 8 + 1]
-    assert sorted(order.tolist()) == list(range(64))
-
-
 def test_the_order_of_images_makes_no_difference():
     order = np.array([2, 0, 3, 1])
     maps = np.maximum(noise(5, (COUNT, 3, 3)), 0)  # with ties
     for kind in ("deletion", "insertion"):
-        whole = aucs(kind, maps)
-        moved = removal_curves(kind, linear, IMAGES[order], maps[order], signs=ONES, **CURVES)
-        moved = moved.auc()
-        np.testing.assert_array_equal(moved, whole[order])
-    ask = {"signs": ONES, "batch_size": BATCH}
-    whole = road(linear, IMAGES, maps, **ask).gap()
-    moved = road(linear, IMAGES[order], maps[order], **ask).gap()
-    np.testing.assert_array_equal(moved, whole[order])
+        moved = curves(kind, maps[order], images=IMAGES[order])
+        np.testing.assert_array_equal(moved, curves(kind, maps)[order])
+    ask = {"signs": ONES, "settings": SETTINGS}
+    whole = road(linear, IMAGES, maps, **ask)
+    moved = road(linear, IMAGES[order], maps[order], **ask)
+    np.testing.assert_array_equal(moved, whole[:, order])
 
 
 def test_seeds_decide_ties_and_nothing_else():
-    zero, maps = np.zeros((COUNT, 7, 7)), noise(0)
-    ask = functools.partial(removal_curves, "deletion", linear, IMAGES, signs=ONES, **CURVES)
-    for given, same in ((zero, False), (maps, True)):
-        a, b = (ask(maps=given, seed=seed) for seed in (0, 1))
-        assert np.array_equal(a.logits, b.logits) == same
+    for maps, same in ((np.zeros((COUNT, 7, 7)), False), (noise(0), True)):
+        one, other = (curves("deletion", maps, seed=seed) for seed in (0, 1))
+        assert np.array_equal(one, other) == same
 
 
 def test_the_model_sees_one_shape_and_compiles_once():
@@ -167,17 +128,9 @@ def test_the_model_sees_one_shape_and_compiles_once():
         return jnp.sum(pictures, axis=(1, 2))
 
     for count in (1, 3, 4):
-        removal_curves(
-            "deletion", compiled, IMAGES[:count], TRUTH[:count], signs=ONES[:count], **CURVES
-        )
+        few = IMAGES[:count], TRUTH[:count]
+        removal_curves("deletion", compiled, *few, signs=ONES[:count], settings=SETTINGS)
     assert traces == [(BATCH, SIZE, SIZE)]
-
-
-def test_what_fills_up_a_batch_is_cut_off_again():
-    pictures = [np.full((2, 2), k) for k in range(7)]
-    assert [int(x) for x in in_batches(lambda x: x.sum(axis=(1, 2)), pictures, 3)] == [
-        4 * k for k in range(7)
-    ]
 
 
 def spots(count, seed):
@@ -197,71 +150,26 @@ def bright(pictures):
 
 def test_road_prefers_the_truth_to_random_maps_and_those_to_its_opposite():
     images, truth = spots(6, 0)
-    ask = {"signs": np.ones(6), "batch_size": BATCH}
-    best = road(bright, images, truth, **ask)
-    assert best.most.shape == best.least.shape == (6, len(FRACTIONS))
-    worst = road(bright, images, -truth, **ask)
-    random = [road(bright, images, noise(s, truth.shape), **ask) for s in range(3)]
+
+    def gap(maps, unit):
+        logits = road(bright, images, maps, signs=np.ones(6), settings=SETTINGS)
+        assert logits.shape == (2, 6, len(SETTINGS.fractions))
+        return road_gap(logits, unit)
+
     for unit in ("logit", "probability"):
+        best, worst = gap(truth, unit), gap(-truth, unit)
+        random = [gap(noise(seed, truth.shape), unit) for seed in range(3)]
         for chance in random:
-            assert (best.gap(unit) > chance.gap(unit)).all()
-            assert (worst.gap(unit) < chance.gap(unit)).all()
-    # Random maps gain nothing on average; 18 gaps of deviation 0.3 have a mean of 0.07.
-    assert abs(np.mean([chance.gap() for chance in random])) < 0.25
+            assert (best > chance).all()
+            assert (worst < chance).all()
+        if unit == "logit":
+            # Random maps gain nothing on average; 18 gaps of deviation 0.3 have a mean of 0.07.
+            assert abs(np.mean(random)) < 0.25
 
 
-def test_imputing_solves_the_equations_exactly_on_the_sides_that_are_known():
-    row = np.linspace(20, 200, 15)
-    image = np.repeat(row[None], 15, axis=0)  # a ramp is its own mean of neighbours
-    removed = np.zeros((15, 15), bool)
-    removed[3:12, 4:11] = True
-    found = impute(image, removed, noise=0.0, rng=np.random.default_rng(0))
-    # The system is solved to 1e-4 of its right-hand side, here up to 200 grey levels.
-    np.testing.assert_allclose(found, image, atol=0.1)
-    np.testing.assert_array_equal(found[~removed], image[~removed].astype(np.float32))
-
-
-def test_every_imputed_pixel_is_the_mean_of_the_neighbours_it_has_at_the_edges_too():
-    removed = np.random.default_rng(1).random((SIZE, SIZE)) < 0.8
-    found = impute(IMAGES[0], removed, noise=0.0, rng=np.random.default_rng(0)).astype(float)
-
-    def mean(near):
-        values, weights = np.transpose(near)
-        return np.average(values, weights=weights)
-
-    for y, x in np.argwhere(removed):
-        near = [
-            (found[v, u], 1 / (abs(v - y) + abs(u - x)))  # those at its sides count double
-            for v in range(max(0, y - 1), min(SIZE, y + 2))
-            for u in range(max(0, x - 1), min(SIZE, x + 2))
-            if (v, u) != (y, x)
-        ]
-        # What the solver may leave, as above.
-        assert found[y, x] == pytest.approx(mean(near), abs=0.1)
-
-
-def test_noise_is_added_to_imputed_pixels_only():
-    image, removed = np.full((64, 64), 100, np.uint8), np.zeros((64, 64), bool)
-    removed[:32] = True
-    found = impute(image, removed, noise=2.5, rng=np.random.default_rng(0))
-    # A deviation of 2,048 draws is known to 1.6 % (one standard error).
-    assert found[removed].std() == pytest.approx(2.5, rel=0.06)
-    assert (found[~removed] == 100).all()
-
-
-def test_nothing_can_be_imputed_from_nothing():
-    with pytest.raises(SaliencyError, match="a pixel that is left"):
-        impute(IMAGES[0], np.ones((SIZE, SIZE), bool), noise=0.0, rng=np.random.default_rng(0))
-
-
-def test_what_fills_in_is_blurred_black_or_the_mean():
-    image = IMAGES[0]
-    assert removal.filled(image, "black").max() == 0
-    assert np.ptp(removal.filled(image, "mean")) == 0
-    blurred = removal.filled(np.kron(image, np.ones((4, 4))), "blur")
-    # Blurring keeps the mean but for what is reflected at the edges.
-    assert blurred.mean() == pytest.approx(image.mean(), rel=0.05)
-    assert blurred.std() < 0.5 * image.std()
+def test_the_gap_is_half_the_mean_difference_of_least_and_most():
+    logits = np.array([[[1.0, 2]], [[3, 6]]])  # most and least salient removed, of one image
+    assert road_gap(logits, "logit") == [1.5]
 
 
 @pytest.mark.parametrize(
@@ -279,21 +187,17 @@ def test_what_fills_in_is_blurred_black_or_the_mean():
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(change, message):
     given = {"score_fn": linear, "images": IMAGES, "maps": TRUTH, "signs": ONES} | change
-    curves = (functools.partial(removal_curves, kind) for kind in ("deletion", "insertion"))
-    for measure in (*curves, road):
+    measures = [functools.partial(removal_curves, kind) for kind in ("deletion", "insertion")]
+    for measure in (*measures, road):
         with pytest.raises(SaliencyError, match=message) as caught:
-            measure(given["score_fn"], *(given[k] for k in ("images", "maps")),
-                  signs=given["signs"], batch_size=BATCH)  # fmt: skip
+            measure(**given, settings=SETTINGS)
         assert caught.value.exit_code == 2
 
 
 def test_steps_and_fractions_out_of_range_are_refused():
     with pytest.raises(SaliencyError, match="steps: expected 1 or more, got 0"):
-        removal_curves("deletion", linear, IMAGES, TRUTH, signs=ONES, steps=0, batch_size=BATCH)
+        curves("deletion", TRUTH, steps=0)
     for fractions in ((), (0.0,), (0.5, 1.0)):
+        settings = Settings(fractions=fractions, batch_size=BATCH)
         with pytest.raises(SaliencyError, match="fractions: expected values between 0 and 1"):
-            road(linear, IMAGES, TRUTH, signs=ONES, fractions=fractions, batch_size=BATCH)
-
-
-def test_a_model_without_pictures_has_no_logits():
-    assert logits_of(linear, [], BATCH).shape == (0,)
+            road(linear, IMAGES, TRUTH, signs=ONES, settings=settings)

@@ -5,6 +5,7 @@ import pytest
 
 from msa_flax.saliency.interface import SaliencyError
 from msa_flax.saliency.trials import stability
+from msa_flax.saliency.trials.removal import Settings
 from msa_flax.saliency.trials.stability import infidelity, sensitivity_max
 
 SIZE, COUNT, BATCH = 12, 4, 8
@@ -14,7 +15,8 @@ WEIGHTS = RNG.normal(size=(SIZE, SIZE)) / 1000
 SIGNS = np.array([1, -1, 1, -1])
 CONTRIBUTIONS = WEIGHTS[None] * SIGNS[:, None, None] * IMAGES  # where removed pixels are black
 RANDOM = RNG.normal(size=(COUNT, SIZE, SIZE))
-ASK = {"signs": SIGNS, "fill": "black", "samples": 10, "batch_size": BATCH}
+SETTINGS = Settings(fill="black", samples=10, batch_size=BATCH)
+ASK = {"signs": SIGNS, "settings": SETTINGS}
 
 
 def linear(pictures):

@@ -29,8 +29,8 @@ def simulated(rng, gains, count, methods, groups=None):
     scores = {"random_map": rng.normal(size=count) + shared}
     for i in range(methods):
         scores[f"method {i}"] = gains + rng.normal(size=count)
-    results = compare_with_controls(HIGHER, scores, controls=["random_map"], groups=groups)
-    found = judged(judge(results, controls=["random_map"], reach=1 / MARGIN))
+    results = judge({HIGHER: scores}, controls=["random_map"], groups=groups, reach=1 / MARGIN)
+    found = judged(results)
     return [found[f"method {i}"].answer for i in range(methods)]
 
 
@@ -74,10 +74,8 @@ def test_a_gain_that_is_shown_by_itself_alone_is_said_to_be_so():
     scores = {"random_map": np.zeros(20), "map": shown, "other": noise}
 
     def reason(names):
-        results = compare_with_controls(
-            HIGHER, {n: scores[n] for n in names}, controls=["random_map"]
-        )
-        return judged(judge(results, controls=["random_map"], reach=0.0))["map"].reason
+        measured = {HIGHER: {name: scores[name] for name in names}}
+        return judged(judge(measured, controls=["random_map"], reach=0.0))["map"].reason
 
     assert reason(["random_map", "map"]).startswith("every gain is shown;")
     assert reason(["random_map", "map", "other"]).startswith(
@@ -100,24 +98,18 @@ def test_gains_are_found_where_there_are_many_images_and_their_absence_too():
     ],
 )
 def test_without_an_interval_nothing_can_be_told_and_the_reason_is_given(scores, reason):
-    results = compare_with_controls(
-        HIGHER, {"map": scores, "random_map": 0 * scores}, controls=["random_map"]
-    )
-    (found,) = results[0].differences
+    measured = {"map": scores, "random_map": 0 * scores}
+    (result, _) = judge({HIGHER: measured}, controls=["random_map"], reach=1.0)
+    (found,) = result.differences
     assert np.isnan([found.low, found.high, found.error]).all()
     assert found.reason == reason
-    (result, _) = judge(results, controls=["random_map"], reach=1.0)
     assert result.verdict.answer == "cannot be told"
     assert reason in result.verdict.reason
 
 
 def test_what_does_not_decide_gives_no_verdict():
     scores = {"map": np.arange(20.0), "random_map": np.zeros(20)}
-    (result, _) = judge(
-        compare_with_controls(BESIDE, scores, controls=["random_map"]),
-        controls=["random_map"],
-        reach=1.0,
-    )
+    (result, _) = judge({BESIDE: scores}, controls=["random_map"], reach=1.0)
     assert result.verdict.answer == "cannot be told"
     assert result.verdict.reason == "nothing was measured that decides"
 

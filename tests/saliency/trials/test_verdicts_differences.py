@@ -49,12 +49,11 @@ def test_standard_errors_are_those_of_a_bootstrap_of_whole_groups():
 def test_an_interval_says_what_it_is_over(groups, units, over, reason):
     rng = np.random.default_rng(0)
     scores = {"map": rng.normal(size=24) + 9, "random_map": rng.normal(size=24)}
-    results = compare_with_controls(HIGHER, scores, controls=["random_map"], groups=groups)
-    (found,) = results[0].differences
+    (result, _) = judge({HIGHER: scores}, controls=["random_map"], groups=groups, reach=1.0)
+    (found,) = result.differences
     assert (found.units, found.over, found.reason) == (units, over, reason)
-    verdict = judge(results, controls=["random_map"], reach=1.0)[0].verdict
-    assert verdict.answer == "yes"
-    assert ("of these images, not of new patients" in verdict.reason) == (over == "images")
+    assert result.verdict.answer == "yes"
+    assert ("of these images, not of new patients" in result.verdict.reason) == (over == "images")
 
 
 def test_scores_are_compared_on_the_images_where_all_are_defined():
