@@ -68,23 +68,6 @@ def test_every_number_of_metrics_json_is_on_the_page(run, parsed):
     assert "not a medical device" in parsed.text
 
 
-def test_a_number_without_an_interval_says_why(run):
-    metrics = run.metrics["metrics"] | {
-        "auc": {
-            "value": 0.9,
-            "low": None,
-            "high": None,
-            "method": "none",
-            "interval_reason": "fewer than ten groups",
-        },
-        "new_metric": {"value": None, "low": None, "high": None, "reason": "nothing was called"},
-    }
-    changed = dataclasses.replace(run, metrics=run.metrics | {"metrics": metrics})
-    text = Parsed(render_page(changed)).text
-    assert "AUC 0.9000 none unknown fewer than ten groups" in text
-    assert "New metric undefined none unknown nothing was called" in text
-
-
 def test_nothing_is_loaded_and_only_the_pages_own_scripts_run(text, parsed):
     for _, attributes in parsed.elements:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
@@ -179,12 +162,6 @@ def test_the_audit_is_shown_or_the_command_that_makes_it(run, parsed):
     assert f"python -m msa_flax.audit --ladder --workdir {run.workdir}" in without
 
 
-def test_a_model_below_the_best_shortcut_adds_nothing(run):
-    better = [{"rung": "x", "test": {"accuracy": 1.0, "auc": 1.0, "n": 120}}]
-    audit = {**run.audit, "ladder": better}
-    assert "it adds nothing" in Parsed(render_page(dataclasses.replace(run, audit=audit))).text
-
-
 def test_the_gallery_says_how_many_images_there_are_and_how_to_make_what_is_missing(run, parsed):
     counts = run.metrics["confusion"]
     assert f"(false negative): {counts['fn']} images, {counts['fn']} shown" in parsed.text
@@ -226,15 +203,6 @@ def test_the_card_says_what_it_is_not_for_and_what_nobody_has_stated(run, text):
     said = Parsed(card).text
     assert f"Network {NOT_STATED}" in said
     assert f"Trained with {NOT_STATED}" in said
-
-
-def test_every_group_has_a_row(run, parsed):
-    for group in set(run.predictions.group.tolist()):
-        found = run.metrics["by_group"][group]
-        counts = " ".join(str(found["confusion"][key]) for key in ("tp", "fn", "fp", "tn"))
-        accuracy = shown(found["metrics"]["accuracy"], 3)
-        # ten images, five of them fractures
-        assert f" {group} 10 5 {counts} {accuracy} " in parsed.text
 
 
 @pytest.mark.parametrize("options", [{"groups": 0}, {"groups": 1}, {"label": 0}, {"label": 1}])
