@@ -106,7 +106,7 @@ def calibration_lines(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for split, values in results.items():
         found, sets = values.get("calibration", {}), values.get("conformal", {})
-        said = _operating_point(values["operating_point"]) if "operating_point" in values else []
+        said = operating_point_lines(values)
         if "coverage" in sets:
             said += [_errors(found), *_sets(sets)]
         elif sets:
@@ -115,7 +115,15 @@ def calibration_lines(results: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(lines)
 
 
-def _operating_point(point: Mapping[str, Any]) -> list[str]:
+def operating_point_lines(values: Mapping[str, Any]) -> list[str]:
+    """Returns how the threshold was chosen and what it promises; nothing if it was not chosen.
+
+    Args:
+        values: what ``metrics.json`` holds.
+    """
+    point = values.get("operating_point")
+    if point is None:
+        return []
     promised = {
         "images": "at least {} of new fractures",
         "groups": "every fracture of at least {} of new groups (patients or series)",

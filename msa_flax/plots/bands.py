@@ -77,8 +77,7 @@ def resample(predictions: Predictions) -> Resamples:
     if not known.all():
         reason = f"the group of {int((~known).sum())} of {n} images is unknown"
     elif groups < intervals.FEWEST:
-        reason = f"the images are of {groups} group{'s' * (groups != 1)}, and {intervals.FEWEST} "
-        reason += "are needed to say how much groups differ"
+        reason = intervals.too_few(groups)
     if reason:
         return Resamples(weight=np.zeros((0, n)), note=f"No bands: {reason}.")
     drawn = rng.multinomial(groups, np.full(groups, 1 / groups), number)

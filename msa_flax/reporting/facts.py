@@ -11,8 +11,6 @@ from msa_flax.reporting.gallery import method_title
 from msa_flax.reporting.saved import SPLITS, SavedRun
 from msa_flax.reporting.text import with_interval
 
-PHANTOM = "synthetic phantom, no patients"
-
 
 def get(values: Any, path: str, default: Any = "") -> Any:
     """Returns the value at "section.field" of nested dictionaries, or the default."""
@@ -107,9 +105,15 @@ def software(run: SavedRun) -> str:
     return ", ".join([*own, *(f"{name} {version}" for name, version in versions.items())])
 
 
+def phantom(run: SavedRun) -> str:
+    """Says so where the images are those of the synthetic phantom."""
+    source = get(run.config, "data.source")
+    return "synthetic phantom, no patients" if source == "phantom" else ""
+
+
 def data(run: SavedRun) -> str:
     """Says where the images come from."""
-    if run.phantom:
+    if phantom(run):
         return "Synthetic images of a phantom (no patients)."
     fingerprint = run.run.get("data_fingerprint")
     shown = f"; fingerprint {fingerprint[:16]}..." if fingerprint else ""

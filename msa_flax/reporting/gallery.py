@@ -23,9 +23,7 @@ OUTCOMES = {
     "tn": "normal image, predicted normal (true negative)",
 }
 ERRORS = ("fn", "fp")
-FIRST = "gradcam"  # the method whose maps are shown large
-_SIDE, _SMALL_SIDE = 160, 96  # pixels, the longest side of large and of small pictures
-_QUALITY = 80
+_SIDE, _SMALL_SIDE, _QUALITY = 160, 96, 80  # longest sides in pixels; of a JPEG
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +136,7 @@ def _pictures(
     target, predicted = ("normal", "fracture")[fracture], run.classes[fracture]
     wanted = [("image", "image", f"slice {run.predictions.example_id[item.row]}", _SIDE)]
     for method in item.methods:
-        title, side = method_title(method), _SIDE if method == FIRST else _SMALL_SIDE
+        title, side = method_title(method), _SIDE if method == "gradcam" else _SMALL_SIDE
         alt = f"{title} for the predicted class, {predicted}"
         wanted.append((f"{method}-{target}", f"{title}, {predicted}", alt, side))
     for kernel in kernels:

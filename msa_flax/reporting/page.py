@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from msa_flax.evaluation.metrics import rates
+from msa_flax.evaluation.terminal import operating_point_lines
 from msa_flax.files import NOTICE
 from msa_flax.plots import charts
 from msa_flax.reporting import calibration, comparison, facts, maps, tables
@@ -48,14 +49,13 @@ def render_page(
     from plotly.offline import get_plotlyjs
 
     runs = _named([run, *others])
-    found = rates(**run.metrics["confusion"])
     drawn = _charts(run, runs)
     script, plotly = _text("operating_point.js") + _text("report.js"), str(get_plotlyjs())
     template = _environment().get_template("report.html.j2")
     return template.render(
         run=run,
         notice=NOTICE,
-        phantom=facts.PHANTOM if run.phantom else "",
+        phantom=facts.phantom(run),
         stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]],
         facts=facts,
         not_stated=NOT_STATED,
@@ -67,7 +67,8 @@ def render_page(
         formulas=tables.FORMULAS,
         outcomes=OUTCOMES,
         threshold=f"{run.threshold:g}",
-        point={name: shown(float(value)) for name, value in found.items()},
+        chosen=operating_point_lines(run.metrics),
+        point={k: shown(float(v)) for k, v in rates(**run.metrics["confusion"]).items()},
         gallery=choose_cases(run),
         verdicts=maps.verdicts(run),
         untested=maps.why_not(run),

@@ -88,11 +88,6 @@ class SavedRun:
         return max((int(name) for name in names if name.isdigit()), default=None)
 
     @property
-    def phantom(self) -> bool:
-        """Whether its images are those of the synthetic phantom."""
-        return self.config.get("data", {}).get("source") == "phantom"
-
-    @property
     def outcome(self) -> np.ndarray:
         """What each image is at the run's threshold, "tp", "fn", "fp" or "tn", str [n]."""
         return outcomes(self.predictions.label, self.predictions.probability, self.threshold)
@@ -111,19 +106,7 @@ def read_run(workdir: Path, split: str) -> SavedRun:
             "without config.json"
         )
     folder = workdir / "eval" / split
-    if not (folder / "metrics.json").is_file():
-        raise ReportError(
-            f"{workdir}: expected the evaluation of split {split!r}, got no "
-            f"eval/{split}/metrics.json; run python -m msa_flax.evaluate --workdir {workdir} "
-            f"--split {split}"
-        )
-    metrics = _json(folder / "metrics.json")
-    missing = [key for key in _NEEDED if key not in metrics]
-    if missing:
-        raise ReportError(
-            f"{folder / 'metrics.json'}: expected the metrics of a split, got no "
-            f"{', '.join(missing)}; evaluate again"
-        )
+    metrics = _metrics(workdir, split)
     predictions = Predictions.read(folder / "predictions.csv")
     rows = _table(workdir / "splits.csv", ("example_id", "split"))
     splits = {row["example_id"]: row["split"] for row in rows}
@@ -159,10 +142,25 @@ def read_run(workdir: Path, split: str) -> SavedRun:
     )
 
 
+def _metrics(workdir: Path, split: str) -> dict[str, Any]:
+    path = workdir / "eval" / split / "metrics.json"
+    if not path.is_file():
+        raise ReportError(
+            f"{workdir}: expected the evaluation of split {split!r}, got no "
+            f"eval/{split}/metrics.json; run python -m msa_flax.evaluate --workdir {workdir} "
+            f"--split {split}"
+        )
+    metrics = _json(path)
+    if missing := [key for key in _NEEDED if key not in metrics]:
+        raise ReportError(
+            f"{path}: expected the metrics of a split, got no {', '.join(missing)}; evaluate again"
+        )
+    return metrics
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text)
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         got = "an empty file" if path.is_file() and not path.stat().st_size else str(error)
         raise ReportError(f"{path}: expected JSON, got {got}; make the file again") from error

@@ -89,7 +89,7 @@ def test_images_are_drawn_where_groups_are_unknown_and_nothing_where_they_are_fe
     assert len(unknown.weight) == bands.RESAMPLES
     assert "9 groups" in few.note
     assert len(few.weight) == 0
-    assert "1 group," in bands.resample(mostly_right(groups=1)).note
+    assert "1 group;" in bands.resample(mostly_right(groups=1)).note
 
 
 def test_nothing_is_drawn_where_only_some_groups_are_known():

@@ -180,6 +180,16 @@ def test_where_every_error_has_its_pictures_nothing_is_said_to_be_missing(tmp_pa
     assert "--out" not in text
 
 
+def test_a_threshold_that_was_chosen_for_a_sensitivity_says_so(run, parsed):
+    point = {"threshold": 0.5, "sensitivity": 0.9, "confidence": 0.95, "counted": "groups", "n": 40}
+    point |= {"guarantee": False, "reason": "it was chosen on these images"}
+    chosen = dataclasses.replace(run, metrics=run.metrics | {"operating_point": point})
+    said = Parsed(render_page(chosen)).text
+    assert "finds every fracture of at least 90 % of new groups" in said
+    assert "That sensitivity is not guaranteed: it was chosen on these images." in said
+    assert "guaranteed" not in parsed.text
+
+
 def test_the_first_line_says_so_where_the_images_are_of_the_phantom(run, parsed):
     first = "Research use only, not a medical device."
     assert f"{first} toy on test" in parsed.text
