@@ -10,25 +10,22 @@ splits: what a model adds is what it adds to the best of them.
 Writes audit.json, audit.md and pictures to OUT (default: audit/, or audit/ in the workdir).
 """
 
-import dataclasses
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from msa_flax import cli, files
+from msa_flax import cli
 from msa_flax.config import Config, ConfigError, DataConfig, quickstart
 
 if TYPE_CHECKING:
     from msa_flax.auditing.audit import Audit
-    from msa_flax.auditing.families import Families
-    from msa_flax.data.examples import Examples
-    from msa_flax.data.folder import Listing
+    from msa_flax.data.folder import Progress
 
 log = logging.getLogger("msa_flax")
 
@@ -65,12 +62,13 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
-    if args.root and args.workdir:
+    chosen = [f"--{name}" for name in ("root", "workdir") if getattr(args, name)]
+    if len(chosen) == 2:
         raise cli.UsageError("--root and --workdir: expected one of them, got both")
-    if (args.root or args.workdir) and args.config != quickstart():
+    if chosen and args.config != quickstart():
         raise cli.UsageError(
-            f"--config: a configuration is not used with --{'root' if args.root else 'workdir'}; "
-            "leave one of them out (files of a configuration are those of --config.data.root)"
+            f"--config: a configuration is not used with {chosen[0]}; leave one of them out "
+            "(files of a configuration are those of --config.data.root)"
         )
     if args.ladder and args.root:
         raise cli.UsageError(
@@ -109,90 +107,52 @@ def _audit_folder(args: SimpleNamespace) -> "Audit":
     except ConfigError as error:
         raise cli.UsageError(str(error).replace("data.", "--")) from error
     from msa_flax.auditing.audit import audit
+    from msa_flax.auditing.families import find_families
+    from msa_flax.data import inspect
     from msa_flax.data.folder import list_folder
 
     listing = list_folder(args.root, config.data, layout="any")
-    examples = _inspect(listing)
+    with _bar() as progress:
+        examples = inspect(listing, progress=progress)
     for flag, pattern in patterns.items():
         if pattern and not any(re.search(pattern, file.path.name) for file in listing.files):
             log.warning("--%s '%s' fits no file name", flag, pattern)
-    name = Path(args.root).expanduser().resolve().name
-    return audit(examples, _find_families(args, examples), name=name)
+    with _bar() as progress:
+        families = find_families(
+            examples.images, threshold=args.family_threshold, progress=progress
+        )
+    return audit(examples, families, name=Path(args.root).expanduser().resolve().name)
 
 
 def _audit_splits(args: SimpleNamespace) -> "Audit":
     """Audits a configuration's images on the splits that it trains with, or a run on its own."""
-    from msa_flax.auditing import copies, shortcuts
-    from msa_flax.auditing.audit import audit
-    from msa_flax.data import DataError
-    from msa_flax.data.facts import with_facts
-    from msa_flax.data.folder import list_folder
-    from msa_flax.run import pooled_features, read_config, read_data, split_data
+    from msa_flax.results.audits import audit_splits
+    from msa_flax.run import read_config, read_data, split_data
+    from msa_flax.training.compile import prepare_jax
 
-    if args.workdir:
-        config = read_config(Path(args.workdir))
-        data = read_data(Path(args.workdir), config)
-    else:
-        config = args.config.validate()
-        data = split_data(config)
-    if config.data.source == "folder":
-        listing = list_folder(config.data.root, config.data, layout="parts")
-        examples, name = _inspect(listing), listing.root.resolve().name
-    else:
-        examples, name = with_facts(data.examples), config.name
-    if examples.example_id.tolist() != data.examples.example_id.tolist():
-        raise DataError(f"{config.data.root} has changed while it was read; start again")
-    examples = dataclasses.replace(examples, part=data.splits.split)
-    families = _find_families(args, examples)
-    ladder = []
-    if args.ladder:
-        from msa_flax.training.compile import prepare_jax
-
-        prepare_jax()
-        features = pooled_features(config, data.examples)
-        source = copies.sources(examples, families)
-        ladder = shortcuts.ladder(examples, source, features, seed=config.train.seed)
-    return audit(examples, families, name=name, ladder=ladder, model=_model_scores(args))
-
-
-def _inspect(listing: "Listing") -> "Examples":
-    from msa_flax import data
-
+    prepare_jax()
+    workdir = Path(args.workdir) if args.workdir else None
+    config = read_config(workdir) if workdir else args.config.validate()
     with _bar() as progress:
-        return data.inspect(listing, progress=progress)
-
-
-def _find_families(args: SimpleNamespace, examples: "Examples") -> "Families":
-    from msa_flax.auditing.families import THRESHOLD, find_families
-
-    threshold = THRESHOLD if args.family_threshold is None else args.family_threshold
-    with _bar() as progress:
-        return find_families(examples.images, threshold=threshold, progress=progress)
-
-
-def _model_scores(args: SimpleNamespace) -> dict[str, Any]:
-    """Returns accuracy and AUC of the run's own evaluations by split, where there are any."""
-    scores = {}
-    for split in ("validation", "test") if args.workdir else ():
-        path = Path(args.workdir) / "eval" / split / "metrics.json"
-        if values := files.read_json(path):
-            metrics = values["metrics"]
-            scores[split] = {name: metrics[name]["value"] for name in ("accuracy", "auc")}
-    return scores
+        return audit_splits(
+            config,
+            read_data(workdir, config) if workdir else split_data(config),
+            workdir=workdir,
+            with_ladder=args.ladder,
+            threshold=args.family_threshold,
+            progress=progress,
+        )
 
 
 @contextmanager
-def _bar() -> Iterator[Any]:
+def _bar() -> "Iterator[Progress]":
     """Gives a function (what is done, images done, images) that moves a progress bar."""
     from tqdm import tqdm
 
     with tqdm(unit=" images", leave=False, disable=None) as bar:  # None: not into files
-        stage = ""
 
         def progress(what: str, done: int, total: int) -> None:
-            nonlocal stage
-            if what != stage:
-                stage = what
+            if done == 1:  # another stage begins
                 bar.reset(total)
                 bar.set_description(what, refresh=False)
             bar.update(done - bar.n)

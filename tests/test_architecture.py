@@ -27,7 +27,7 @@ ARROWS = {
     "reporting": {"reporting", "plots", "evaluation", "auditing", "saliency"},
     "saliency": {"saliency", "evaluation"},
     # The one part that takes a whole run, and so puts the others together.
-    "results": {"results", "run", "data", "evaluation", "auditing", "plots", "saliency"},
+    "results": {"results", "run", "config", "data", "evaluation", "auditing", "plots", "saliency"},
 }
 NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
 COMMANDS = {"train.py", "evaluate.py", "explain.py", "audit.py", "report.py"}

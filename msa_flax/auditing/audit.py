@@ -15,7 +15,7 @@ from msa_flax.auditing.findings import SEVERITIES, Finding
 from msa_flax.auditing.predictability import (
     WHERE,
     Predictabilities,
-    plain,
+    as_dicts,
     predictabilities,
     shortcut_findings,
 )
@@ -57,8 +57,8 @@ class Audit:
             "classes": list(self.examples.classes),
             "splits": self.examples.parts,
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
-            "label_from": {name: plain(values) for name, values in self.label_from.items()},
-            "split_from": {name: plain(values) for name, values in self.split_from.items()},
+            "label_from": as_dicts(self.label_from),
+            "split_from": as_dicts(self.split_from),
             "ladder": list(self.ladder),
             "model": dict(self.model),
         }
@@ -134,15 +134,14 @@ def audit(
         ladder: see :class:`Audit`.
         model: see :class:`Audit`.
     """
-    source = copies.sources(examples, families)
-    bad_files, facts = examples.bad_files, examples.facts
+    source = copies.all_sources(examples, families)
     findings = [
-        composition.unreadable(bad_files, len(examples) + len(bad_files)),
+        composition.unreadable(examples),
         copies.duplicates(examples),
         *copies.family_findings(examples, families),
         *composition.group_findings(examples),
         composition.balance(examples),
-        *([composition.sizes(examples, source)] if "height" in facts else []),
+        *([composition.sizes(examples, source)] if "height" in examples.facts else []),
     ]
     units = {"family": source}
     if examples.groups_known and len(np.unique(examples.group)) > 1:

@@ -1,43 +1,34 @@
 """What a data set is made of: groups, classes, sizes, files that cannot be read."""
 
 import collections
-from collections.abc import Sequence
 
 import numpy as np
 
 from msa_flax.auditing.findings import SHOWN, Finding, listed
 from msa_flax.data.examples import Examples
+from msa_flax.data.sources import divided
 
 _ENOUGH_GROUPS = 10  # fewer cannot say how results vary by patient
 _IMBALANCE = 3  # ratio of the commonest to the rarest class from which accuracy alone misleads
 
 
-def unreadable(bad_files: Sequence[tuple[str, str]], total: int) -> Finding:
-    """Counts the files that cannot be used, and how many for which reason.
-
-    Args:
-        bad_files: (name, reason) of every one.
-        total: number of files, good and bad.
-    """
-    counts = {"unreadable": len(bad_files), "files": total}
-    if not bad_files:
-        return Finding(
-            key="unreadable",
-            severity="none",
-            title="unreadable files",
-            evidence=f"All {total} files are readable.",
-            counts=counts,
-        )
-    reasons = collections.Counter(reason for _, reason in bad_files).most_common()
-    said = "; ".join(f"{reason}: {number}" for reason, number in reasons[:5])
-    more = f"; {len(reasons) - 5} other reasons" if len(reasons) > 5 else ""
+def unreadable(examples: Examples) -> Finding:
+    """Counts the files that cannot be used, and how many for which reason."""
+    bad_files, total = examples.bad_files, len(examples) + len(examples.bad_files)
+    evidence = f"All {total} files are readable."
+    if bad_files:
+        reasons = collections.Counter(reason for _, reason in bad_files).most_common()
+        said = "; ".join(f"{reason}: {number}" for reason, number in reasons[:5])
+        more = f"; {len(reasons) - 5} other reasons" if len(reasons) > 5 else ""
+        evidence = f"{len(bad_files)} of {total} files cannot be used: {said}{more}."
+    advice = "Repair or remove them; training refuses them unless data.on_bad_file=skip."
     return Finding(
         key="unreadable",
-        severity="medium",
+        severity="medium" if bad_files else "none",
         title="unreadable files",
-        evidence=f"{len(bad_files)} of {total} files cannot be used: {said}{more}.",
-        advice="Repair or remove them; training refuses them unless data.on_bad_file=skip.",
-        counts=counts,
+        evidence=evidence,
+        advice=advice if bad_files else "",
+        counts={"unreadable": len(bad_files), "files": total},
         examples=[name for name, _ in bad_files[:SHOWN]],
     )
 
@@ -100,14 +91,12 @@ def _by_class(examples: Examples, rows: np.ndarray) -> list[int]:
 def _groups_in_parts(examples: Examples) -> Finding:
     parts = examples.parts
     inside = {part: set(examples.group[examples.part == part].tolist()) - {""} for part in parts}
-    times = collections.Counter(group for found in inside.values() for group in found)
-    shared = sorted(group for group, number in times.items() if number > 1)
+    used = examples.part != ""
+    shared = sorted(divided(examples.group[used], examples.part[used]))
     alone = [part for part in parts[1:] if len(inside[part]) == 1]
-    said = []
+    number, said = len(set().union(*inside.values())), []
     if shared:
-        said.append(
-            f"In more than one split: {len(shared)} of {len(times)} groups, {listed(shared)}."
-        )
+        said.append(f"In more than one split: {len(shared)} of {number} groups, {listed(shared)}.")
     said += [f"All {part} images are of one group, {min(inside[part])}." for part in alone]
     if len(parts) < 2:
         said = ["The images are in one part."]

@@ -1,32 +1,31 @@
 """Copies: images that are equal or show one source, within and across classes and splits."""
 
-import collections
 from typing import Any
 
 import numpy as np
 
-from msa_flax.auditing.families import Families, connected
+from msa_flax.auditing.families import Families
 from msa_flax.auditing.findings import SHOWN, Finding
 from msa_flax.data.examples import Examples
+from msa_flax.data.sources import divided, find_sources
 
 _RANDOM_SPLIT = 0.2  # share held out by the random split that is tried (paper 1 §3.1)
 
 
 def duplicates(examples: Examples) -> Finding:
     """Looks for images of equal pixels, within and across classes and parts."""
-    rows_by_pixels = collections.defaultdict(list)
-    for i, pixels in enumerate(examples.pixels.tolist()):
-        rows_by_pixels[pixels].append(i)
-    sets = [rows for rows in rows_by_pixels.values() if len(rows) > 1]
-    across_classes, across_splits = (
-        [rows for rows in sets if len(set(column[rows].tolist())) > 1]
-        for column in (examples.label, examples.part)
+    _, first, member, number = np.unique(
+        examples.pixels, return_index=True, return_inverse=True, return_counts=True
     )
-    files = sum(map(len, sets))
+    repeated = np.flatnonzero(number > 1).tolist()
+    across_classes, across_splits = (
+        divided(member, column) for column in (examples.label, examples.part)
+    )
+    files = int(number[repeated].sum())
     evidence, severity, advice = "No two images have equal pixels.", "none", ""
-    if sets:
+    if repeated:
         evidence = (
-            f"{files} files show {len(sets)} pictures, pixel for pixel; "
+            f"{files} files show {len(repeated)} pictures, pixel for pixel; "
             f"{len(across_classes)} pictures are in more than one class, "
             f"{len(across_splits)} in more than one split."
         )
@@ -34,7 +33,8 @@ def duplicates(examples: Examples) -> Finding:
     if across_classes or across_splits:
         severity = "high"
         advice = "Decide which class is right and keep one file a picture, in one split."
-    worst = across_classes or across_splits or sets
+    worst = np.flatnonzero(np.isin(member, across_classes or across_splits or repeated))
+    by_picture = worst[np.argsort(first[member[worst]], kind="stable")]
     return Finding(
         key="duplicates",
         severity=severity,
@@ -42,12 +42,12 @@ def duplicates(examples: Examples) -> Finding:
         evidence=evidence,
         advice=advice,
         counts={
-            "sets": len(sets),
+            "sets": len(repeated),
             "files": files,
             "sets across classes": len(across_classes),
             "sets across splits": len(across_splits),
         },
-        examples=[str(examples.example_id[i]) for rows in worst for i in rows][:SHOWN],
+        examples=examples.example_id[by_picture[:SHOWN]].tolist(),
     )
 
 
@@ -60,13 +60,11 @@ def family_findings(examples: Examples, families: Families) -> list[Finding]:
     """
     by_pixels = names_by_pixels(examples, families)
     findings = [_family_sizes(examples, families)]
-    for how, title, family in (
-        ("name", "file names", examples.family),
-        ("pixels",) * 2 + (by_pixels,),
-    ):
-        if how == "pixels" or (family != "").any():
-            findings.append(_across_parts(examples, family, how, title))
-            findings.append(_random_split(examples, family, how))
+    if (examples.family != "").any():
+        findings.append(_across_parts(examples, examples.family, "name", "file names"))
+        findings.append(_random_split(examples, examples.family, "name"))
+    findings.append(_across_parts(examples, by_pixels, "pixels", "pixels"))
+    findings.append(_random_split(examples, by_pixels, "pixels"))
     return findings
 
 
@@ -76,74 +74,62 @@ def names_by_pixels(examples: Examples, families: Families) -> np.ndarray:
     return np.where(sizes[families.family] > 1, examples.example_id[families.family], "")
 
 
-def sources(examples: Examples, families: Families) -> np.ndarray:
+def all_sources(examples: Examples, families: Families) -> np.ndarray:
     """Returns what connects images by names, equal pixels and families by pixels: int [n].
 
     This is the unit that permutations and random splits must keep whole.
     """
-    rows = np.arange(len(examples))
-    links = [np.stack([rows, families.family], axis=1)]
-    for column in (
-        examples.pixels,
-        np.where(examples.family == "", examples.example_id, examples.family),
-    ):
-        _, first, member = np.unique(column, return_index=True, return_inverse=True)
-        links.append(np.stack([rows, first[member]], axis=1))
-    return connected(np.concatenate(links), len(examples))
+    by_name = np.where(examples.family == "", examples.example_id, examples.family)
+    return find_sources(families.family, examples.pixels, by_name)
 
 
 def _family_sizes(examples: Examples, families: Families) -> Finding:
-    _, sizes = np.unique(families.family, return_counts=True)
+    first, sizes = np.unique(families.family, return_counts=True)
     copied = sizes[sizes > 1]
-    _, contradicting = _several(families.family, examples.label)
+    contradicting = len(divided(families.family, examples.label))
     counts: dict[str, Any] = {
         "families by pixels": len(sizes),
         "with copies": len(copied),
         "images in them": int(copied.sum()),
-        "largest": int(sizes.max(initial=0)),
+        "largest": int(sizes.max()),
         "of two classes": contradicting,
     }
-    known = examples.family != ""
-    agreement = " File names tell no families."
-    if known.any():
-        names, divided = _several(examples.family[known], families.family[known])
-        _, joined = _several(families.family[known], examples.family[known])
-        counts |= {
-            "families by name": names,
-            "names divided by pixels": divided,
-            "pixel families of several names": joined,
-        }
-        agreement = (
-            f" File names tell {names} families of {known.sum()} images; pixels divide "
-            f"{divided} of them and join several in {joined} cases."
-        )
-    if contradicting:
-        agreement += f" {contradicting} families hold images of two classes."
     if len(copied):
         evidence = (
             f"{copied.sum()} of {len(examples)} images are copies of one another "
             f"in {len(copied)} families, the largest of {sizes.max()}."
         )
+        largest = np.flatnonzero(families.family == first[sizes.argmax()])
     else:
         evidence = "No image is a copy of another one by its pixels."
-    number = np.bincount(families.family, minlength=len(examples))
-    largest = families.family == number.argmax() if len(copied) else np.zeros(len(examples), bool)
+        largest = np.zeros(0, np.intp)
+    known = examples.family != ""
+    if known.any():
+        by_name, by_pixels = examples.family[known], families.family[known]
+        names = len(np.unique(by_name))
+        split, joined = len(divided(by_name, by_pixels)), len(divided(by_pixels, by_name))
+        counts |= {
+            "families by name": names,
+            "names divided by pixels": split,
+            "pixel families of several names": joined,
+        }
+        evidence += (
+            f" File names tell {names} families of {known.sum()} images; pixels divide "
+            f"{split} of them and join several in {joined} cases."
+        )
+    else:
+        evidence += " File names tell no families."
+    if contradicting:
+        evidence += f" {contradicting} families hold images of two classes."
     return Finding(
         key="families",
         severity="high" if contradicting else "low" if len(copied) else "none",
         title="families (copies of one source)",
-        evidence=evidence + agreement,
+        evidence=evidence,
         advice="Count families, not images; keep each in one split." if len(copied) else "",
         counts=counts,
-        examples=examples.example_id[largest][:SHOWN].tolist(),
+        examples=examples.example_id[largest[:SHOWN]].tolist(),
     )
-
-
-def _several(unit: np.ndarray, value: np.ndarray) -> tuple[int, int]:
-    """Returns the number of units, and how many of them hold more than one value."""
-    pairs = set(zip(unit.tolist(), value.tolist(), strict=True))
-    values = collections.Counter(one for one, _ in pairs)
-    return len(values), sum(number > 1 for number in values.values())
 
 
 def _across_parts(examples: Examples, family: np.ndarray, how: str, title: str) -> Finding:

@@ -17,14 +17,15 @@ of a smooth reconstruction or of strong JPEG compression.
 """
 
 import dataclasses
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
+from msa_flax.data.examples import pixel_hash
 from msa_flax.data.facts import SIZE
 from msa_flax.data.folder import Progress
+from msa_flax.data.sources import connected
 
 THRESHOLD = 0.70  # correlation from which two images are copies of one source
 CANDIDATES = 24  # images that each image is compared with
@@ -63,8 +64,7 @@ class Families:
 def find_families(
     images: np.ndarray,
     *,
-    threshold: float = THRESHOLD,
-    candidates: int = CANDIDATES,
+    threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Families:
     """Groups images by their source: a family is what links connect.
@@ -76,9 +76,8 @@ def find_families(
 
     Args:
         images: grey, uint8 [n, 224, 224].
-        threshold: the similarity from which two images are linked, 0..1.
-        candidates: images that each image is compared with, the likeliest ones.
-        progress: called after each image, twice an image in all; equal ones are one image.
+        threshold: the similarity from which two images are linked, 0..1; None: THRESHOLD.
+        progress: called after each image of both stages; equal images count as one.
 
     Raises:
         ValueError: images of another shape or type.
@@ -87,7 +86,13 @@ def find_families(
         raise ValueError(
             f"images: expected uint8 [n, {SIZE}, {SIZE}], got {images.dtype} {images.shape}"
         )
-    distinct, equal = _distinct(images)
+    threshold = THRESHOLD if threshold is None else threshold
+    # Many equal images would be one another's likeliest candidates, and hide every other copy.
+    hashes = np.array([pixel_hash(image) for image in images], np.str_)
+    _, first, member = np.unique(hashes, return_index=True, return_inverse=True)
+    with_first = np.stack([first[member], np.arange(len(images))], axis=1)
+    repeats = with_first[:, 0] != with_first[:, 1]
+    distinct, equal = with_first[~repeats, 0], with_first[repeats]
     count = len(distinct)
     spectra = np.zeros((count, _ANGLES // 2 + 1, _RADII), np.complex64)
     similarity, degrees, mirrored = [], [], []
@@ -96,7 +101,7 @@ def find_families(
             spectra[i] = spectrum
             if progress:
                 progress("described", i + 1, count)
-        partners = _likeliest(spectra, candidates)
+        partners = _likeliest(spectra)
         compared = pool.map(lambda i: _compare(spectra, i, partners[i]), range(count))
         for i, (found, angle, reflected) in enumerate(compared):
             similarity.append(found)
@@ -117,36 +122,6 @@ def find_families(
         mirrored=np.concatenate([*mirrored, np.zeros(len(equal), np.bool_)]),
         threshold=threshold,
     )
-
-
-def connected(links: np.ndarray, count: int) -> np.ndarray:
-    """Returns the smallest position that each of ``count`` items is connected with, int [count].
-
-    Args:
-        links: pairs of positions, int [m, 2].
-        count: number of items.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ones = np.ones(len(links), np.bool_)
-    graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(count, count))
-    member = connected_components(graph, directed=False)[1] if count else np.zeros(0, np.intp)
-    _, first = np.unique(member, return_index=True)
-    smallest: np.ndarray = first[member]
-    return smallest
-
-
-def _distinct(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first position of each picture, int [k], and pairs of it and each repeat of it.
-
-    Many equal images would be one another's likeliest candidates, and hide every other copy.
-    """
-    seen: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(np.ascontiguousarray(image).data).digest() for image in images)
-    pairs = np.array([(seen.setdefault(key, i), i) for i, key in enumerate(digests)], np.intp)
-    first, position = pairs.reshape(-1, 2).T
-    return position[first == position], pairs.reshape(-1, 2)[first != position]
 
 
 class _Grid:
@@ -206,7 +181,7 @@ def _even(image: np.ndarray) -> np.ndarray:
     return even
 
 
-def _likeliest(spectra: np.ndarray, candidates: int) -> list[np.ndarray]:
+def _likeliest(spectra: np.ndarray) -> list[np.ndarray]:
     """Returns, for each image, the later ones that it or they find most alike; no pair twice."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -216,7 +191,7 @@ def _likeliest(spectra: np.ndarray, candidates: int) -> list[np.ndarray]:
     size = np.sqrt(np.abs(spectra[:, :_WAVES, ::_EVERY])).reshape(count, -1)
     size -= size.mean(axis=1, keepdims=True)
     size /= np.maximum(np.linalg.norm(size, axis=1, keepdims=True), 1e-12)
-    index = NearestNeighbors(n_neighbors=min(candidates, count - 1), algorithm="brute").fit(size)
+    index = NearestNeighbors(n_neighbors=min(CANDIDATES, count - 1), algorithm="brute").fit(size)
     near = index.kneighbors(return_distance=False)  # of each image, itself left out
     pairs = np.stack([np.repeat(np.arange(count), near.shape[1]), near.ravel()], axis=1)
     pairs = np.unique(np.sort(pairs, axis=1), axis=0)

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msa_flax.auditing.families import Families
-from msa_flax.auditing.predictability import Predictabilities, Predictability
+from msa_flax.auditing.predictability import WHERE, Predictabilities, Predictability
 from msa_flax.data.examples import Examples
-from msa_flax.plots.style import BLUE, GREY, VERMILION, drawn, show, wrapped
+from msa_flax.plots.style import BLUE, GREY, VERMILION, colour, drawn, row_title, show, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Path = str | os.PathLike[str]
-_COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _PAIRS = 5  # pairs a row
 _GROUPS = 20  # groups drawn
 _NAME = 24  # characters of a name that are drawn
@@ -26,29 +25,22 @@ _BELOW: dict[str, Any] = {  # where a legend is, and how narrow
     "handlelength": 1.2,
     "columnspacing": 1.2,
 }
-_PLURAL = {"family": "families", "group": "groups"}
 
 
-def overview(
-    examples: Examples,
-    label_from: Predictabilities,
-    path: Path,
-    *,
-    title: str,
-) -> None:
+def overview(examples: Examples, label_from: Predictabilities, path: Path, *, title: str) -> None:
     """Draws slice positions by class and group, and what predicts the label.
 
     Args:
         examples: n images.
-        label_from: how well each fact tells the label.
+        label_from: how well each fact predicts the label.
         path: the PNG file.
         title: above the figure.
     """
-    known = [
-        (name, {unit: value for unit, value in values.items() if not value.reason})
+    measured = {
+        name: {unit: value for unit, value in values.items() if not value.reason}
         for name, values in label_from.items()
-    ]
-    known = [(name, values) for name, values in known if values]
+    }
+    known = [(name, values) for name, values in measured.items() if values]
     with drawn(path, 10.0, max(3.4, 0.36 * len(known) + 1.4), []) as figure:
         figure.suptitle(title)
         left, right = figure.subplots(1, 2)
@@ -62,29 +54,28 @@ def _draw_positions(axes: "Axes", examples: Examples) -> None:
     if not len(rows):
         _say(axes, "slice positions are not known")
         return
-    groups = sorted(set(examples.group[rows].tolist()))[:_GROUPS]
+    names, group = np.unique(examples.group[rows], return_inverse=True)
+    names = names[:_GROUPS].tolist()
     number = len(examples.classes)
     step = min(0.16, 0.6 / number)  # so that all classes stay in their group's row
     for label, name in enumerate(examples.classes):
-        for y, group in enumerate(groups):
-            chosen = (examples.group[rows] == group) & (examples.label[rows] == label)
-            slices = np.unique(examples.slice_index[rows][chosen])
-            axes.plot(
-                slices,
-                np.full(len(slices), y + step * (label - (number - 1) / 2)),
-                linestyle="none",
-                marker="|",
-                markersize=9,
-                color=_COLOURS[label % len(_COLOURS)],
-                label=_short(name) if y == 0 else None,
-            )
-    axes.set(xlabel="slice index", ylabel="group", yticks=range(len(groups)))
-    axes.set_yticklabels([_short(group) or "unknown" for group in groups])
-    axes.set_ylim(-0.6, len(groups) - 0.4)
+        chosen = (examples.label[rows] == label) & (group < len(names))
+        places = np.stack([examples.slice_index[rows], group])[:, chosen]
+        position, row = np.unique(places, axis=1)  # copies lie on one another
+        axes.plot(
+            position,
+            row + step * (label - (number - 1) / 2),
+            linestyle="none",
+            marker="|",
+            markersize=9,
+            color=colour(label),
+            label=_short(name),
+        )
+    axes.set(xlabel="slice index", ylabel="group", yticks=range(len(names)))
+    axes.set_yticklabels([_short(name) or "unknown" for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.invert_yaxis()
-    handles = axes.get_legend_handles_labels()
-    if handles[1]:
-        axes.legend(ncols=min(number, 4), **_BELOW)
+    axes.legend(ncols=min(number, 4), **_BELOW)
 
 
 def _draw_bars(axes: "Axes", known: list[tuple[str, dict[str, Predictability]]]) -> None:
@@ -93,16 +84,16 @@ def _draw_bars(axes: "Axes", known: list[tuple[str, dict[str, Predictability]]])
         _say(axes, "nothing could be measured")
         return
     known = sorted(known, key=lambda item: max(v.accuracy for v in item[1].values()))
-    for unit, colour, shift in (("family", BLUE, 0.2), ("group", VERMILION, -0.2)):
+    for unit, colour_of_unit, shift in (("family", BLUE, 0.2), ("group", VERMILION, -0.2)):
         rows = [(y, values[unit]) for y, (_, values) in enumerate(known) if unit in values]
-        if not rows:
-            continue
-        value = np.array([found.accuracy for _, found in rows])
-        ends = np.array([[v.accuracy - v.low, v.high - v.accuracy] for _, v in rows]).T
-        y = np.array([y for y, _ in rows]) + shift
-        axes.barh(y, value, color=colour, height=0.38, label=f"in other {_PLURAL[unit]}")
-        ends = np.maximum(ends, 0)
-        axes.errorbar(value, y, xerr=ends, fmt="none", ecolor="black", capsize=1.5, linewidth=0.8)
+        if rows:
+            y = np.array([y for y, _ in rows]) + shift
+            accuracy, low, high = np.array([(v.accuracy, v.low, v.high) for _, v in rows]).T
+            axes.barh(y, accuracy, color=colour_of_unit, height=0.38, label=WHERE[unit])
+            ends = np.maximum([accuracy - low, high - accuracy], 0)
+            axes.errorbar(
+                accuracy, y, xerr=ends, fmt="none", ecolor="black", capsize=1.5, linewidth=0.8
+            )
     majority = next(iter(known[0][1].values())).majority
     axes.axvline(majority, color=GREY, linestyle=":", label="commonest class")
     axes.set(xlabel="accuracy, cross-validated", xlim=(0, 1.02), yticks=range(len(known)))
@@ -131,28 +122,23 @@ def pairs(examples: Examples, families: Families, path: Path) -> None:
         ("copies, weakest links", together & (families.similarity >= families.threshold), 1),
         ("not copies, most alike", ~together, -1),
     ]
-    chosen = [(name, _spread(families, mask, order)) for name, mask, order in rows]
-    chosen = [(name, picked) for name, picked in chosen if picked]
+    spread = {name: _spread(families, mask, order) for name, mask, order in rows}
+    chosen = [(name, picked) for name, picked in spread.items() if picked]
     with drawn(path, 2 * _PAIRS * 1.3 + 0.4, 1.9 * max(1, len(chosen)), []) as figure:
         if not chosen:
             figure.text(0.5, 0.5, "no two images are alike", ha="center")
             return
         grid = figure.subplots(len(chosen), 2 * _PAIRS, squeeze=False)
         for axes, (name, picked) in zip(grid, chosen, strict=True):
-            axes[0].set_ylabel(wrapped(name, 14), fontsize=9, fontweight="bold")
-            for place in range(_PAIRS):
-                pair = picked[place] if place < len(picked) else None
+            row_title(axes[0], wrapped(name, 14), size=9)
+            for place, pair in enumerate(picked):
                 _draw_pair(axes[2 * place : 2 * place + 2], examples, families, pair)
+            for empty in axes[2 * len(picked) :]:
+                show(empty, None)
 
 
-def _draw_pair(
-    both: "Sequence[Axes]", examples: Examples, families: Families, pair: int | None
-) -> None:
+def _draw_pair(both: "Sequence[Axes]", examples: Examples, families: Families, pair: int) -> None:
     """Draws the two images of a row of ``families.pairs``, and how they differ."""
-    if pair is None:
-        for axes in both:
-            show(axes, None)
-        return
     for axes, i in zip(both, families.pairs[pair].tolist(), strict=True):
         show(axes, examples.images[i])
         axes.set_xlabel(wrapped(str(examples.example_id[i]), 20), fontsize=5)

@@ -37,6 +37,11 @@ class Predictability:
     def __str__(self) -> str:
         return self.reason or f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON takes them: None in place of NaN."""
+        undefined = dict.fromkeys(("accuracy", "low", "high")) if self.reason else {}
+        return dataclasses.asdict(self) | undefined
+
 
 Predictabilities = Mapping[str, Mapping[str, Predictability]]  # by fact, then by what is left out
 
@@ -55,6 +60,14 @@ def predictabilities(
     return {
         name: {unit: predictability(fact, target, column, source) for unit, column in units.items()}
         for name, fact in _facts(examples).items()
+    }
+
+
+def as_dicts(found: Predictabilities) -> dict[str, dict[str, Any]]:
+    """Returns what :func:`predictabilities` returned as ``audit.json`` holds it."""
+    return {
+        fact: {unit: value.to_dict() for unit, value in values.items()}
+        for fact, values in found.items()
     }
 
 
@@ -136,7 +149,7 @@ def shortcut_findings(target: str, found: Predictabilities) -> list[Finding]:
             title=f"{target} from {name}",
             evidence=f"Right {said}; the commonest answer alone {strong[0].majority:.3f}.",
             advice="The splits are not drawn from the same images.",
-            counts=plain(values),
+            counts={unit: value.to_dict() for unit, value in values.items()},
         )
         if target == "label":
             advice = "A model can do this without looking at the anatomy."
@@ -152,14 +165,3 @@ def shortcut_findings(target: str, found: Predictabilities) -> list[Finding]:
             )
         )
     return findings
-
-
-def plain(values: Mapping[str, Predictability]) -> dict[str, Any]:
-    """Returns the numbers as JSON takes them: None in place of NaN."""
-    return {
-        unit: {
-            key: None if isinstance(field, float) and np.isnan(field) else field
-            for key, field in dataclasses.asdict(value).items()
-        }
-        for unit, value in values.items()
-    }

@@ -6,7 +6,7 @@ what it adds to the best of them.
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -45,21 +45,16 @@ def ladder(
         One dictionary per rung: "rung", and for each split "accuracy", "auc", "n"; or "reason"
         where the rung does not apply. An AUC is None where it is undefined.
     """
-    train = np.flatnonzero(examples.part == "train")
-    others = [part for part in ("validation", "test") if (examples.part == part).any()]
     found: list[dict[str, Any]] = []
     for name, seen, learner in _rungs(examples, features, seed):
         if seen is None:
             found.append({"rung": name, "reason": _MISSING[name]})
-            continue
-        fitted = _fit(learner, seen[train], examples.label[train])
-        scores = {
-            part: _score(fitted, seen, examples.label, examples.part == part) for part in others
-        }
-        found.append({"rung": name, **scores})
+        else:
+            scores = _fit_and_score(learner, seen, examples.label, examples.part)
+            found.append({"rung": name, **scores})
     if features is None:
         return [*found, {"rung": PERMUTED, "reason": _MISSING[PERMUTED]}]
-    return [*found, {"rung": PERMUTED, **_permuted(examples, source, features, others, seed)}]
+    return [*found, {"rung": PERMUTED, **_permuted(examples, source, features, seed)}]
 
 
 def _rungs(
@@ -93,57 +88,56 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def _permuted(
-    examples: Examples, source: np.ndarray, features: np.ndarray, others: list[str], seed: int
+    examples: Examples, source: np.ndarray, features: np.ndarray, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Returns the mean score of linear heads on labels that were permuted among sources."""
-    train = np.flatnonzero(examples.part == "train")
     _, first, member = np.unique(source, return_index=True, return_inverse=True)
-    drawn: dict[str, list[dict[str, Any]]] = {part: [] for part in others}
+    draws = []
     for i in range(PERMUTATIONS):
         rng = np.random.default_rng([seed, i])
         label = rng.permutation(examples.label[first])[member]
-        if len(np.unique(label[train])) < 2:
-            continue
-        fitted = _fit(_linear(), features[train], label[train])
-        for part in others:
-            drawn[part].append(_score(fitted, features, label, examples.part == part))
-
-    def mean(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
-
+        if len(np.unique(label[examples.part == "train"])) == 2:
+            draws.append(_fit_and_score(_linear(), features, label, examples.part))
+    scores = {part: [draw[part] for draw in draws] for part in (draws[0] if draws else ())}
     return {
         part: {
-            "accuracy": mean([score["accuracy"] for score in scores]),
-            "auc": mean([score["auc"] for score in scores]),
-            "n": scores[0]["n"],
+            "accuracy": _mean(score["accuracy"] for score in drawn),
+            "auc": _mean(score["auc"] for score in drawn),
+            "n": drawn[0]["n"],
         }
-        for part, scores in drawn.items()
-        if scores
+        for part, drawn in scores.items()
     }
 
 
-def _fit(learner: Any, seen: np.ndarray, label: np.ndarray) -> Any:
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _fit_and_score(
+    learner: Any, seen: np.ndarray, label: np.ndarray, part: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Fits a learner on part "train"; returns its accuracy and AUC on the other parts there are."""
     from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import roc_auc_score
 
     with warnings.catch_warnings():
         # A shortcut that has not quite converged is a shortcut all the same.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return learner.fit(seen, label)
-
-
-def _score(fitted: Any, seen: np.ndarray, label: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-    from sklearn.metrics import roc_auc_score
-
-    rows = np.flatnonzero(chosen)
-    probability = fitted.predict_proba(seen[rows])[:, list(fitted.classes_).index(1)]
-    truth = label[rows]
-    both = 0 < truth.sum() < len(truth)
-    return {
-        "accuracy": float(((probability >= 0.5) == truth).mean()),
-        "auc": float(roc_auc_score(truth, probability)) if both else None,
-        "n": len(rows),
-    }
+        learner.fit(seen[part == "train"], label[part == "train"])
+    scores = {}
+    for name in ("validation", "test"):
+        if (part == name).any():
+            truth = label[part == name]
+            probabilities = learner.predict_proba(seen[part == name])
+            probability = probabilities[:, list(learner.classes_).index(1)]
+            both = 0 < truth.sum() < len(truth)
+            scores[name] = {
+                "accuracy": float(((probability >= 0.5) == truth).mean()),
+                "auc": float(roc_auc_score(truth, probability)) if both else None,
+                "n": len(truth),
+            }
+    return scores
 
 
 def _linear() -> Any:
@@ -197,8 +191,7 @@ def ladder_table(
         return ["" if value is None else f"{value:.3f}" for value in found]
 
     rows = [
-        [str(rung["rung"]), *(cells(rung) if "reason" not in rung else [str(rung["reason"])])]
-        for rung in ladder
+        [rung["rung"], *([rung["reason"]] if "reason" in rung else cells(rung))] for rung in ladder
     ]
     if model:
         rows += [["the model", *cells(model)], ["what the model adds to the best shortcut"]]

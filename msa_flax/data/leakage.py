@@ -1,10 +1,9 @@
 """Copies and series that cross a split: what is refused, and what is said beside every number."""
 
-import collections
-
 import numpy as np
 
 from msa_flax.data.examples import DataError, Examples
+from msa_flax.data.sources import divided
 from msa_flax.data.splits import Splits
 
 COPIES, SERIES = "copies cross the split", "series cross the split"
@@ -23,8 +22,8 @@ def find_stamps(examples: Examples, splits: Splits) -> list[str]:
     """
     sources = _sources(examples, splits)
     applies = {
-        COPIES: any(_divided(source, splits) for source in sources),
-        SERIES: bool(_divided(examples.group, splits)),
+        COPIES: any(divided(source, splits.split) for source in sources),
+        SERIES: bool(divided(examples.group, splits.split)),
         UNKNOWN: not examples.groups_known,
     }
     return [stamp for stamp, true in applies.items() if true]
@@ -42,7 +41,7 @@ def check_leakage(examples: Examples, splits: Splits, *, allow: bool) -> None:
         DataError: how many slices and images cross, between which splits, and what to do.
     """
     sources = _sources(examples, splits)
-    slices, pictures = (len(_divided(source, splits)) for source in sources)
+    slices, pictures = (len(divided(source, splits.split)) for source in sources)
     if allow or slices + pictures == 0:
         return
     found = []
@@ -87,10 +86,3 @@ def _sources(examples: Examples, splits: Splits) -> tuple[np.ndarray, np.ndarray
             f"({len(examples)} images) list different examples, or in another order"
         )
     return examples.family, examples.pixels
-
-
-def _divided(key: np.ndarray, splits: Splits) -> list[str]:
-    """Returns the known keys that occur in more than one split."""
-    pairs = set(zip(key.tolist(), splits.split.tolist(), strict=True))
-    times = collections.Counter(name for name, _ in pairs if name)
-    return [name for name, number in times.items() if number > 1]

@@ -11,6 +11,7 @@ import numpy as np
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
+from msa_flax.data.sources import find_sources
 from msa_flax.files import csv_text, write_text
 
 SPLITS = ("train", "validation", "test")
@@ -238,14 +239,7 @@ def _check_usable(counts: dict[str, tuple[int, int]], config: DataConfig) -> Non
 
 def _join_families(family: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Returns, for every image, the first name of the families that equal pictures connect."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    names, member = np.unique(family, return_inverse=True)
-    pictures, picture = np.unique(pixels, return_inverse=True)
-    count = len(names) + len(pictures)  # nodes: families, then pictures; an edge is an image
-    edges = (np.ones(len(family)), (member, len(names) + picture))
-    found = connected_components(coo_array(edges, shape=(count, count)), directed=False)[1]
-    _, first, source = np.unique(found[: len(names)], return_index=True, return_inverse=True)
-    joined: np.ndarray = names[first[source]][member]
+    order = np.argsort(family)
+    joined = np.empty_like(family)
+    joined[order] = family[order][find_sources(family[order], pixels[order])]
     return joined

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -6,16 +8,17 @@ from msa_flax.auditing import composition
 # Unreadable files.
 
 
-def test_no_unreadable_files_are_good_news():
-    finding = composition.unreadable([], 7)
+def test_no_unreadable_files_are_good_news(examples_from):
+    finding = composition.unreadable(examples_from("\n".join(f"{i} 0 -" for i in range(7))))
     assert (finding.severity, finding.advice) == ("none", "")
     assert finding.counts == {"unreadable": 0, "files": 7}
     assert finding.evidence == "All 7 files are readable."
 
 
-def test_ten_thousand_unreadable_files_are_one_finding_with_a_handful_of_reasons():
-    bad = [(f"{i}.png", f"reason {min(i % 100, 7)}") for i in range(10_000)]
-    finding = composition.unreadable(bad, 20_000)
+def test_ten_thousand_unreadable_files_are_one_finding_with_a_handful_of_reasons(examples_from):
+    examples = examples_from("\n".join(f"{i} 0 -" for i in range(10_000)))
+    bad = tuple((f"{i}.png", f"reason {min(i % 100, 7)}") for i in range(10_000))
+    finding = composition.unreadable(dataclasses.replace(examples, bad_files=bad))
     assert finding.severity == "medium"
     assert finding.counts == {"unreadable": 10_000, "files": 20_000}
     assert finding.evidence == (

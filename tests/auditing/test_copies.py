@@ -17,7 +17,7 @@ def by_key(findings):
 
 def every_finding(examples, families):
     return [
-        composition.unreadable([], len(examples)),
+        composition.unreadable(examples),
         copies.duplicates(examples),
         *copies.family_findings(examples, families),
         *composition.group_findings(examples),
@@ -210,9 +210,15 @@ def test_sources_join_equal_pixels_names_and_pixel_families_whatever_connects_th
     examples_from, families_of, ten_images, ten_families
 ):
     # a-c have equal pixels, and so f1 and f2 are one; pixels join h with f2, and h has f's name.
-    assert copies.sources(ten_images, ten_families).tolist() == [0] * 6 + [6, 0, 8, 8]
-    assert copies.sources(ten_images, families_of(*range(10))).tolist() == [0] * 5 + [5, 6, 5, 8, 8]
-    assert copies.sources(examples_from("a 0 -\nb 0 -"), families_of(0, 1)).tolist() == [0, 1]
+    assert copies.all_sources(ten_images, ten_families).tolist() == [0] * 6 + [6, 0, 8, 8]
+    assert copies.all_sources(ten_images, families_of(*range(10))).tolist() == [0] * 5 + [
+        5,
+        6,
+        5,
+        8,
+        8,
+    ]
+    assert copies.all_sources(examples_from("a 0 -\nb 0 -"), families_of(0, 1)).tolist() == [0, 1]
 
 
 LETTERS = st.sampled_from(["", "x", "y", "z"])
@@ -240,7 +246,7 @@ def test_sources_are_the_finest_partition_that_divides_nothing(examples_from, fa
             for j, other in enumerate(columns):
                 if any(a == b for a, b in zip(one, other, strict=True)):
                     expected[i] = expected[j] = min(expected[i], expected[j])
-    assert copies.sources(examples, families).tolist() == expected
+    assert copies.all_sources(examples, families).tolist() == expected
 
 
 @pytest.mark.parametrize("rows", ["a 0 -", "a 0 train\nb 1 x G f p\nc 1 y - f p", "ten"])

@@ -1,0 +1,65 @@
+"""The audit of the images of a run, or of a configuration, on the splits they are trained in."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from msa_flax.auditing import copies, shortcuts
+from msa_flax.auditing.audit import Audit, audit
+from msa_flax.auditing.families import find_families
+from msa_flax.config import Config
+from msa_flax.data import DataError, inspect
+from msa_flax.data.facts import with_facts
+from msa_flax.data.folder import Progress, list_folder
+from msa_flax.files import read_json
+from msa_flax.run import Data, pooled_features
+
+
+def audit_splits(
+    config: Config,
+    data: Data,
+    *,
+    workdir: Path | None,
+    with_ladder: bool,
+    threshold: float | None,
+    progress: Progress,
+) -> Audit:
+    """Returns the audit of images on the splits that they are trained, validated and tested in.
+
+    Args:
+        config: where the images come from; for the ladder also the network and the seed.
+        data: the images and their splits.
+        workdir: the run whose own scores are compared with the shortcuts, or None.
+        with_ladder: whether shortcuts are fitted on the training images.
+        threshold: see :func:`msa_flax.auditing.families.find_families`.
+        progress: called after each image of each stage.
+
+    Raises:
+        DataError: the files have changed since the data were read.
+    """
+    if config.data.source == "folder":
+        listing = list_folder(config.data.root, config.data, layout="parts")
+        examples, name = inspect(listing, progress=progress), listing.root.resolve().name
+    else:
+        examples, name = with_facts(data.examples), config.name
+    if examples.example_id.tolist() != data.examples.example_id.tolist():
+        raise DataError(f"the files in {config.data.root} have changed meanwhile; start again")
+    examples = dataclasses.replace(examples, part=data.splits.split)
+    families = find_families(examples.images, threshold=threshold, progress=progress)
+    ladder: list[dict[str, Any]] = []
+    if with_ladder:
+        source = copies.all_sources(examples, families)
+        features = pooled_features(config, data.examples)
+        ladder = shortcuts.ladder(examples, source, features, seed=config.train.seed)
+    scores = _model_scores(workdir) if workdir else {}
+    return audit(examples, families, name=name, ladder=ladder, model=scores)
+
+
+def _model_scores(workdir: Path) -> dict[str, dict[str, Any]]:
+    """Returns accuracy and AUC of the run's own evaluations by split, where there are any."""
+    scores = {}
+    for split in ("validation", "test"):
+        if values := read_json(workdir / "eval" / split / "metrics.json"):
+            metrics = values["metrics"]
+            scores[split] = {name: metrics[name]["value"] for name in ("accuracy", "auc")}
+    return scores
