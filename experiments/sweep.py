@@ -79,12 +79,12 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
 
     from msa_flax import data, train
     from msa_flax.models import check_network
-    from msa_flax.training import memory, record
-    from msa_flax.training.compile import prepare_jax
+    from msa_flax.training.compile import prepare_jax, trim_memory
+    from msa_flax.training.workdir import check_workdir
 
     prepare_jax()
     check_network(config)
-    record.check_workdir(workdir, config)
+    check_workdir(workdir, config)
     if (workdir / KEPT[-1]).exists():
         return
     values = dataclasses.asdict(config.data)
@@ -95,7 +95,7 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
     train.train_run(workdir, config, loaded[key])
     jax.clear_caches()
     gc.collect()  # a run's arrays lie in cycles, and a hundred runs of them do not fit
-    memory.trim_memory()
+    trim_memory()
 
 
 def keep(workdir: Path, folder: Path) -> None:

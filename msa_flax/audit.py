@@ -81,7 +81,7 @@ def main(args: SimpleNamespace) -> None:
     audit = _audit_folder(args) if args.root else _audit_splits(args)
     audit.write(out)
     print(audit.text())
-    log.info("written: %s", out)
+    log.info("everything: %s", out)
 
 
 def _output(args: SimpleNamespace) -> Path:

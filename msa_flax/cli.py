@@ -1,8 +1,9 @@
 """One wrapper for all commands: flags in, exit code out.
 
-Exit codes: 0 done (``--help`` too); 1 failure; 2 bad usage or bad input, said in one sentence; 130
-and 143 ended by SIGINT or SIGTERM after writing what is needed to go on. Errors that are the user's
-to mend carry ``exit_code = 2`` in their class. Tracebacks are shown with ``--debug`` only.
+The exit code is 0 when all is done (and for ``--help``), 1 for a failure, 2 for bad usage or bad
+input, and 130 or 143 if SIGINT or SIGTERM ended a command after it had written what it needs to
+continue. An error is one sentence, and its class has the exit code (:class:`files.UserError`).
+Tracebacks are shown with ``--debug`` only.
 """
 
 import contextlib
@@ -23,33 +24,33 @@ from ml_collections import config_flags
 from msa_flax.config import Config
 from msa_flax.files import NOTICE, UserError, flatten
 
-_ARGUMENTS = ("images", "workdirs")  # a command that defines one takes arguments without flags
+_ARGUMENTS = ("images", "workdirs")  # flags that take the arguments which are not flags
 
 Define = Callable[[flags.FlagValues], None]
-Main = Callable[[SimpleNamespace], None]  # called with the values of the flags
+Main = Callable[[SimpleNamespace], None]  # takes the values of the flags
 
 
 class UsageError(UserError):
     """The command line cannot be understood."""
 
 
-def run(main: Main, define: Define, doc: str, argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, runs ``main`` and ends the process with the right code.
-
-    Args:
-        main: the command; takes the parsed flags.
-        define: defines the command's own flags on the values it is given.
-        doc: the command's help text (its module's docstring).
-        argv: program name and arguments; default ``sys.argv``.
-    """
-    sys.exit(call(main, define, doc, list(sys.argv if argv is None else argv)))
+def run(main: Main, define: Define, doc: str) -> None:
+    """Runs a command with the arguments of this process, and ends the process with its code."""
+    sys.exit(call(main, define, doc, list(sys.argv)))
 
 
 def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
-    """Does what :func:`run` does and returns the exit code."""
+    """Parses a command line, runs the command and returns the exit code.
+
+    Args:
+        main: the command.
+        define: defines its flags.
+        doc: its help text, the docstring of its module.
+        argv: the name of the program, and its arguments.
+    """
     values, debug = flags.FlagValues(), "--debug" in argv
     try:
-        # Numbers are computed on the CPU or one accelerator; chatter about others helps nobody.
+        # TensorFlow would otherwise begin with lines about devices that it does not find.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
         if {"-h", "--help", "-help"} & set(argv[1:]):
@@ -112,25 +113,8 @@ def workdir(args: SimpleNamespace, *, trained: bool) -> Path:
 
 
 @contextlib.contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Logs into a file too, and there what is too long for the terminal (``msa_flax.file``)."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    loggers = [logging.getLogger("msa_flax"), logging.getLogger("msa_flax.file")]
-    loggers[1].propagate = False
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-        handler.close()
-
-
-@contextlib.contextmanager
 def _arguments(argv: Sequence[str]) -> Iterator[None]:
-    """Puts ``argv`` where the configuration flag looks for its overrides, whoever calls."""
+    """Puts ``argv`` into ``sys.argv``, where the flag ``--config`` looks for its overrides."""
     before, sys.argv = sys.argv, list(argv)
     try:
         yield

@@ -1,15 +1,16 @@
-"""Typed configuration of a run: one dataclass a section, one comment a field.
+"""Typed configuration of a run: one dataclass per section, one comment per field.
 
 Every comment ends with where the default comes from: "paper 1 §n" is the MSA-CSpineNet paper,
-"Keras default" is what Keras does when the paper is silent, "ours" is a choice of this project.
-The defaults of the dataclasses are paper 1's experiment; :func:`quickstart` is the embedded default
-of ``python -m msa_flax.train``. A misspelt field cannot be set, and :meth:`Config.validate` reports
-everything that is wrong with a configuration in one go, before any work is done.
+"Keras default" is what Keras does where the paper says nothing, and "ours" is a choice of this
+project. The defaults of the dataclasses are the experiment of paper 1; :func:`quickstart` is what
+``python -m msa_flax.train`` runs without ``--config``. A misspelt field cannot be set, and
+:meth:`Config.validate` reports everything that is wrong at once, before any work is done.
 """
 
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from msa_flax.files import UserError, flatten
@@ -24,24 +25,27 @@ class ModelConfig:
     """The network: backbone, optional multi-scale spatial attention, head."""
 
     backbone: str = "mobilenet_v1"  # a key of msa_flax.models.MODELS (paper 1 §3.2.1)
-    alpha: float = 1.0  # width multiplier of MobileNet's channels (Keras default)
+    alpha: float = 1.0  # multiplies the number of channels in MobileNet (Keras default)
     attention: str = "msa"  # "msa" (paper 1 §3.2.2) | "none" | "cbam": the ablation's (ours)
     kernel_sizes: tuple[int, ...] = (3, 5, 7)  # odd, pixels of the feature map (paper 1 §3.2.2)
     refine: str = (
         "none"  # "none" | "map" | "features": 1x1 refinement (paper 1 §3.2.2, no equation)
     )
     head: str = "logit"  # "logit" (paper 1) | "softmax2" | "dense256" (paper 2 Eq. 11-15)
-    dropout: float = 0.0  # rate before the head's last layer, 0 <= rate < 1 (ours: none stated)
-    pretrained: str = "imagenet"  # "none" | "imagenet" | path of a Keras file (paper 1 §3.2.1)
+    dropout: float = 0.0  # rate before the last layer of the head, 0 <= rate < 1 (ours)
+    pretrained: str = "imagenet"  # "none" | "imagenet" | a Keras file (paper 1 §3.2.1)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class DataConfig:
     """The images: where they are, how they are prepared, how they are split."""
 
-    source: str = "folder"  # "folder" (class per folder) | "phantom" (synthetic, embedded)
-    root: str = ""  # the folder that holds train/ and val/ (needed by source "folder")
-    classes: tuple[str, ...] = ("normal", "fracture")  # folder names; index = label (ours)
+    source: str = "folder"  # "folder" (one folder per class) | "phantom" (synthetic) (ours)
+    root: str = ""  # the folder that holds train/ and val/; needed by source "folder" (ours)
+    classes: tuple[str, ...] = (
+        "normal",
+        "fracture",
+    )  # folder names, in the order of the labels (ours)
     image_size: int = 224  # pixels, both sides, after resizing (paper 1 §3.1)
     preprocess: str = (
         "paper"  # "paper": 0..1 (paper 1 §3.1) | "native": as the backbone was trained
@@ -54,15 +58,17 @@ class DataConfig:
     holdout_group: str = ""  # the group (CT series) that is the test set of protocol "grouped"
     fold: int = 0  # which fold is the test set of protocol "kfold", 0-based
     folds: int = 5  # number of folds of protocol "kfold" (ours)
-    validation_fraction: float = 0.2  # of what is not test (paper 1 §3.1)
-    # Regular expressions searched in the file name; the named group is the value. The defaults fit
-    # the public data set's names, such as "CSFDV1B10 (18)-rotated3-sharpened.png" (ours).
-    family_pattern: str = r"^(?P<family>CSFDV\d+B\d+ \((?P<slice>\d+)\))"  # source slice, its index
-    group_pattern: str = r"^CSFDV\d+(?P<group>B\d+)"  # CT series or patient
-    allow_leakage: bool = False  # True: run even though copies of one slice cross the split (ours)
-    on_bad_file: str = "error"  # "error" | "skip": what an undecodable file does (ours)
+    validation_fraction: float = 0.2  # of the images that are not test images (paper 1 §3.1)
+    # Regular expressions that are searched in the file name; the named group is the value. The
+    # defaults fit names in the public data set, such as "CSFDV1B10 (18)-rotated3-sharpened.png".
+    family_pattern: str = (
+        r"^(?P<family>CSFDV\d+B\d+ \((?P<slice>\d+)\))"  # source slice and its index (ours)
+    )
+    group_pattern: str = r"^CSFDV\d+(?P<group>B\d+)"  # CT series or patient (ours)
+    allow_leakage: bool = False  # True: run even if copies of one slice cross the split (ours)
+    on_bad_file: str = "error"  # "error" | "skip": what to do about an unreadable file (ours)
     phantom_patients: int = 360  # simulated patients of source "phantom" (ours)
-    phantom_seed: int = 0  # the phantom's own seed: train.seed leaves its images alone (ours)
+    phantom_seed: int = 0  # of the phantom; train.seed does not change its images (ours)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -71,14 +77,12 @@ class OptimConfig:
 
     name: str = "adam"  # "adam" (paper 1 §4) | "sgd"
     learning_rate: float = 1e-3  # per step, > 0 (Keras default)
-    epsilon: float = 1e-7  # Adam's epsilon-hat (Keras default; optax and PyTorch differ)
+    epsilon: float = 1e-7  # epsilon-hat of Adam (Keras default; optax and PyTorch differ)
     # "constant" (Keras default) | "cosine": to 0 over the whole run | "plateau" (paper 2 §V.B)
     schedule: str = "constant"
-    plateau_factor: float = 0.1  # the rate's on a plateau of the validation loss (Keras default)
-    plateau_patience: int = 2  # epochs without a lower validation loss that are a plateau (ours)
-    class_weights: str = (
-        "none"  # "none" | "balanced": both classes weigh as much in the loss (ours)
-    )
+    plateau_factor: float = 0.1  # multiplies the rate on a plateau (Keras default)
+    plateau_patience: int = 2  # a plateau: so many epochs without a lower validation loss (ours)
+    class_weights: str = "none"  # "none" | "balanced": the same total weight per class (ours)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -86,26 +90,26 @@ class TrainConfig:
     """The training loop."""
 
     epochs: int = 15  # passes over the training split (paper 1 §4)
-    batch_size: int = 16  # images a step (paper 1 §4)
-    early_stopping: int = 0  # epochs without a lower validation loss to stop at; 0: never (ours)
-    freeze_backbone: bool = False  # True: backbone fixed, its BatchNorm in inference mode (ours)
+    batch_size: int = 16  # images per step (paper 1 §4)
+    early_stopping: int = 0  # stop after so many epochs without a lower loss; 0: never (ours)
+    freeze_backbone: bool = False  # True: train attention and head only (ours)
     compute_dtype: str = "float32"  # "float32" | "bfloat16": parameters stay float32 (ours)
-    steps_per_dispatch: int = 16  # steps in one compiled call; same numbers, less overhead (ours)
-    log_every: int = 50  # steps between progress lines where there is no terminal (ours)
-    seed: int = 0  # the run's one seed: initial values, order, split, dropout (ours)
+    steps_per_dispatch: int = 16  # steps per compiled call; changes speed, not numbers (ours)
+    log_every: int = 50  # steps between lines of progress, if there is no terminal (ours)
+    seed: int = 0  # the one seed of the run: initial values, order, split, dropout (ours)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class EvalConfig:
     """Evaluation."""
 
-    batch_size: int = 32  # images a compiled call (Keras default); the numbers do not depend on it
-    threshold: float = 0.5  # probability at and above which a slice is called fractured (ours)
+    batch_size: int = 32  # images per compiled call; changes no number (Keras default)
+    threshold: float = 0.5  # lowest probability that is predicted positive (ours)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Config:
-    """Everything a run needs to know; written to ``config.json`` in its workdir."""
+    """Everything that defines a run; written to ``config.json`` in its workdir."""
 
     name: str = "paper1_msa"  # shown in titles and tables
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -115,10 +119,10 @@ class Config:
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
 
     def validate(self) -> "Config":
-        """Returns the configuration itself, or raises with every problem found.
+        """Returns the configuration itself, or raises an error that names every problem.
 
         Raises:
-            ConfigError: one line a problem: the field, what was expected, what came.
+            ConfigError: per problem, the field, what was expected and what came.
         """
         problems = [*_type_problems(self), *_choice_problems(self)]
         if not problems:  # ranges and combinations compare values, so the types must be right
@@ -133,10 +137,10 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """Builds a configuration from :meth:`to_dict`'s output.
+        """Builds a configuration from the output of :meth:`to_dict`.
 
         Raises:
-            ConfigError: unknown fields, all of them named.
+            ConfigError: names all unknown fields.
         """
         unknown: list[str] = []
         config = _fill(cls(), values, "", unknown)
@@ -153,15 +157,16 @@ RESUMABLE_FIELDS = ("train.epochs", "train.log_every")
 def quickstart() -> Config:
     """Returns the embedded default: MSA-CSpineNet, narrowed, on the synthetic phantom.
 
-    No network, no weights, under three minutes of training on two CPU cores. Two things differ from
-    paper 1's network so that this is possible, and the run says so: width (alpha 0.25) and image
-    size (128 pixels).
+    It needs no internet and no weights, and trains for less than three minutes on two CPU cores.
+    Two things differ from the network of paper 1 to make that possible, and the run says so: the
+    width (alpha 0.25) and the size of the images (128 pixels).
     """
     return Config(
         name="quickstart",
         model=ModelConfig(alpha=0.25, pretrained="none"),
         data=DataConfig(source="phantom", protocol="kfold", image_size=128),
-        # At a constant rate the running averages of BatchNorm trail the weights of so short a run.
+        # The run is so short that at a constant rate the running averages of BatchNorm would lag
+        # behind the weights.
         optim=OptimConfig(schedule="cosine"),
         train=TrainConfig(epochs=15),
     )
@@ -170,7 +175,8 @@ def quickstart() -> Config:
 def get_config(arg: str = "") -> Config:
     """Returns :func:`quickstart`; ``train`` loads this file when no ``--config`` is given."""
     del arg
-    # This file is then a second copy of the module; its classes must be the package's own.
+    # Loaded in that way, this file is a second copy of the module; the classes must be those of
+    # the package.
     import msa_flax.config as package_config  # noqa: PLW0406
 
     return package_config.quickstart()
@@ -234,58 +240,65 @@ _CHOICES = {
 }
 
 
+Check = tuple[Callable[[Any], bool], str]  # whether a value is right, and what is expected
+
+
+def _at_least(least: int, unit: str = "") -> Check:
+    return (lambda value: value >= least), f"{least}{unit} or more"
+
+
+def _distinct_odd_numbers(values: tuple[int, ...]) -> bool:
+    odd = all(type(value) is int and value > 0 and value % 2 == 1 for value in values)
+    return odd and len(set(values)) == len(values) > 0
+
+
+_ABOVE_0: Check = (lambda value: value > 0), "above 0"
+_FRACTION: Check = (lambda value: 0 < value < 1), "a number in (0, 1)"
+_SEED: Check = (lambda value: 0 <= value < 2**32), "0 .. 2**32 - 1"
+_RANGES = {
+    "model.alpha": _ABOVE_0,
+    "model.dropout": ((lambda rate: 0 <= rate < 1), "a rate in [0, 1)"),
+    "model.kernel_sizes": (_distinct_odd_numbers, "distinct odd whole numbers"),
+    "data.image_size": _at_least(32, " pixels"),
+    "data.validation_fraction": _FRACTION,
+    "data.folds": _at_least(2),
+    "data.phantom_patients": _at_least(10),
+    "data.phantom_seed": _SEED,
+    "optim.learning_rate": _ABOVE_0,
+    "optim.epsilon": _ABOVE_0,
+    "optim.plateau_factor": _FRACTION,
+    "optim.plateau_patience": _at_least(1),
+    "train.early_stopping": _at_least(0),
+    "train.epochs": _at_least(1),
+    "train.batch_size": _at_least(2),  # BatchNorm needs two
+    "train.steps_per_dispatch": _at_least(1),
+    "train.log_every": _at_least(1),
+    "train.seed": _SEED,
+    "eval.batch_size": _at_least(1),
+    "eval.threshold": _FRACTION,
+}
+
+
+def _value(config: Config, path: str) -> Any:
+    section, field = path.split(".")
+    return getattr(getattr(config, section), field)
+
+
 def _choice_problems(config: Config) -> list[str]:
-    problems = []
-    for path, choices in _CHOICES.items():
-        section, field = path.split(".")
-        value = getattr(getattr(config, section), field)
-        if value not in choices:
-            problems.append(f"{path}: expected one of {', '.join(choices)}; got {value!r}")
-    return problems
+    values = {path: _value(config, path) for path in _CHOICES}
+    return [
+        f"{path}: expected one of {', '.join(_CHOICES[path])}; got {value!r}"
+        for path, value in values.items()
+        if value not in _CHOICES[path]
+    ]
 
 
 def _range_problems(config: Config) -> list[str]:
-    model, data, optim, train = config.model, config.data, config.optim, config.train
-    checks = [
-        ("model.alpha", model.alpha, model.alpha > 0, "a width multiplier above 0"),
-        ("model.dropout", model.dropout, 0 <= model.dropout < 1, "a rate in [0, 1)"),
-        (
-            "model.kernel_sizes",
-            model.kernel_sizes,
-            len(set(model.kernel_sizes)) == len(model.kernel_sizes) > 0
-            and all(type(k) is int and k > 0 and k % 2 == 1 for k in model.kernel_sizes),
-            "distinct odd whole numbers",
-        ),
-        ("data.image_size", data.image_size, data.image_size >= 32, "32 pixels or more"),
-        (
-            "data.validation_fraction",
-            data.validation_fraction,
-            0 < data.validation_fraction < 1,
-            "a fraction in (0, 1)",
-        ),
-        ("data.folds", data.folds, data.folds >= 2, "2 or more"),
-        ("data.fold", data.fold, 0 <= data.fold < data.folds, "0 <= fold < data.folds"),
-        ("data.phantom_patients", data.phantom_patients, data.phantom_patients >= 10, "10 or more"),
-        ("data.phantom_seed", data.phantom_seed, 0 <= data.phantom_seed < 2**32, "0 .. 2**32 - 1"),
-        ("optim.learning_rate", optim.learning_rate, optim.learning_rate > 0, "above 0"),
-        ("optim.epsilon", optim.epsilon, optim.epsilon > 0, "above 0"),
-        (
-            "optim.plateau_factor",
-            optim.plateau_factor,
-            0 < optim.plateau_factor < 1,
-            "a factor in (0, 1)",
-        ),
-        ("optim.plateau_patience", optim.plateau_patience, optim.plateau_patience >= 1, "1+"),
-        ("train.early_stopping", train.early_stopping, train.early_stopping >= 0, "0 or more"),
-        ("train.epochs", train.epochs, train.epochs >= 1, "1 or more"),
-        ("train.batch_size", train.batch_size, train.batch_size >= 2, "2 or more (BatchNorm)"),
-        ("train.steps_per_dispatch", train.steps_per_dispatch, train.steps_per_dispatch >= 1, "1+"),
-        ("train.log_every", train.log_every, train.log_every >= 1, "1 or more"),
-        ("train.seed", train.seed, 0 <= train.seed < 2**32, "0 .. 2**32 - 1"),
-        ("eval.batch_size", config.eval.batch_size, config.eval.batch_size >= 1, "1 or more"),
-        ("eval.threshold", config.eval.threshold, 0 < config.eval.threshold < 1, "in (0, 1)"),
+    return [
+        f"{path}: expected {expected}, got {_value(config, path)!r}"
+        for path, (is_right, expected) in _RANGES.items()
+        if not is_right(_value(config, path))
     ]
-    return [f"{name}: expected {want}, got {got!r}" for name, got, ok, want in checks if not ok]
 
 
 def _combination_problems(config: Config) -> list[str]:
@@ -301,6 +314,8 @@ def _combination_problems(config: Config) -> list[str]:
         problems.append(
             f"data.protocol: the phantom is split by patient (kfold), got {data.protocol!r}"
         )
+    if not 0 <= data.fold < data.folds:
+        problems.append(f"data.fold: expected 0 <= fold < data.folds, got {data.fold}")
     if data.protocol == "grouped" and not data.holdout_group:
         problems.append("data.holdout_group: protocol 'grouped' needs the group to hold out")
     if model.attention != "msa" and model.refine != "none":

@@ -4,6 +4,7 @@ The error that ends a command with exit code 2, the notice that every output car
 written whole or not at all, the cache folder, tables of text, and batches of one fixed size.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,19 +28,26 @@ class UserError(ValueError):
     exit_code = 2
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file under a temporary name beside it, then renames it: whole or not at all.
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` to write to, and renames it at the end.
 
-    The folder is made if it is not there.
+    So the file is there whole or not at all. Its folder is made if it is not there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file, whole or not at all; makes its folder if it is not there."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

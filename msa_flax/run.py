@@ -39,10 +39,11 @@ from msa_flax.models import (
 )
 from msa_flax.saliency import Explanations, explain_images
 from msa_flax.saliency.explain import make_classifier_step
-from msa_flax.training import steps
 from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.compile import compile_predict_step, compiler_options
 from msa_flax.training.features import cached_features, features_file
-from msa_flax.training.record import WorkdirError
+from msa_flax.training.steps import make_predict_step
+from msa_flax.training.workdir import WorkdirError
 from msa_flax.weights import WeightsReport
 
 log = logging.getLogger("msa_flax")
@@ -81,7 +82,7 @@ class Run:
         variables: the parameters and running statistics of the network.
         step: the training step they are from; 0 before training.
         checkpoint: "best" or "last", or "" before training.
-        report: which weights were loaded from a file, where that was done just now.
+        report: which weights were loaded from a file, before training.
         loaded: the data, where they are in memory already; see :attr:`data`.
     """
 
@@ -147,14 +148,9 @@ class Run:
         maps = {name: maps for part in parts for name, maps in part.maps.items()}
         return dataclasses.replace(parts[0], maps={name: maps[name] for name in chosen})
 
-    def with_random_weights(self, seed: int = 1) -> "Run":
-        """Returns the same network with random weights, which has learned nothing.
-
-        Args:
-            seed: of the weights.
-        """
-        size = self.config.data.image_size
-        variables = initialise(self.model, image_size=size, seed=seed)
+    def with_random_weights(self) -> "Run":
+        """Returns the same network with random weights, which has learned nothing."""
+        variables = initialise(self.model, image_size=self.config.data.image_size, seed=1)
         return dataclasses.replace(self, variables=variables)
 
     def frozen_features(self, examples: Examples) -> np.ndarray:
@@ -162,12 +158,12 @@ class Run:
 
         They are float16 [n, fh, fw, c] and are read from disk as needed.
         """
-        step = steps.make_predict_step(self.model, scaler(self.config), method="features")
+        step = make_predict_step(self.model, scaler(self.config), method="features")
         # The fingerprint knows size and equalisation of the images; what is left is the scaling.
         inputs = f"{self.config.data.preprocess} {examples.fingerprint}"
         return cached_features(
             features_file(self.variables, f"{self.config.model.backbone} {inputs}"),
-            functools.partial(steps.compiled_predict_step(step), self.variables),
+            functools.partial(compile_predict_step(step), self.variables),
             examples.images,
             batch_size=self.config.eval.batch_size,
         )
@@ -178,14 +174,14 @@ class Run:
 
     @functools.cached_property
     def _predict_step(self) -> Callable[..., jax.Array]:
-        step = steps.make_predict_step(self.model, scaler(self.config))
-        return steps.compiled_predict_step(step)
+        step = make_predict_step(self.model, scaler(self.config))
+        return compile_predict_step(step)
 
     def _explain_step(self, methods: tuple[str, ...], layer: str | None) -> Callable[..., Any]:
         key = methods, layer
         if key not in self._explain_steps:
             step = make_classifier_step(self.model, scaler(self.config), methods, layer=layer)
-            options = steps.compiler_options(many_branches=True)
+            options = compiler_options(many_branches=True)
             self._explain_steps[key] = jax.jit(step, compiler_options=options)
         return self._explain_steps[key]
 

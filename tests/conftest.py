@@ -46,15 +46,15 @@ def untrained_run():
     """A maker of trained runs that took no step, and so no time; returns the run as it started."""
 
     def make(workdir, config):
-        from msa_flax import train
         from msa_flax.run import start
+        from msa_flax.train import record
         from msa_flax.training.checkpoint import Checkpoints
         from msa_flax.training.optim import create_optimizer
-        from msa_flax.training.state import create_state
+        from msa_flax.training.steps import create_state
 
         run = start(workdir, config)
         workdir.mkdir()
-        train._record(run, 0.0)
+        record(run, 0.0)
         state = create_state(run.variables, create_optimizer(config.optim, total_steps=1))
         checkpoints = Checkpoints(workdir)
         checkpoints.save_last(state, {})

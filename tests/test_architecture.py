@@ -31,7 +31,7 @@ ARROWS = {
 }
 NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
 COMMANDS = {"train.py", "evaluate.py", "explain.py", "audit.py", "report.py"}
-OTHERS_AT_THE_TOP = {"__init__.py", "cli.py", "config.py", "files.py", "run.py"}
+OTHERS_AT_THE_TOP = {"__init__.py", "__main__.py", "cli.py", "config.py", "files.py", "run.py"}
 
 
 def imports(path: pathlib.Path) -> set[str]:

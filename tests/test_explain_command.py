@@ -11,7 +11,7 @@ import pytest
 
 from msa_flax import cli, explain, files, restore, saliency
 from msa_flax.config import Config, DataConfig, ModelConfig
-from msa_flax.training import steps
+from msa_flax.training.compile import compiler_options
 
 LAYER = "backbone/alexnet/conv5"  # 3 x 3 cells in these images; the last layer has one
 CONFIG = Config(
@@ -99,9 +99,9 @@ def test_explanations_are_compiled_so_that_many_branches_do_not_wait_for_each_ot
     trained, monkeypatch
 ):
     """Ordered for concurrency, seven methods stopped for good within a few hundred batches."""
-    asked, options = [], steps.compiler_options
+    asked, options = [], compiler_options
     monkeypatch.setattr(
-        steps, "compiler_options", lambda **given: asked.append(given) or options(**given)
+        "msa_flax.run.compiler_options", lambda **given: asked.append(given) or options(**given)
     )
     restore(trained).explain(np.zeros((2, 64, 64), np.uint8))
     assert asked == [{"many_branches": True}]

@@ -144,9 +144,9 @@ def learning_rate_factor(workdir):
     from msa_flax.training.optim import PlateauState
 
     config = read_config(workdir)
-    parts = train._build(start(workdir, config), devices.mesh(config.train.batch_size))
+    fresh, _ = train.build(start(workdir, config), devices.mesh(config.train.batch_size))
     kept = checkpoint.Checkpoints(workdir, read_only=True)
-    state, _ = kept.restore_last(parts.state)
+    state, _ = kept.restore_last(fresh)
     is_plateau = lambda x: isinstance(x, PlateauState)  # noqa: E731
     found = [x for x in jax.tree.leaves(state.opt_state, is_leaf=is_plateau) if is_plateau(x)]
     (plateau,) = found

@@ -21,7 +21,7 @@ import tables
 
 from msa_flax.auditing.families import SIZE, find_families
 from msa_flax.data import phantom
-from msa_flax.training.memory import peak_memory_gib
+from msa_flax.training.workdir import peak_memory_gib
 
 
 def images(count: int, copies: int) -> tuple[np.ndarray, np.ndarray]:

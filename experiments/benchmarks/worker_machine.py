@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import worker
 
-from msa_flax.training import steps
+from msa_flax.training.compile import compiler_options
 
 CPU = jax.default_backend() == "cpu"
 SIDE = 2048 if CPU else 8192  # of the square matrices
@@ -22,7 +22,7 @@ REPEATS = 4
 def matmul(bf16: bool) -> worker.Turn:
     """Times XLA's matrix product."""
     x = jnp.ones((SIDE, SIDE), jnp.bfloat16 if bf16 else jnp.float32)
-    product = jax.jit(jnp.matmul, compiler_options=steps.compiler_options())
+    product = jax.jit(jnp.matmul, compiler_options=compiler_options())
     work = lambda: jax.block_until_ready(product(x, x))  # noqa: E731
     return lambda: worker.timed(work, REPEATS, 2 * SIDE**3 / 1e9)
 

@@ -16,9 +16,14 @@ from msa_flax import models
 from msa_flax.config import Config, ModelConfig
 from msa_flax.models import create_model, fold_batch_norm
 from msa_flax.saliency import METHODS, choose, make_explain_step
-from msa_flax.training import devices, steps
+from msa_flax.training import devices
+from msa_flax.training.compile import (
+    compile_predict_step,
+    compile_train_steps,
+    compiler_options,
+)
 from msa_flax.training.optim import create_optimizer
-from msa_flax.training.state import create_state
+from msa_flax.training.steps import create_state, make_predict_step, make_train_step
 
 
 def main() -> None:
@@ -34,10 +39,10 @@ def main() -> None:
     def train(batch: int, count: int) -> worker.Turn:
         optimizer = create_optimizer(config.optim, total_steps=1)
         state = create_state(initialise(), optimizer)
-        step = steps.make_train_step(model, optimizer, scale, seed=0)
+        step = make_train_step(model, optimizer, scale, seed=0)
         mesh = devices.mesh(batch)
         state = devices.replicate(mesh, state)
-        train_steps = steps.compiled_train_steps(step, devices.replicated(mesh))
+        train_steps = compile_train_steps(step, mesh)
         grey, label = worker.grey_images(batch, options.size), worker.labels(batch)
         data = {
             "image": np.stack([grey] * count),
@@ -47,13 +52,12 @@ def main() -> None:
 
         def work() -> None:
             nonlocal state
-            batches = devices.split(mesh, data)
-            state, _ = jax.block_until_ready(train_steps(state, batches, count))
+            state, _ = jax.block_until_ready(train_steps(state, data, count))
 
         return lambda: worker.timed(work, units=count)
 
     def infer(batch: int, count: int) -> worker.Turn:
-        predict_step = steps.compiled_predict_step(steps.make_predict_step(model, scale))
+        predict_step = compile_predict_step(make_predict_step(model, scale))
         variables = jax.device_put(fold_batch_norm(initialise()))
         grey = worker.grey_images(batch, options.size)
         return lambda: worker.timed(lambda: np.asarray(predict_step(variables, grey)), count)
@@ -68,7 +72,7 @@ def main() -> None:
         def make(batch: int, count: int) -> worker.Turn:
             step = jax.jit(
                 make_explain_step(features, head, choose([method])),
-                compiler_options=steps.compiler_options(),
+                compiler_options=compiler_options(),
             )
             variables = jax.device_put(fold_batch_norm(initialise()))
             grey = worker.grey_images(batch, options.size)

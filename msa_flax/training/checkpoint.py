@@ -1,9 +1,9 @@
 """Checkpoints of a run, kept by Orbax and verified by a digest of their own.
 
-``checkpoints/last/<step>`` holds everything a run needs to go on, ``checkpoints/best/<step>`` the
-variables with the lowest validation loss. Orbax writes a checkpoint under a temporary name and
-renames it, so a killed run leaves whole checkpoints only; a bit flipped later on disk it restores
-silently, which is why a digest is stored and compared.
+``checkpoints/last/<step>`` holds everything that a run needs to continue, and
+``checkpoints/best/<step>`` the variables with the lowest validation loss. Orbax writes a checkpoint
+under a temporary name and renames it, so a killed run leaves whole checkpoints only. But Orbax does
+not notice a bit that is flipped later on the disk; so a digest is stored and compared.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from msa_flax.files import UserError
-from msa_flax.training.state import TrainState
+from msa_flax.training.steps import TrainState
 
-Progress = dict[str, Any]
+Progress = dict[str, Any]  # what the loop keeps beside the state: plain JSON values
 log = logging.getLogger("msa_flax")
 
 
@@ -28,22 +28,22 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-    """The two checkpoint series of one workdir.
+    """The two series of checkpoints in one workdir.
 
     Attributes:
-        folder: the workdir's ``checkpoints`` folder.
+        folder: the folder ``checkpoints`` of the workdir.
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._managers = {
-            # Two of the last, so that a damaged newest one costs an epoch and not the run.
+            # The last two, so that damage to the newest one costs an epoch and not the run.
             "last": _manager(self.folder / "last", keep=2, read_only=read_only),
             "best": _manager(self.folder / "best", keep=1, read_only=read_only),
         }
 
     def save_last(self, state: TrainState, progress: Progress) -> None:
-        """Saves the whole state and the loop's own progress (plain JSON values)."""
+        """Saves the whole state and the progress of the loop."""
         optimizer = {"opt_state": state.opt_state}
         self._save("last", int(state.step), progress, state.variables, optimizer)
 
@@ -109,9 +109,9 @@ class Checkpoints:
     ) -> None:
         manager = self._managers[which]
         items = {"variables": variables} | ({"optimizer": optimizer} if optimizer else {})
-        items = jax.device_get(items)  # a checkpoint knows nothing of devices and processes
+        items = jax.device_get(items)  # a checkpoint does not depend on devices and processes
         digests = {name: digest(tree) for name, tree in items.items()}
-        if step in manager.all_steps():  # a run killed after saving does the same step again
+        if step in manager.all_steps():  # a run killed after saving makes the same step again
             manager.delete(step)
         manager.save(
             step,
@@ -165,7 +165,7 @@ class Checkpoints:
 
 
 class _DamagedError(Exception):
-    """This checkpoint cannot be trusted; an older one may."""
+    """This checkpoint cannot be trusted; an older one may be intact."""
 
 
 def digest(tree: PyTree) -> str:
@@ -187,7 +187,7 @@ def _manager(folder: Path, *, keep: int, read_only: bool) -> ocp.CheckpointManag
         create=False,
         read_only=read_only,
         enable_async_checkpointing=False,
-        # Of several processes that train together one has checkpoints; Orbax must not wait for all.
+        # Only one of the processes that train together has checkpoints: Orbax must not wait.
         multiprocessing_options=ocp.options.MultiprocessingOptions(
             primary_host=process, active_processes={process}
         ),

@@ -1,17 +1,136 @@
-"""What JAX is told about compiling, in one place."""
+"""Compiling: the one place where the steps of training and prediction meet ``jax.jit``.
+
+It also holds what XLA is told (:func:`prepare_jax`, :func:`compiler_options`) and what becomes of
+the memory that compiling and computing leave behind (:func:`trim_memory`, :func:`keep_memory`).
+"""
+
+import contextlib
+import ctypes
+import logging
+from collections.abc import Callable
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PyTree
 
 from msa_flax.files import cache_dir
+from msa_flax.training.devices import replicated, split
+from msa_flax.training.steps import Batch, Inputs, Sums, TrainState, repeat
+
+log = logging.getLogger("msa_flax")
+
+# Parameters of mallopt, see malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def prepare_jax() -> None:
-    """Prepares JAX for a command, before it is used for anything else.
+    """Prepares JAX for a command; to be called before JAX is used for anything else.
 
-    Turns the persistent compilation cache on, in the cache folder of this project, and lets a CPU
-    compute in the thread that asks for it: every command waits for its results anyway, and memory
-    that :func:`msa_flax.training.memory.keep_memory` keeps is kept for that thread.
+    Turns on the persistent compilation cache, in the cache folder of this package. Lets a CPU
+    compute in the thread that asks for it: every command waits for its results anyway, and
+    :func:`keep_memory` keeps memory for that thread only.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def compiler_options(*, many_branches: bool = False) -> dict[str, Any]:
+    """Returns options of XLA for the platform in use: on a CPU, wide vectors and Eigen's products.
+
+    Args:
+        many_branches: whether the program has many parts that do not depend on each other. In
+            jaxlib 0.10.2 such a program sometimes hangs, with all threads waiting, if it is
+            scheduled so that a CPU may compute those parts side by side. It is then scheduled to
+            save memory instead.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_xnnpack": False}
+    if many_branches:
+        options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+    return options
+
+
+def compile_train_steps(
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]], mesh: Mesh
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Sums]]:
+    """Returns the function (state, stacked batches, count) -> (state, sums) that training calls.
+
+    It is compiled at its first call, for arguments like those. The state given to it is used up:
+    its memory becomes that of the new state. Batches come as NumPy arrays and are split among the
+    devices; states and sums are whole on each of them.
+
+    Args:
+        train_step: from :func:`~msa_flax.training.steps.make_train_step`.
+        mesh: the devices, from :func:`msa_flax.training.devices.mesh`.
+    """
+    steps = jax.jit(
+        repeat(train_step),
+        donate_argnums=0,
+        out_shardings=replicated(mesh),
+        compiler_options=compiler_options(),
+    )
+    compiled: Any = None
+
+    def train_steps(state: TrainState, batches: Batch, count: Any) -> tuple[TrainState, Sums]:
+        nonlocal compiled
+        placed = split(mesh, batches)
+        if compiled is None:
+            log.info("compiling the training step")
+            compiled = steps.lower(state, placed, count).compile()
+            trim_memory()
+            keep_memory()
+        outputs: tuple[TrainState, Sums] = compiled(state, placed, count)
+        return outputs
+
+    return train_steps
+
+
+def compile_predict_step(
+    predict_step: Callable[[PyTree, Inputs], Float[Array, "b ..."]],
+) -> Callable[[PyTree, Any], Float[Array, "b ..."]]:
+    """Returns a step from :func:`~msa_flax.training.steps.make_predict_step`, compiled.
+
+    It is compiled at its first call. From then on this process keeps the memory that it frees.
+    """
+    compiled = jax.jit(predict_step, compiler_options=compiler_options())
+    kept = False
+
+    def predict(variables: PyTree, inputs: Any) -> Float[Array, "b ..."]:
+        nonlocal kept
+        if not kept:
+            keep_memory()
+            kept = True
+        # Transfer first; otherwise XLA computes in a worker thread, which keep_memory() does not
+        # cover.
+        outputs: Array = compiled(variables, jax.block_until_ready(jax.device_put(inputs)))
+        return outputs
+
+    return predict
+
+
+def trim_memory() -> None:
+    """Gives freed memory back to the operating system, where the C library can (glibc).
+
+    Compiling the training step leaves half a GiB of freed pieces behind, which would otherwise
+    stay resident beside everything that the step itself needs.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_memory() -> None:
+    """Lets this process keep the memory that it frees from now on, where it can (glibc).
+
+    On a CPU, XLA asks for memory for its intermediate results at every call. By default that is
+    mapped and unmapped each time, which costs a quarter of a million page faults per GiB, and they
+    are four times slower while other processes free much memory too. The peak stays the same,
+    because the next call asks for what this one has freed. Memory belongs to the thread that asked
+    for it, so this helps where XLA computes in the thread that calls it (:func:`prepare_jax`).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)

@@ -1,8 +1,8 @@
-"""Data parallelism: the state whole on every device, the images of a batch split among them.
+"""Data parallelism: every device holds the whole state, and the images of a batch are split.
 
-The compiled step sees whole batches, wherever their parts lie. BatchNorm's statistics, the loss and
-the gradients are therefore those of the whole batch, XLA adds the exchange between devices, and one
-device is a mesh of one.
+The compiled step sees whole batches, wherever their parts lie, and XLA adds the exchange between
+devices. So the statistics of BatchNorm, the loss and the gradients are those of the whole batch.
+One device is a mesh of one.
 """
 
 import jax
@@ -20,13 +20,13 @@ class DevicesError(UserError):
 
 
 def mesh(batch_size: int) -> Mesh:
-    """Returns all devices, of all processes, on one axis.
+    """Returns the devices of all processes on one axis.
 
     Args:
-        batch_size: images a step, all devices together.
+        batch_size: images per step, on all devices together.
 
     Raises:
-        DevicesError: ``batch_size`` is no multiple of the number of devices.
+        DevicesError: ``batch_size`` is not a multiple of the number of devices.
     """
     devices = jax.devices()
     rest = batch_size % len(devices)
@@ -43,19 +43,20 @@ def mesh(batch_size: int) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Returns a tree of arrays, the same in every process, whole on every device."""
+    """Puts a tree of arrays, the same in every process, whole on every device."""
     return _place(tree, replicated(mesh))
 
 
 def split(mesh: Mesh, batches: PyTree) -> PyTree:
-    """Returns stacked batches [K, b, ...], the same in every process, with b split.
+    """Splits stacked batches [K, b, ...], the same in every process, along b.
 
-    They are in place on return: what waits for its arguments is computed in another thread.
+    The transfer has ended on return: a computation that has to wait for its arguments is done in
+    another thread.
     """
     placed: PyTree = jax.block_until_ready(
         _place(batches, NamedSharding(mesh, PartitionSpec(None, AXIS)))
@@ -64,11 +65,11 @@ def split(mesh: Mesh, batches: PyTree) -> PyTree:
 
 
 def local(tree: PyTree) -> PyTree:
-    """Returns a replicated tree as this process's first device holds it; nothing is copied."""
+    """Returns a replicated tree as the first device of this process holds it, without a copy."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    # With a global shape equal to the given one, each process takes its own devices' part.
+    # Each process is given the whole array and takes the part of its own devices.
     place = jax.make_array_from_process_local_data
     return jax.tree.map(lambda x: place(sharding, x, np.shape(x)), tree)

@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from msa_flax.files import UserError, cache_dir
+from msa_flax.files import UserError, batches, cache_dir, written_whole
 
 log = logging.getLogger("msa_flax")
 
@@ -47,11 +45,10 @@ def cached_features(
     """Returns the feature maps of all images, float16 [n, fh, fw, c], read from disk as needed.
 
     Args:
-        path: a ``.npy`` file whose name says what the maps depend on; used if it is there, else
-            written whole or not at all.
+        path: a ``.npy`` file, from :func:`features_file`; read if it is there, else written.
         compute: images uint8 [batch_size, s, s] -> feature maps [batch_size, fh, fw, c].
         images: uint8 [n, s, s].
-        batch_size: images at a time; the last ones are filled up.
+        batch_size: images at a time.
 
     Raises:
         FeaturesError: a feature is not finite or too large for float16.
@@ -60,32 +57,25 @@ def cached_features(
         log.info("features of the frozen backbone: %s", path)
         return np.load(path, mmap_mode="r")
     log.info("features of the frozen backbone: computing those of %d images", len(images))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".npy")
-    os.close(handle)
-    try:
-        _write(Path(name), compute, images, batch_size)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with written_whole(path) as temporary:
+        _write(temporary, compute, images, batch_size)
     return np.load(path, mmap_mode="r")
 
 
 def _write(path: Path, compute: Callable, images: np.ndarray, batch_size: int) -> None:
-    found = None
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size]
-        filled = np.resize(part, (batch_size, *part.shape[1:]))
-        maps = np.asarray(compute(filled), np.float32)[: len(part)]
+    features, done = None, 0
+    for batch, count in batches(images, batch_size):
+        maps = np.asarray(compute(batch), np.float32)[:count]
         largest = np.abs(maps).max()
         if not largest <= np.finfo(np.float16).max:
             raise FeaturesError(
                 f"the frozen backbone's features reach {largest}, expected finite numbers below "
                 f"{np.finfo(np.float16).max}; are these the right weights and preprocessing?"
             )
-        if found is None:
+        if features is None:
             shape = (len(images), *maps.shape[1:])
-            found = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-        found[start : start + len(part)] = maps
-    if found is not None:
-        found.flush()
+            features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        features[done : done + count] = maps
+        done += count
+    if features is not None:
+        features.flush()

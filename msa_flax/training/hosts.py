@@ -1,13 +1,14 @@
-"""Several processes, usually one a machine, that train together as one program.
+"""Several processes, usually one per machine, that train together as one program.
 
-Each runs the same command on the same data. The first one writes: it alone reads and writes the
-workdir, validates and talks. Everything here must be called by all of them at the same point, and
-does nothing where there is one process.
+Each runs the same command on the same data. The first one leads: it alone reads and writes the
+workdir, validates and prints. Every function here must be called by all of them at the same point;
+where there is only one process, they do nothing.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -16,7 +17,8 @@ from jaxtyping import PyTree
 
 from msa_flax.files import UserError
 
-SHUTDOWN_SECONDS = 30  # of waiting, for a process that fails alone, until all of them are ended
+SHUTDOWN_SECONDS = 30  # how long a process that fails alone waits before all of them are ended
+T = TypeVar("T")
 
 
 class HostsError(UserError):
@@ -32,7 +34,7 @@ class PeerError(RuntimeError):
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the processes of one run, and waits for them; with no argument, does nothing.
+    """Joins the processes of one run and waits for them; does nothing if all three are None.
 
     Args:
         coordinator: HOST:PORT at which all of them reach process 0.
@@ -40,7 +42,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         process: which of them this is, 0 .. processes - 1.
 
     Raises:
-        HostsError: some of the three are missing, or they do not fit together.
+        HostsError: only some of the three are given, or they do not fit together.
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [flag for flag, value in given.items() if value is None]
@@ -53,7 +55,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         raise HostsError(f"--coordinator: expected HOST:PORT of process 0, got {coordinator!r}")
     if not 0 <= process < processes:
         raise HostsError(f"--process: expected 0 .. --processes - 1, got {process} of {processes}")
-    # It would swallow SIGTERM, which the loop answers with a checkpoint.
+    # This service would swallow SIGTERM, which the loop answers with a checkpoint.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator, processes, process, shutdown_timeout_seconds=SHUTDOWN_SECONDS
@@ -65,12 +67,22 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def first(action: Callable[[], T]) -> T | None:
+    """Lets the first process do something while the others wait; where it raises, all end.
+
+    Returns:
+        What the action returns, in the first process; None in the others.
+    """
+    with together():
+        return action() if is_first() else None
+
+
 @contextmanager
 def together() -> Iterator[None]:
-    """Lets the processes leave a block together: where one raises in it, all do.
+    """Makes the processes leave a block together: if one raises in it, all do.
 
     Raises:
-        PeerError: another process raised; here all was well.
+        PeerError: another process raised, and this one did not.
     """
     failure: Exception | None = None
     try:
@@ -91,10 +103,10 @@ def check_same(what: str, value: str) -> None:
 
     Args:
         what: name of the value, for the message.
-        value: must be equal in all of them.
+        value: must be the same in all of them.
 
     Raises:
-        HostsError: it is not; raised by all of them.
+        HostsError: it is not the same; all of them raise this.
     """
     digests = _gather(np.frombuffer(hashlib.sha256(value.encode()).digest(), np.int32))
     differ = np.flatnonzero((digests != digests[:1]).any(1))
@@ -106,25 +118,26 @@ def check_same(what: str, value: str) -> None:
 
 
 def share(tree: PyTree) -> PyTree:
-    """Returns the leading process's tree of arrays; the others' give structure and shapes."""
+    """Returns the tree of arrays of the first process; the others give structure and shapes."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
 def share_numbers(values: Sequence[int | float]) -> list[float]:
-    """Returns the leading process's numbers, to the last bit; the others' only say how many.
+    """Returns the numbers of the first process, to the last bit; those of the others are not used.
 
-    Two processes that decide by a rounded number and by the number itself may part.
+    If one process decided by a rounded number, and the other by the number itself, they could
+    decide differently.
     """
     halves = np.asarray(values, np.float64).view(np.int32)  # JAX would cut a float64 to float32
     return np.asarray(share(halves), np.int32).view(np.float64).tolist()
 
 
 def first_signal(received: Sequence[int]) -> int:
-    """Returns the number of a signal that some process has received, the same in all, or 0."""
+    """Returns a signal that any of the processes has received, the same in all; 0 if none has."""
     return int(_gather([received[0] if received else 0]).max())
 
 
 def _gather(values: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Returns every process's values, int32 [processes, n]."""
+    """Returns the values of every process, int32 [processes, n]."""
     row = np.asarray(values, np.int32)
     return row[None] if jax.process_count() == 1 else multihost_utils.process_allgather(row)

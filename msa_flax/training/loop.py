@@ -1,7 +1,7 @@
-"""The training loop: the only place with side effects.
+"""The training loop, the only place of training that has side effects.
 
-Resuming is no special case: the state says how many steps are done, the order of the images is a
-function of (seed, epoch), and the loop starts wherever the state stands.
+Continuing a run is no special case: the state says how many steps are done, the order of the images
+is a function of (seed, epoch), and the loop starts wherever the state stands.
 """
 
 import json
@@ -13,16 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
+from msa_flax.files import write_text
 from msa_flax.training import hosts
 from msa_flax.training.checkpoint import Checkpoints, Progress
-from msa_flax.training.state import TrainState
-from msa_flax.training.steps import Batch
-
-Row = dict[str, Any]
+from msa_flax.training.progress import Monitor, Row
+from msa_flax.training.steps import Batch, TrainState
 
 
 class NonFiniteLossError(RuntimeError):
@@ -40,33 +39,25 @@ class InterruptedRunError(RuntimeError):
         self.exit_code = 128 + number
 
 
-@runtime_checkable
-class Monitor(Protocol):
-    """Shows and records what happens (a terminal, TensorBoard); never changes a result."""
-
-    def dispatch(self, step: int, sums: dict[str, float], seconds: float) -> None:
-        """Called after every dispatch with the epoch's running sums."""
-
-    def epoch(self, step: int, rows: list[Row]) -> None:
-        """Called after every epoch with its rows of metrics."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """Trains a state; everything it needs is an argument.
+    """Trains a state; everything that it needs is an argument.
 
     Attributes:
         train_steps: compiled (state, stacked batches, count) -> (state, sums).
-        dispatches: (epoch, start step in the epoch) -> iterator of (stacked batches, count).
+        dispatches: (epoch, first step in the epoch) -> iterator of (stacked batches, count), the
+            arguments of the calls of ``train_steps``.
         validate: variables -> {"loss", "accuracy"} on the validation split.
         steps_per_epoch: steps in one epoch.
         epochs: epochs of the whole run.
-        workdir: where ``metrics.jsonl`` and ``checkpoints/`` are written.
-        checkpoints: the workdir's checkpoints.
-        monitor: what shows progress.
-        describe: row numbers of a batch (its "index", where it has one) -> names, for messages.
-        writes: whether this process validates and writes; of those that train together, one does.
-        patience: epochs without a lower validation loss after which training stops; 0: never.
+        workdir: the folder that ``metrics.jsonl`` is written to.
+        checkpoints: the checkpoints in that folder.
+        monitor: shows how training goes on.
+        describe: turns the row numbers of a batch (its "index", if it has one) into names, for
+            messages.
+        writes: whether this process validates and writes. Of processes that train together, only
+            one does.
+        patience: training stops after so many epochs without a lower validation loss; 0: never.
         after_epoch: (state, validation loss) -> state, called after each validation.
     """
 
@@ -77,13 +68,18 @@ class Loop:
     epochs: int
     workdir: Path
     checkpoints: Checkpoints
-    monitor: Monitor
+    monitor: Monitor = field(default_factory=Monitor)
     describe: Callable[[np.ndarray], list[str]] = field(default=lambda rows: [str(r) for r in rows])
     writes: bool = True
     patience: int = 0
     after_epoch: Callable[[TrainState, float], TrainState] = field(
         default=lambda state, loss: state
     )
+
+    @property
+    def total_steps(self) -> int:
+        """Training steps of the whole run, if nothing stops it early."""
+        return self.epochs * self.steps_per_epoch
 
     def run(self, state: TrainState, progress: Progress) -> TrainState:
         """Trains from ``state`` until training is :meth:`finished` and returns the final state.
@@ -128,9 +124,10 @@ class Loop:
         """Returns whether training is over: after its last epoch, or stopped early.
 
         It stops as with ``keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience)``
-        (paper 2 §V.B, which names no numbers), whose ``restore_best_weights`` is the "best"
-        checkpoint. Nothing else is remembered, and so a run that has stopped stays stopped.
-        Of processes that train together all must ask; the first one's ``progress`` counts.
+        (paper 2 §V.B, which names no numbers); the "best" checkpoint is what
+        ``restore_best_weights`` is there. Nothing else is remembered, so a run that has stopped
+        stays stopped. Processes that train together must all ask; the ``progress`` of the first one
+        counts.
 
         Args:
             step: steps done.
@@ -140,7 +137,7 @@ class Loop:
 
     def _is_over(self, step: int, best: Row) -> bool:
         waited = (step - max(best["step"], 0)) // self.steps_per_epoch
-        return step >= self.epochs * self.steps_per_epoch or 0 < self.patience <= waited
+        return step >= self.total_steps or 0 < self.patience <= waited
 
     def _end_epoch(
         self, state: TrainState, epoch: int, step: int, totals: dict[str, float]
@@ -210,9 +207,7 @@ def _shared_best(progress: Progress) -> Row:
 def _keep_rows(path: Path, step: int) -> None:
     """Drops rows written after the checkpoint that the run continues from."""
     rows = [row for row in read_rows(path) if row["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(temporary, path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _zero_totals() -> dict[str, float]:
@@ -228,7 +223,7 @@ def _means(totals: dict[str, float]) -> dict[str, float]:
 
 @contextmanager
 def _noted_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one acts at once."""
+    """Notes SIGINT and SIGTERM instead of dying of them; a second signal acts at once."""
     received: list[int] = []
     previous: dict[int, Any] = {}
 

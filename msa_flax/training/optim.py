@@ -1,4 +1,8 @@
-"""Optimisers with Keras's arithmetic."""
+"""Optimisers that compute what those of Keras compute.
+
+``optax.contrib.reduce_on_plateau`` is not used: it judges a loss at every training step, and not
+the validation loss after every epoch.
+"""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +14,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from msa_flax.config import OptimConfig
 
-PLATEAU_MIN_DELTA = 1e-4  # a loss that is lower by no more is no improvement (Keras default)
+DECAYS = (0.9, 0.999)  # of the first and second moment in Adam (Keras defaults)
+PLATEAU_MIN_DELTA = 1e-4  # a loss that is lower by less is no improvement (Keras default)
 
 
 class KerasAdamState(NamedTuple):
@@ -21,20 +26,17 @@ class KerasAdamState(NamedTuple):
     nu: PyTree
 
 
-def scale_by_keras_adam(
-    *, epsilon: float, b1: float = 0.9, b2: float = 0.999
-) -> optax.GradientTransformation:
+def scale_by_keras_adam(epsilon: float) -> optax.GradientTransformation:
     """Rescales gradients as ``keras.optimizers.Adam`` does.
 
     Keras uses the "epsilon hat" form of Kingma & Ba 2015 (§2, last paragraph): with moments m, v
-    and t steps done, ``u = m * sqrt(1 - b2^t) / (1 - b1^t) / (sqrt(v) + epsilon)``. optax and
-    PyTorch correct v before adding epsilon, so that at the first step Keras's epsilon acts 32 times
-    larger; small gradients, the rule in a pretrained network, are where they differ.
+    and t steps done, ``u = m * sqrt(1 - b2^t) / (1 - b1^t) / (sqrt(v) + epsilon)``, where the
+    decays b1 and b2 are 0.9 and 0.999. optax and PyTorch correct v before they add epsilon. So at
+    the first step the epsilon of Keras has the effect of one 32 times larger. That matters for
+    small gradients, which are the rule in a pretrained network.
 
     Args:
         epsilon: Keras default 1e-7.
-        b1: decay of the first moment (Keras default).
-        b2: decay of the second moment (Keras default).
     """
 
     def init(params: PyTree) -> KerasAdamState:
@@ -45,6 +47,7 @@ def scale_by_keras_adam(
         gradients: PyTree, state: KerasAdamState, params: PyTree | None = None
     ) -> tuple[PyTree, KerasAdamState]:
         del params
+        b1, b2 = DECAYS
         count = state.count + 1
         t = count.astype(jnp.float32)
         correction: Float[Array, ""] = jnp.sqrt(1 - b2**t) / (1 - b1**t)
@@ -57,17 +60,17 @@ def scale_by_keras_adam(
 
 
 class PlateauState(NamedTuple):
-    """What :func:`scale_by_plateau` multiplies by, and what decides on it."""
+    """The factor of :func:`scale_by_plateau`, and what it is decided by."""
 
-    factor: Float[Array, ""]  # float32, of the learning rate
-    best: Float[Array, ""]  # float32, the validation loss that was the last improvement
-    waited: Int[Array, ""]  # int32, epochs since, or since the last reduction
+    factor: Float[Array, ""]  # float32, multiplies the learning rate
+    best: Float[Array, ""]  # float32, the validation loss at the last improvement
+    waited: Int[Array, ""]  # int32, epochs since then, or since the last reduction
 
 
 def scale_by_plateau() -> optax.GradientTransformation:
     """Multiplies updates by a factor that only :func:`after_epoch` changes.
 
-    The factor is part of the state, so a compiled step that takes the state follows it.
+    The factor is part of the state, so that a compiled step, which takes the state, follows it.
     """
 
     def init(params: PyTree) -> PlateauState:
@@ -90,28 +93,29 @@ def scale_by_plateau() -> optax.GradientTransformation:
 def after_epoch(opt_state: PyTree, loss: float, config: OptimConfig) -> PyTree:
     """Returns the optimiser's state for the next epoch: with a lower rate on a plateau.
 
-    Does what ``keras.callbacks.ReduceLROnPlateau`` does, without cooldown and lowest rate (Keras
-    defaults). Paper 2 (§V.B) has "a scheduler that dynamically adjusted the learning rate" and says
-    no more. Shapes, types and placement of the state stay as they are, so nothing is recompiled.
+    It does what ``keras.callbacks.ReduceLROnPlateau`` does, without a cooldown and a lowest rate
+    (Keras defaults). Paper 2 (§V.B) says only that it has "a scheduler that dynamically adjusted
+    the learning rate". Shapes, types and placement of the state stay the same, so nothing is
+    compiled again.
 
     Args:
         opt_state: of an optimiser from :func:`create_optimizer`.
-        loss: the epoch's validation loss, the same in every process; NaN is no improvement.
-        config: schedule ("plateau", otherwise nothing changes), ``plateau_factor``,
+        loss: the validation loss of the epoch, the same in every process; NaN is no improvement.
+        config: ``schedule`` (where it is not "plateau", nothing changes), ``plateau_factor`` and
             ``plateau_patience``.
     """
     if config.schedule != "plateau":
         return opt_state
     return jax.tree.map(
-        lambda x: _judged(x, loss, config) if isinstance(x, PlateauState) else x,
+        lambda x: _next_plateau(x, loss, config) if isinstance(x, PlateauState) else x,
         opt_state,
         is_leaf=lambda x: isinstance(x, PlateauState),
     )
 
 
-def _judged(state: PlateauState, loss: float, config: OptimConfig) -> PlateauState:
-    # Computed from the old arrays, so that the new ones lie on the same devices. Keras, too,
-    # compares in float32.
+def _next_plateau(state: PlateauState, loss: float, config: OptimConfig) -> PlateauState:
+    # Computed from the old arrays, so that the new ones are on the same devices. Keras compares in
+    # float32, too.
     improved = state.best > np.float32(loss + PLATEAU_MIN_DELTA)
     waited = jnp.where(improved, 0, state.waited + 1)
     reduced = waited >= config.plateau_patience
@@ -130,14 +134,15 @@ def create_optimizer(
     Args:
         config: name, learning rate, epsilon, schedule.
         total_steps: steps of the whole run, over which a schedule extends.
-        freeze_backbone: parameters under ``backbone`` are left as they are and have no moments.
+        freeze_backbone: whether parameters under ``backbone`` stay as they are; they then have no
+            moments.
     """
     schedule: optax.ScalarOrSchedule = config.learning_rate
     if config.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(config.learning_rate, total_steps)
     parts = [optax.scale_by_learning_rate(schedule)]
     if config.name == "adam":
-        parts.insert(0, scale_by_keras_adam(epsilon=config.epsilon))
+        parts.insert(0, scale_by_keras_adam(config.epsilon))
     if config.schedule == "plateau":
         parts.append(scale_by_plateau())
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]

@@ -1,41 +1,122 @@
-"""The pure steps: one training step, many training steps in one dispatch, one prediction."""
+"""The pure steps of training and prediction: everything here is a function of its arguments.
+
+One value, :class:`TrainState`, holds all that a training step changes. :func:`make_train_step`
+makes the step ``(state, batch) -> (state, sums)``, and :func:`make_predict_step` makes
+``(variables, images) -> logits``. They are compiled in :mod:`msa_flax.training.compile`.
+"""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
-from msa_flax.training.losses import ClassWeights, Sums, cross_entropy_sums
-from msa_flax.training.memory import keep_memory, trim_memory
-from msa_flax.training.state import TrainState
+from msa_flax.files import UserError
 
 Batch = dict[str, Any]  # arrays of NumPy or JAX
 Inputs = UInt8[Array, "b h w"] | Float[Array, "b fh fw c"]  # grey images, or feature maps
 Scale = Callable[[Any], Float[Array, "b h w c"]]  # Inputs to what the network takes
+Sums = dict[str, Float[Array, ""]]  # over a batch: "loss", "correct" and "count"
+ClassWeights = tuple[float, float]  # of label 0 (normal) and of label 1 (fracture)
 
 CPU_PART = 4  # images at a time in prediction on a CPU
 
 
-def compiler_options(*, many_branches: bool = False) -> dict[str, Any]:
-    """Returns XLA options for the platform in use: wide vectors and Eigen's products on a CPU.
+class ClassWeightsError(UserError):
+    """The labels give no class weights."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The state of a run after ``step`` steps; a pytree of arrays.
+
+    Attributes:
+        step: int32 [], how many steps are done.
+        params: trainable parameters.
+        batch_stats: running averages of the BatchNorm layers.
+        opt_state: state of the optimiser.
+    """
+
+    step: Any  # Any, because jax.tree.map may put other things here
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The variables of the model, as ``model.apply`` takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(variables: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """Builds the state before the first step from a model's variables."""
+    variables = jax.tree.map(jnp.asarray, variables)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=jax.jit(optimizer.init)(params),  # compiled once, instead of once per shape
+    )
+
+
+def cross_entropy_sums(
+    logits: Float[Array, " b"],
+    labels: Float[Array | np.ndarray, " b"],
+    weights: Float[Array | np.ndarray, " b"],
+    *,
+    class_weights: ClassWeights = (1.0, 1.0),
+) -> Sums:
+    """Returns sums over a batch: ``loss``, ``correct`` and ``count``.
+
+    ``loss / count`` is the mean that is minimised: ``sum_i w_i c_i l_i / sum_i w_i``, where l_i is
+    the binary cross-entropy (paper 1 §4), w_i the weight of the image and c_i that of its class. As
+    with Keras's ``class_weight``, the class weights are not in the denominator.
 
     Args:
-        many_branches: whether the program has many parts that do not depend on each other. Ordered
-            so that a CPU may compute them side by side, such a program now and then never ends in
-            jaxlib 0.10.2: all threads wait. It is ordered for memory then.
+        logits: of the positive class.
+        labels: 0 or 1.
+        weights: 1, or 0 for an image that only fills up the batch.
+        class_weights: change ``loss`` only.
     """
-    if jax.default_backend() != "cpu":
-        return {}
-    options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_use_xnnpack": False}
-    if many_branches:
-        options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-    return options
+    positive = labels >= 0.5
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels) * weights
+    if class_weights != (1.0, 1.0):
+        losses = losses * jnp.where(positive, class_weights[1], class_weights[0])
+    return {
+        "loss": jnp.sum(losses),
+        # A probability of 0.5 or more is predicted positive.
+        "correct": jnp.sum(((logits >= 0) == positive) * weights),
+        "count": jnp.sum(weights),
+    }
+
+
+def balanced_weights(labels: np.ndarray) -> ClassWeights:
+    """Returns the class weights n / (2 n_k), which give both classes the same total weight.
+
+    Their mean over the images is 1, so the loss keeps its scale (scikit-learn's "balanced").
+
+    Args:
+        labels: [n], 0 or 1, of the training images.
+
+    Raises:
+        ClassWeightsError: a class has no image.
+    """
+    positive = int(np.count_nonzero(np.asarray(labels) >= 0.5))
+    negative = len(labels) - positive
+    if not positive or not negative:
+        raise ClassWeightsError(
+            "optim.class_weights: 'balanced' needs training images of both classes, got "
+            f"{negative} of label 0 and {positive} of label 1; use 'none' or another split"
+        )
+    return len(labels) / (2 * negative), len(labels) / (2 * positive)
 
 
 def make_train_step(
@@ -50,18 +131,17 @@ def make_train_step(
     """Builds the pure training step.
 
     The step takes a batch of ``image`` uint8 [b, h, w], ``label`` 0 or 1 [b] and ``weight`` [b]
-    (0 for an image that only fills the batch up), minimises the weighted mean of the binary
-    cross-entropy (paper 1 §4), and returns the next state and the sums over the batch of
-    :func:`~msa_flax.training.losses.cross_entropy_sums`.
+    (0 for an image that only fills up the batch). It minimises the weighted mean of the binary
+    cross-entropy (paper 1 §4) and returns the next state and :func:`cross_entropy_sums`.
 
     Args:
-        model: with ``__call__`` and, for a frozen backbone, ``head``.
+        model: a module with ``__call__`` and, for a frozen backbone, ``head``.
         optimizer: from :func:`~msa_flax.training.optim.create_optimizer`.
-        scale: from the batch's ``image`` to what the model takes.
+        scale: turns ``image`` into what the model takes.
         seed: of the dropout.
-        freeze_backbone: the backbone stays as it is, so what it computes is computed once, by the
-            caller: ``image`` then holds its feature maps, float16 or float32 [b, fh, fw, c], and
-            ``scale`` only changes their type. The state has the backbone's variables all the same.
+        freeze_backbone: whether the backbone stays as it is. The caller then computes its feature
+            maps once and puts them into ``image``, float16 or float32 [b, fh, fw, c]; ``scale``
+            only changes their type. The state holds the variables of the backbone all the same.
         class_weights: of the labels 0 and 1 in the loss.
     """
     method = "head" if freeze_backbone else None
@@ -93,10 +173,10 @@ def make_train_step(
 def repeat(
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]],
 ) -> Callable[[TrainState, Batch, Int[Array, ""]], tuple[TrainState, Sums]]:
-    """Turns a step into a function that does the first ``count`` of K stacked batches.
+    """Turns a step into a function that takes the first ``count`` of K stacked batches.
 
-    XLA's CPU client allocates its temporaries anew at every execution, which costs up to a third
-    of a step; one dispatch of several steps pays that once. The results are those of single steps.
+    On a CPU, XLA allocates its temporary memory anew at every call, which costs up to a third of a
+    step; a call that makes several steps pays for that once. The results are those of single steps.
     """
 
     def train_steps(
@@ -114,53 +194,20 @@ def repeat(
     return train_steps
 
 
-def compiled_train_steps(
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]],
-    sharding: jax.sharding.Sharding | None = None,
-) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Sums]]:
-    """Returns ``repeat(train_step)``, compiled at the first call for arguments like its own.
-
-    The state given to it is used up (donated). The compiler's memory is given back before the first
-    step is made, and from then on this process keeps what it frees.
-
-    Args:
-        train_step: from :func:`make_train_step`.
-        sharding: of the new state and the sums; default is what XLA chooses.
-    """
-    steps = jax.jit(
-        repeat(train_step),
-        donate_argnums=0,
-        out_shardings=sharding,
-        compiler_options=compiler_options(),
-    )
-    compiled: Any = None
-
-    def train_steps(state: TrainState, batches: Batch, count: Any) -> tuple[TrainState, Sums]:
-        nonlocal compiled
-        if compiled is None:
-            compiled = steps.lower(state, batches, count).compile()
-            trim_memory()
-            keep_memory()
-        found: tuple[TrainState, Sums] = compiled(state, batches, count)
-        return found
-
-    return train_steps
-
-
 def make_predict_step(
     model: nn.Module, scale: Scale, *, method: str | None = None
 ) -> Callable[[PyTree, Inputs], Float[Array, "b ..."]]:
     """Builds the pure prediction step: (variables, images uint8 [b, h, w]) -> logits [b].
 
-    On a CPU the batch is computed a few images at a time, whose activations stay in its cache: in
-    inference mode no image influences another one's logit.
+    On a CPU the batch is computed a few images at a time, so that their activations stay in the
+    cache of the CPU; in inference mode no image influences the logit of another one.
 
     Args:
         model: the network.
-        scale: from the step's input to what the model takes.
-        method: of the model, instead of its call. "features": images to feature maps
-            [b, fh, fw, c]. "head": feature maps to logits, whose activations are small: the batch
-            is computed whole.
+        scale: turns the input into what the model takes.
+        method: the method of the model to call, by default ``__call__``. "features" turns images
+            into feature maps [b, fh, fw, c]; "head" turns feature maps into logits, and computes
+            the batch whole, because its activations are small.
     """
 
     def predict_step(variables: PyTree, inputs: Inputs) -> Float[Array, "b ..."]:
@@ -178,25 +225,3 @@ def make_predict_step(
         return lax.platform_dependent(inputs, cpu=in_parts, default=outputs)
 
     return predict_step
-
-
-def compiled_predict_step(
-    predict_step: Callable[[PyTree, Inputs], Float[Array, "b ..."]],
-) -> Callable[[PyTree, Any], Float[Array, "b ..."]]:
-    """Returns a step from :func:`make_predict_step`, compiled at the first call for its arguments.
-
-    From the first call on this process keeps the memory that it frees.
-    """
-    compiled = jax.jit(predict_step, compiler_options=compiler_options())
-    kept = False
-
-    def predict(variables: PyTree, inputs: Any) -> Float[Array, "b ..."]:
-        nonlocal kept
-        if not kept:
-            keep_memory()
-            kept = True
-        # In place before the call: what waits for its arguments is computed in another thread.
-        found: Array = compiled(variables, jax.block_until_ready(jax.device_put(inputs)))
-        return found
-
-    return predict

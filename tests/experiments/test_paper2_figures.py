@@ -21,7 +21,7 @@ from msa_flax.results.scores import evaluate_split
 from msa_flax.run import Data, Run, restore
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.compile import prepare_jax
-from msa_flax.training.state import create_state
+from msa_flax.training.steps import create_state
 
 PICTURES = ("roc", "precision_recall", "confusion", "learning_curves", "robustness")
 

@@ -10,7 +10,7 @@ import pytest
 from msa_flax.config import OptimConfig
 from msa_flax.training.checkpoint import CheckpointError, Checkpoints, digest
 from msa_flax.training.optim import create_optimizer
-from msa_flax.training.state import create_state
+from msa_flax.training.steps import create_state
 
 # Orbax leaves reads of a damaged file unfinished; Python complains when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from msa_flax.config import ModelConfig, OptimConfig
 from msa_flax.models import create_model, scale_images
 from msa_flax.training import devices, optim, steps
-from msa_flax.training.state import create_state
+from msa_flax.training.compile import compile_train_steps
 
 STEPS, BATCH = 4, 8
 model = create_model(ModelConfig(alpha=0.25, pretrained="none", dropout=0.3))
@@ -47,13 +47,13 @@ def trainer(mesh):
         state, sums = step(state, batch)
         return state, jax.tree.map(lambda x: x.astype(jnp.float32), sums)
 
-    run = steps.compiled_train_steps(step32, devices.replicated(mesh))
+    run = compile_train_steps(step32, mesh)
 
     def train(batches):
-        state = devices.replicate(mesh, create_state(variables, optimizer))
+        state = devices.replicate(mesh, steps.create_state(variables, optimizer))
         for first in (0, STEPS // 2):
             chunk = {key: x[first : first + STEPS // 2] for key, x in batches.items()}
-            state, sums = run(state, devices.split(mesh, chunk), STEPS // 2)
+            state, sums = run(state, chunk, STEPS // 2)
         return devices.local({**state.variables, "sums": sums})
 
     return train

@@ -22,9 +22,9 @@ JOIN = """
 import json, os, pathlib, signal, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from msa_flax.config import OptimConfig
-from msa_flax.training import devices, hosts, loop, monitor, optim
+from msa_flax.training import devices, hosts, loop, optim, progress
 from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.state import TrainState, create_state
+from msa_flax.training.steps import TrainState, create_state
 
 coordinator, processes, process = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if processes > 1:
@@ -67,7 +67,7 @@ optimizer = optim.create_optimizer(config, total_steps=30)
 mesh = devices.mesh(4)
 
 
-class Monitor(monitor.NoMonitor):
+class Monitor(progress.Monitor):
     def dispatch(self, step, sums, seconds):
         if process == processes - 1 and step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -96,7 +96,7 @@ def steps(state, batches):
 fresh = create_state({"params": {"w": jnp.zeros(3)}, "batch_stats": {}}, optimizer)
 checkpoints = Checkpoints(workdir, read_only=not hosts.is_first())
 restored = checkpoints.restore_last(fresh) if hosts.is_first() else None
-state, progress = restored or (fresh, {})
+state, saved = restored or (fresh, {})
 state = devices.replicate(mesh, hosts.share(state))
 print("from", int(state.step))
 try:
@@ -114,7 +114,7 @@ try:
         checkpoints=checkpoints,
         monitor=Monitor(),
         writes=hosts.is_first(),
-    ).run(state, progress)
+    ).run(state, saved)
     weights, plateau = devices.local((state.params["w"], state.opt_state[-1]))
     print(json.dumps([*weights.tolist(), int(state.step), float(plateau.factor)]))
 except loop.InterruptedRunError as error:

@@ -21,12 +21,13 @@ from msa_flax.training.loop import (
     loss_and_accuracy,
     read_rows,
 )
-from msa_flax.training.state import TrainState, create_state
+from msa_flax.training.progress import Monitor
+from msa_flax.training.steps import TrainState, create_state
 
 STEPS_PER_EPOCH, DISPATCH, EPOCHS = 5, 2, 3
 
 
-class Silent:
+class Silent(Monitor):
     """A monitor that may act after a given step."""
 
     def __init__(self, at=None, act=None):
@@ -37,9 +38,6 @@ class Silent:
         if self.act and step >= self.at:
             act, self.act = self.act, None
             act()
-
-    def epoch(self, step, rows):
-        pass
 
 
 class KilledError(Exception):

@@ -9,10 +9,11 @@ import pytest
 
 from msa_flax.config import OptimConfig
 from msa_flax.models import scale_images
+from msa_flax.training import devices
+from msa_flax.training.compile import compile_train_steps
 from msa_flax.training.optim import create_optimizer
-from msa_flax.training.state import create_state
 from msa_flax.training.steps import (
-    compiled_train_steps,
+    create_state,
     make_predict_step,
     make_train_step,
     repeat,
@@ -132,7 +133,7 @@ def test_the_steps_are_compiled_once_at_their_first_call(setting):
 
     batches = batch_of(np.random.default_rng(0), lead=(3,))
     expected, sums = jax.jit(repeat(step))(state, batches, 2)
-    steps = compiled_train_steps(counted)
+    steps = compile_train_steps(counted, devices.mesh(4))
     assert not traced
     ours, our_sums = steps(jax.tree.map(jnp.copy, state), batches, 2)
     once = len(traced)
@@ -192,7 +193,7 @@ def test_a_frozen_step_on_features_is_the_full_step_with_a_fixed_backbone(frozen
 def test_a_frozen_step_moves_all_but_the_backbone(frozen):
     model, optimizer, state, images, features = frozen
     step = make_train_step(model, optimizer, lambda x: x, seed=0, freeze_backbone=True)
-    steps, batch = compiled_train_steps(step), images | {"image": features}
+    steps, batch = compile_train_steps(step, devices.mesh(6)), images | {"image": features}
     before = jax.device_get(state)  # compiled steps use the state up
     new, _ = steps(state, {key: x[None] for key, x in batch.items()}, 1)
     same = [

@@ -126,8 +126,9 @@ SIMULATED = """
 import json
 import jax, jax.numpy as jnp, numpy as np
 from msa_flax.config import OptimConfig
-from msa_flax.training import devices, optim, steps
-from msa_flax.training.state import TrainState, create_state
+from msa_flax.training import devices, optim
+from msa_flax.training.compile import compile_train_steps
+from msa_flax.training.steps import TrainState, create_state
 
 config = OptimConfig(
     name="sgd", learning_rate=1.0, schedule="plateau", plateau_patience=1, plateau_factor=0.5
@@ -145,12 +146,11 @@ def step(state, batch):
     return TrainState(state.step + 1, params, {}, opt_state), sums
 
 
-train = steps.compiled_train_steps(step, devices.replicated(mesh))
+train = compile_train_steps(step, mesh)
 state = devices.replicate(mesh, create_state({"params": {"w": np.zeros(3, np.float32)}}, optimizer))
 path, placed = [], []
 for loss in (1.0, 1.0, 0.5, 0.5):
-    batches = devices.split(mesh, {"x": np.ones((1, 4, 3), np.float32)})
-    state, _ = train(state, batches, 1)
+    state, _ = train(state, {"x": np.ones((1, 4, 3), np.float32)}, 1)
     path.append(float(state.params["w"][0]))
     kinds = [(x.shape, x.dtype, x.weak_type, x.sharding) for x in jax.tree.leaves(state)]
     state = state.replace(opt_state=optim.after_epoch(state.opt_state, loss, config))

@@ -15,9 +15,9 @@ import flax.linen as nn, jax, jax.numpy as jnp, numpy as np
 from msa_flax.config import OptimConfig
 from msa_flax.models import Classifier, Head, MultiScaleSpatialAttention
 from msa_flax.models.layers import BatchNorm, Conv
-from msa_flax.training import devices, loop, monitor, optim, record, steps
+from msa_flax.training import devices, loop, optim, steps, workdir
 from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.state import create_state
+from msa_flax.training.compile import compile_train_steps
 
 
 class Backbone(nn.Module):
@@ -32,7 +32,7 @@ optimizer = optim.create_optimizer(OptimConfig(), total_steps=6)
 scale = lambda images: jnp.stack([images] * 3, -1).astype(jnp.float32) / 255
 mesh = devices.mesh(4)
 train_step = steps.make_train_step(model, optimizer, scale, seed=0)
-compiled = steps.compiled_train_steps(train_step, devices.replicated(mesh))
+train_steps = compile_train_steps(train_step, mesh)
 predict = jax.jit(steps.make_predict_step(model, scale))
 variables = jax.device_get(model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False))
 
@@ -53,26 +53,25 @@ def validate(variables):
     return loop.loss_and_accuracy(batch["label"][0], np.asarray(logits))
 
 
-def run(workdir, epochs):
-    workdir.mkdir(exist_ok=True)
-    fresh, checkpoints = create_state(variables, optimizer), Checkpoints(workdir)
+def run(folder, epochs):
+    folder.mkdir(exist_ok=True)
+    fresh, checkpoints = steps.create_state(variables, optimizer), Checkpoints(folder)
     state, progress = checkpoints.restore_last(fresh) or (fresh, {})
     began = int(state.step)
     state = loop.Loop(
-        train_steps=lambda state, batch, n: compiled(state, devices.split(mesh, batch), n),
+        train_steps=train_steps,
         dispatches=dispatches,
         validate=validate,
         steps_per_epoch=3,
         epochs=epochs,
-        workdir=workdir,
+        workdir=folder,
         checkpoints=checkpoints,
-        monitor=monitor.NoMonitor(),
     ).run(devices.replicate(mesh, state), progress)
     return [began, int(state.step)]
 
 
 root = pathlib.Path(sys.argv[1])
-record.environment()
+workdir.environment()
 runs = [run(root / "whole", 2), run(root / "parts", 1), run(root / "parts", 2)]
 assert sys.modules["tensorflow"] is None
 print(json.dumps(runs))

@@ -7,9 +7,13 @@ import numpy as np
 import optax
 import pytest
 
-from msa_flax.training.losses import ClassWeightsError, balanced_weights, cross_entropy_sums
-from msa_flax.training.state import create_state
-from msa_flax.training.steps import make_train_step
+from msa_flax.training.steps import (
+    ClassWeightsError,
+    balanced_weights,
+    create_state,
+    cross_entropy_sums,
+    make_train_step,
+)
 
 WEIGHTS = (0.6, 2.5)
 

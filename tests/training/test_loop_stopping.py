@@ -15,8 +15,8 @@ from msa_flax.config import OptimConfig
 from msa_flax.training import optim
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.loop import InterruptedRunError, Loop, read_rows
-from msa_flax.training.monitor import NoMonitor
-from msa_flax.training.state import create_state
+from msa_flax.training.progress import Monitor
+from msa_flax.training.steps import create_state
 
 STEPS_PER_EPOCH, DISPATCH, EPOCHS = 5, 2, 12
 CONFIG = OptimConfig(name="sgd", learning_rate=0.5, schedule="plateau", plateau_patience=1)
@@ -28,7 +28,7 @@ class KilledError(Exception):
     """Stands for kill -9: nothing of the loop's own runs after it."""
 
 
-class Killing(NoMonitor):
+class Killing(Monitor):
     """A monitor that counts dispatches and ends the process at a step."""
 
     def __init__(self, at=None):
@@ -89,7 +89,7 @@ def our_epochs(losses, patience, workdir):
         epochs=len(losses),
         workdir=workdir,
         checkpoints=checkpoints,
-        monitor=NoMonitor(),
+        monitor=Monitor(),
         patience=patience,
     )
     state = create_state({"params": {"w": jnp.zeros(1)}}, optax.sgd(0.1))
@@ -161,7 +161,7 @@ def start_or_continue(workdir, monitor=None, **fields):
         steps_per_epoch=STEPS_PER_EPOCH,
         workdir=Path(workdir),
         checkpoints=Checkpoints(workdir),
-        monitor=monitor or NoMonitor(),
+        monitor=monitor or Monitor(),
         **values,
     )
     before = loop.finished(int(state.step), progress)
@@ -242,7 +242,7 @@ def test_the_loss_after_an_epoch_is_the_validation_loss_of_its_row(tmp_path):
 
 
 def test_what_a_signal_leaves_at_an_epochs_end_has_the_new_rate(tmp_path):
-    class Signalled(NoMonitor):
+    class Signalled(Monitor):
         def epoch(self, step, rows):
             if step == 2 * STEPS_PER_EPOCH:
                 os.kill(os.getpid(), signal.SIGTERM)

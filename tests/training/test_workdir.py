@@ -1,0 +1,94 @@
+"""The folder of a run: who may use it, what is recorded in it, and the memory that a run took."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from msa_flax.config import Config
+from msa_flax.training import workdir
+from msa_flax.training.workdir import WorkdirError
+
+FACTS = {"data_fingerprint": "a" * 64, "images": 7}
+
+
+def test_a_new_or_empty_folder_is_taken_and_one_with_other_files_refused(tmp_path):
+    workdir.check_workdir(tmp_path / "new", Config())
+    workdir.check_workdir(tmp_path, Config())
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(WorkdirError, match="holds other files"):
+        workdir.check_workdir(tmp_path, Config())
+    with pytest.raises(WorkdirError, match="got the file"):
+        workdir.check_workdir(tmp_path / "notes.txt", Config())
+
+
+def test_a_run_may_be_continued_with_more_epochs_and_nothing_else(tmp_path):
+    config = Config()
+    workdir.record_start(tmp_path, config, FACTS, seconds=1.0)
+    config.train.epochs += 1
+    workdir.check_workdir(tmp_path, config)
+    config.train.seed = 3
+    with pytest.raises(WorkdirError, match=r"differs in train.seed \(0, now 3\)"):
+        workdir.check_workdir(tmp_path, config)
+
+
+def test_seconds_of_a_continued_run_add_up_and_other_images_are_refused(tmp_path):
+    for _ in range(2):
+        workdir.record_start(tmp_path, Config(), FACTS, seconds=1.0)
+        workdir.record_end(tmp_path, seconds=10.0, step_seconds=0.25)
+    values = json.loads((tmp_path / "run.json").read_text())
+    assert values["seconds"] == {"setup": 2.0, "train": 20.0, "step": 0.25}
+    assert values["images"] == 7
+    assert values["versions"]["jax"]
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(WorkdirError, match="fingerprint aaaaaaaaaaaa, now bbbbbbbbbbbb"):
+        workdir.record_start(tmp_path, Config(), {"data_fingerprint": "b" * 64}, seconds=1.0)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_only_one_process_trains_in_a_folder(tmp_path):
+    folder = tmp_path / "run"
+    with (
+        workdir.locked(folder),
+        pytest.raises(WorkdirError, match="another process"),
+        workdir.locked(folder),
+    ):
+        pass
+    with workdir.locked(folder):
+        pass
+
+
+def test_the_log_file_has_what_the_terminal_has_and_more(tmp_path, capfd):
+    ours, file_only = logging.getLogger("msa_flax"), logging.getLogger("msa_flax.file")
+    ours.setLevel(logging.INFO)
+    with workdir.logging_to(tmp_path / "train.log"):
+        ours.info("both")
+        file_only.info("a long table")
+    ours.info("afterwards")
+    text = (tmp_path / "train.log").read_text()
+    assert "both" in text
+    assert "a long table" in text
+    assert "afterwards" not in text
+    assert "a long table" not in capfd.readouterr().err
+
+
+def test_the_peak_of_memory_grows_with_what_is_touched_and_does_not_fall():
+    script = """
+import numpy as np
+from msa_flax.training.workdir import peak_memory_gib
+
+before = peak_memory_gib()
+block = np.ones(2**25)
+during = peak_memory_gib()
+del block
+print(before, during, peak_memory_gib())
+"""
+    # In a new process: the peak of this one depends on earlier tests.
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    before, during, after = (float(word) for word in done.stdout.split())
+    assert 0.24 < during - before < 0.3  # 256 MiB
+    assert after > during - 0.01  # the kernel counts a few pages late
