@@ -19,8 +19,9 @@ import numpy as np
 import results
 import tables
 
-from msa_flax.auditing.families import SIZE, find_families
+from msa_flax.auditing.families import find_families
 from msa_flax.data import phantom
+from msa_flax.data.facts import SIZE
 from msa_flax.training.workdir import peak_memory_gib
 
 

@@ -1,1 +1,1 @@
-"""Auditing: what is wrong with a data set, and what tells its labels without the anatomy."""
+"""Auditing: what is wrong with a data set, and what predicts its labels without the anatomy."""

@@ -135,7 +135,7 @@ def balance(examples: Examples) -> Finding:
 
 
 def sizes(examples: Examples, source: np.ndarray) -> Finding:
-    """Asks whether files differ in size, and whether the size tells originals from copies.
+    """Asks whether files differ in size, and whether originals can be told from copies by size.
 
     Args:
         examples: n images.
@@ -150,13 +150,13 @@ def sizes(examples: Examples, source: np.ndarray) -> Finding:
     for family in np.flatnonzero(number > 1):
         inside = area[member == family]
         alone += int((inside == inside.max()).sum() == 1 and (inside != inside.max()).any())
-    told = alone > 0.5 * (number > 1).sum() > 0
+    is_telling = alone > 0.5 * (number > 1).sum() > 0
     evidence = f"Width x height: {listed(said, 'sizes', limit=4)}."
-    if told:
+    if is_telling:
         evidence += f" In {alone} families one image is larger: size tells original from copy."
     return Finding(
         key="sizes",
-        severity="medium" if told else "low" if len(kinds) > 1 else "none",
+        severity="medium" if is_telling else "low" if len(kinds) > 1 else "none",
         title="image sizes",
         evidence=evidence,
         advice="Resize everything before anything else looks at it." if len(kinds) > 1 else "",

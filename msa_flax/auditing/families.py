@@ -1,4 +1,4 @@
-"""Families: which images are copies of one source, told from pixels alone.
+"""Families: which images are copies of one source, by their pixels alone.
 
 Copies of a slice differ by rotation about the centre, reflection, sharpening, blur, brightness,
 contrast, size or compression. What they share, and what two neighbouring slices of one series do
@@ -32,10 +32,10 @@ CANDIDATES = 24  # images that each image is compared with
 
 _ANGLES, _RADII = 512, 48  # of the polar grid
 _INNER, _OUTER = 10.0, 104.0  # its smallest and largest radius, pixels
-_BAND = (0.15, 0.40)  # what is compared, cycles a pixel; the Nyquist frequency is 0.5
-_EDGE = 0.015  # softness of the band's ends, cycles a pixel
+_BAND = (0.15, 0.40)  # what is compared, cycles per pixel; the Nyquist frequency is 0.5
+_EDGE = 0.015  # softness of the band's ends, cycles per pixel
 _WAVES, _EVERY = 32, 2  # candidates: angular frequencies, every second radius
-_FINER = 2  # correlations are evaluated at this many angles a grid angle
+_FINER = 2  # correlations are evaluated at this many angles per angle of the grid
 _FLAT = 0.5  # standard deviation, grey levels, below which an image has nothing to compare
 
 

@@ -161,7 +161,7 @@ class BestShortcut:
 
 
 def best_shortcut(ladder: Sequence[Mapping[str, Any]], split: str) -> BestShortcut | None:
-    """Returns the best rung of a ladder on a split, permuted labels left out; None: none is scored.
+    """Returns the shortcut of the highest accuracy on a split; None where none was scored.
 
     Args:
         ladder: see :func:`ladder`.
