@@ -57,13 +57,11 @@ class Data:
     """The images of a run and how they are split.
 
     Attributes:
-        examples: the images with their labels, groups and families.
-        splits: the split of each of them, in the same order.
         stamps: what must be said beside every number that comes from these splits.
     """
 
     examples: Examples
-    splits: Splits
+    splits: Splits  # of the examples, in the same order
     stamps: list[str]
 
     def take(self, split: str) -> Examples:
@@ -203,6 +201,8 @@ def start(workdir: Path, config: Config, examples: Examples | None = None) -> Ru
             copies of one slice are in two splits although ``data.allow_leakage`` is false.
         WeightsError: the pretrained weights cannot be had or do not fit.
     """
+    if examples is None:
+        log.info("reading the images")
     found = split_data(config, examples)
     check_contradictions(found.examples)
     check_leakage(found.examples, found.splits, allow=config.data.allow_leakage)
@@ -211,6 +211,7 @@ def start(workdir: Path, config: Config, examples: Examples | None = None) -> Ru
 
 def untrained(workdir: Path, config: Config, loaded: Data | None = None) -> Run:
     """Returns a run before its first step, on any data or none; :func:`start` refuses some."""
+    log.info("building the network and its initial weights")
     model = create_model(config.model)
     variables, report = initial_variables(model, config)
     return Run(

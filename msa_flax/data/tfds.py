@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import json
+import logging
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import logging
+from absl import logging as absl_logging
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows
@@ -30,6 +31,7 @@ from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
 from msa_flax.files import cache_dir
 
+log = logging.getLogger("msa_flax")
 hide_gpu()
 
 _KNOWN = ("label", "example_id", "group", "family", "slice_index")  # before a file is read
@@ -49,6 +51,11 @@ class FolderConfig(tfds.core.BuilderConfig):
     """The listing of a folder; ``name`` changes when the folder or its reading does."""
 
     listing: Listing | None = None
+
+    @property
+    def content(self) -> str:
+        """What is copied, for a line on the terminal."""
+        return f"a copy of {len(self.listing.files)} images" if self.listing else "a copy"
 
 
 class Folder(_Builder):
@@ -127,6 +134,11 @@ class PhantomConfig(tfds.core.BuilderConfig):
 
     patients: int = 0
     seed: int = 0
+
+    @property
+    def content(self) -> str:
+        """What is drawn, for a line on the terminal."""
+        return f"the synthetic phantom: {self.patients} simulated patients"
 
 
 class Phantom(_Builder):
@@ -217,6 +229,9 @@ def prepare(builder: Folder | Phantom) -> None:
     current = builder.data_path.parent
     for rest in current.glob("*incomplete*"):
         shutil.rmtree(rest, ignore_errors=True)
+    if not builder.data_path.exists():
+        content, folder = builder.builder_config.content, cache_dir()
+        log.info("preparing %s (done once, kept in %s)", content, folder)
     builder.download_and_prepare()
     if isinstance(builder, Folder):
         for old in current.parent.glob(f"{current.name.partition('-')[0]}-*"):
@@ -282,14 +297,14 @@ def _rows(builder: Folder | Phantom) -> Iterator[dict[str, Any]]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps TFDS from telling the terminal about "downloads" and "custom configurations"."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        absl_logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager

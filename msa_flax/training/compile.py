@@ -101,6 +101,7 @@ def compile_predict_step(
     def predict(variables: PyTree, inputs: Any) -> Float[Array, "b ..."]:
         nonlocal kept
         if not kept:
+            log.info("compiling prediction")
             keep_memory()
             kept = True
         # Transfer first; otherwise XLA computes in a worker thread, which keep_memory() does not

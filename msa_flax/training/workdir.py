@@ -7,7 +7,6 @@ results: versions, devices, commit, seed, data, weights, and how long it took.
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -22,7 +21,7 @@ from typing import Any
 import jax
 
 from msa_flax.config import Config, changed_fields
-from msa_flax.files import UserError, read_json, write_json
+from msa_flax.files import UserError, flatten, read_json, write_json
 
 _PACKAGES = (
     "jax",
@@ -51,10 +50,10 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"--workdir: expected a folder, got the file {workdir}")
     if path.exists():
-        old, new = json.loads(path.read_text())["config"], config.to_dict()
-        fields = changed_fields(old, new)
-        if fields:
-            shown = ", ".join(f"{f} ({_get(old, f)!r}, now {_get(new, f)!r})" for f in fields)
+        old, new = read_json(path)["config"], config.to_dict()
+        if fields := changed_fields(old, new):
+            was, now = flatten(old), flatten(new)
+            shown = ", ".join(f"{f} ({was.get(f)!r}, now {now.get(f)!r})" for f in fields)
             raise WorkdirError(
                 f"{workdir} holds a run that differs in {shown}; use another --workdir "
                 "(only more train.epochs may be asked of a run that exists)"
@@ -166,12 +165,6 @@ def peak_memory_gib() -> float:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
-
-
-def _get(values: dict[str, Any], path: str) -> Any:
-    for key in path.split("."):
-        values = values.get(key) if isinstance(values, dict) else None  # type: ignore[assignment]
-    return values
 
 
 def _version(package: str) -> str | None:
