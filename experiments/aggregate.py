@@ -25,7 +25,7 @@ from sweep import load_table, table_files
 from msa_flax.config import Config
 from msa_flax.files import NOTICE, UserError, markdown_table
 from msa_flax.models import create_model
-from msa_flax.weights.cache import KNOWN
+from msa_flax.weights.published import PUBLISHED
 
 # MobileNetV2's ImageNet tensors with BatchNorm put back into a form that was published without it.
 RE_EXPRESSED = "fa3b084a7fc661f7602d18c01217f1a77f540d8e608de3ccf8d88d4ca6c11bbd"
@@ -56,7 +56,7 @@ class FinishedRun:
         report = self.run["weights"]
         if report is None:
             return "from scratch"
-        published = {item.tensors for item in KNOWN.values()}
+        published = {item.tensors for item in PUBLISHED.values()}
         if self.config.model.pretrained == "imagenet" or report["hash"] in published:
             return "ImageNet"
         if report["hash"] == RE_EXPRESSED:

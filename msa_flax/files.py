@@ -104,14 +104,15 @@ def cache_dir() -> Path:
     return base / "msa_flax"
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
     """Returns ``{"section.field": value}`` for nested dictionaries."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
+            inner = flatten(value, separator)
+            flat |= {f"{key}{separator}{name}": item for name, item in inner.items()}
         else:
-            flat[f"{prefix}{key}"] = value
+            flat[key] = value
     return flat
 
 

@@ -5,8 +5,8 @@
 1. a file in this folder, which opens with the table of its stages;
 2. a line in each dictionary below, and in ``NATIVE_SCALING`` of :mod:`msa_flax.models.inputs`;
 3. where Keras has the network: a file in ``weights/rules/`` that says which Keras tensor fills
-   which parameter, a line in its ``KERAS_FAMILIES``, and a line in ``KNOWN`` of
-   :mod:`msa_flax.weights.cache` if Keras publishes weights for it;
+   which parameter, a line in its ``KERAS_FAMILIES``, and a line in ``PUBLISHED`` of
+   :mod:`msa_flax.weights.published` if Keras publishes weights for it;
 4. a test in ``tests/parity/`` or ``tests/models/`` that compares its numbers with those of another
    implementation.
 

@@ -1,10 +1,10 @@
-"""Any Keras weights file as ``{"layer/variable": array}`` with Keras 3 variable names.
+"""Reads any Keras weights file as ``{"layer/variable": array}``, with the names of Keras 3.
 
-Three layouts exist. Legacy HDF5 (``.h5``) stores every variable under its name; a whole-model file
-keeps them in the group ``model_weights``. Keras 3's ``.weights.h5`` stores numbered variables under
-class counters, ``layers/conv2d_4/vars/0``, with the layer's own name in an attribute that older
-files lack. ``.keras`` is a zip of such a file and the model's configuration. Nothing is ever
-unpickled, and no link out of the file is followed.
+There are three layouts. Legacy HDF5 (``.h5``) stores each variable under its name; the file of a
+whole model keeps them in the group ``model_weights``. The ``.weights.h5`` of Keras 3 numbers the
+variables, under the class of their layer and a counter: ``layers/conv2d_4/vars/0``. The name of the
+layer is in an attribute, which older files lack. ``.keras`` is a zip file with such a file and the
+configuration of the model. Nothing is ever unpickled, and no link out of the file is followed.
 """
 
 import hashlib
@@ -23,12 +23,13 @@ import numpy as np
 
 from msa_flax.files import UserError
 
-MAX_BYTES = 4 * 2**30  # of one file's tensors: a small file may declare shapes that fill the memory
+# Of the tensors of one file: a small file may declare shapes that fill the memory.
+MAX_BYTES = 4 * 2**30
 
-Layers = Iterable[tuple[str, str]]  # (class name, layer name) in the order of Keras' model.layers
+Layers = Iterable[tuple[str, str]]  # (class, name) of each, in the order of Keras' model.layers
 
-# Variables of a layer in the order in which Keras numbers them; trailing ones may be absent only
-# after a kernel (a bias): a BatchNorm of three variables could lack gamma or beta.
+# The variables of each class of layer, in the order in which Keras numbers them. Where some are
+# absent, only a bias after a kernel is certain: a BatchNorm of three could lack gamma or beta.
 _VARIABLES = {
     "conv2d": ("kernel", "bias"),
     "depthwise_conv2d": ("kernel", "bias"),
@@ -40,10 +41,10 @@ _VARIABLES = {
     "normalization": ("mean", "variance", "count"),
 }
 _CONTAINERS = {"layers", "_layer_checkpoint_dependencies", "_self_tracked_trackables"}
-# Training state that Keras keeps beside the weights.
+# What Keras keeps beside the weights for training.
 _STATE = re.compile(r"(optimizer|metrics)/(.+/)?vars/\d+|(.+/)?seed_generator/vars/\d+")
 
-# What h5py, zipfile and json raise for damaged files, depending on which structure is hit.
+# What h5py, zipfile and json raise for damaged files, depending on where the damage is.
 _DAMAGE = (
     OSError,
     RuntimeError,
@@ -65,15 +66,16 @@ def read(path: str | Path, *, layers: Layers = ()) -> dict[str, np.ndarray]:
     """Reads the tensors of a Keras weights or model file, whatever its layout.
 
     Nested models are flattened: ``mobilenet_1.00_224/conv1/kernel`` becomes ``conv1/kernel`` unless
-    two tensors would share that name. Keras 2's ``depthwise_kernel`` becomes Keras 3's ``kernel``.
-    Variables of layer classes unknown here keep their number (``my_layer/0``).
+    two tensors would share that name. The ``depthwise_kernel`` of Keras 2 is called ``kernel``, as
+    in Keras 3. Variables of classes of layers that are unknown here keep their number
+    (``my_layer/0``).
 
     Args:
-        path: ``.h5``, ``.weights.h5`` or ``.keras``; recognised by content, not by name.
-        layers: names the layers of a ``.weights.h5`` that holds none; unused otherwise.
+        path: a ``.h5``, ``.weights.h5`` or ``.keras`` file, recognised by its content.
+        layers: the layers of the network, for a ``.weights.h5`` that holds no names.
 
     Returns:
-        Keras name to float32 array in Keras' own layout, in sorted order.
+        Keras name to float32 array in the layout of Keras, in sorted order.
 
     Raises:
         WeightsError: not a Keras file, truncated, empty, or not safe to read; one sentence.
@@ -99,7 +101,8 @@ def read(path: str | Path, *, layers: Layers = ()) -> dict[str, np.ndarray]:
 def tensors_hash(arrays: Mapping[str, np.ndarray]) -> str:
     """Returns a SHA-256 of the tensors that does not depend on the file they came from.
 
-    Hashed are, in sorted order, every name, shape and little-endian float32 content.
+    Each tensor, in the order of the names, adds its name, its shape and its values as little-endian
+    float32.
     """
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -110,7 +113,7 @@ def tensors_hash(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _kind(path: Path) -> str:
-    """Returns "hdf5" or "zip"; anything else is refused in a sentence that names it."""
+    """Returns "hdf5" or "zip"; refuses anything else, and says what it is."""
     if not path.is_file():
         raise WeightsError("expected a Keras weights file, found no such file")
     with path.open("rb") as file:
@@ -150,7 +153,7 @@ def _unzip(path: Path) -> tuple[io.BytesIO, dict[str, str]]:
 
 
 def _config_layers(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (class, name) of each layer; a nested layer's class follows its model's group."""
+    """Yields (class, name) of each layer; inside a nested model the class follows its group."""
     counts: Counter[str] = Counter()
     for layer in config.get("config", {}).get("layers", ()):
         group = _snake_case(layer["class_name"])
@@ -161,7 +164,7 @@ def _config_layers(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def _group_names(layers: Layers) -> dict[str, str]:
-    """Returns ``{"conv2d_1": layer name}``: the groups that Keras makes from class counters."""
+    """Returns ``{"conv2d_1": layer name}``: the groups that Keras names by class and counter."""
     names: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for class_name, layer_name in layers:
@@ -201,7 +204,7 @@ def _tensors(file: h5py.File, names: dict[str, str]) -> dict[str, np.ndarray]:
 
 
 def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yields (path, data set), and refuses whatever would read outside this file."""
+    """Yields (path, data set); refuses everything that would read outside this file."""
     for name in group:
         path = prefix + name
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -216,14 +219,14 @@ def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Datas
 
 
 def _variable_path(root: h5py.Group, path: str, names: dict[str, str]) -> list[str]:
-    """Returns the components of a variable's Keras name, outermost model first."""
+    """Returns the components of a variable's Keras name, the outermost model first."""
     parts = path.split("/")
     if len(parts) > 1 and parts[-2] == "vars":
         return _numbered_path(root, parts, names)
     *scope, variable = [part.split(":")[0] for part in parts]  # Keras 2 writes "kernel:0"
     if not scope:
         raise WeightsError(f"expected layer/variable, found a tensor without a layer: {path}")
-    # TensorFlow 1 made scopes unique: layer conv1 could hold conv1_2/kernel.
+    # TensorFlow 1 made scopes unique, so that the layer conv1 could hold conv1_2/kernel.
     if len(scope) > 1 and re.fullmatch(re.escape(scope[0]) + r"_\d+", scope[-1]):
         siblings = {key for key in root[parts[0]] if isinstance(root[parts[0]][key], h5py.Group)}
         scope = scope[:1] if len(siblings) == 1 else scope
@@ -234,7 +237,7 @@ def _variable_path(root: h5py.Group, path: str, names: dict[str, str]) -> list[s
 
 
 def _numbered_path(root: h5py.Group, parts: list[str], names: dict[str, str]) -> list[str]:
-    """Returns the components of ``layers/conv2d_4/vars/0``: named layers, named variable."""
+    """Returns the components of a path such as ``layers/conv2d_4/vars/0``, with real names."""
     scope: list[str] = []
     groups = [part for part in parts[:-2] if part not in _CONTAINERS]
     for depth in range(1, len(parts) - 1):
@@ -254,7 +257,7 @@ def _numbered_path(root: h5py.Group, parts: list[str], names: dict[str, str]) ->
     count = len(root["/".join(parts[:-1])])
     known = count == len(variables) or (count < len(variables) and variables[0].endswith("kernel"))
     number = parts[-1]
-    model = [] if scope else ["model"]  # variables of the model itself belong to no layer
+    model = [] if scope else ["model"]  # a variable of the model itself has no layer
     return [*model, *scope, variables[int(number)] if known and number.isdigit() else number]
 
 

@@ -1,32 +1,33 @@
-"""Fill a variable tree from named tensors, and the reverse: total, strict, pure.
+"""Fills the variables of a model from named tensors: total, strict and pure.
 
-Nothing is skipped quietly: every leaf is filled or named as kept, every tensor is used or named as
-ignored, and whatever does not fit is reported together.
+Nothing is skipped silently. Every leaf of the tree is filled, or listed as kept; every tensor is
+used, or listed as ignored. Everything that does not fit is reported together.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from msa_flax.files import flatten
 from msa_flax.weights.keras_file import WeightsError, tensors_hash
 from msa_flax.weights.rules import Layout, Rules, find
 
-COLLECTIONS = ("params", "batch_stats")  # what a weights file fills; other collections pass through
+COLLECTIONS = ("params", "batch_stats")  # what a weights file fills; others pass through
 
 Variables = dict[str, Any]  # nested dictionaries of arrays
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsReport:
-    """What was loaded; it belongs in the run's log."""
+    """What was loaded; it belongs in the log of the run."""
 
-    tensors: int  # loaded
-    parameters: int  # numbers in the loaded tensors, BatchNorm's statistics included
-    hash: str  # tensors_hash of all tensors given, ignored ones included
+    tensors: int  # how many were loaded
+    parameters: int  # numbers in the loaded tensors, statistics of BatchNorm included
+    hash: str  # tensors_hash of all tensors that were given, ignored ones included
     kept_initial: tuple[str, ...]  # our paths that keep their initial value
-    ignored: tuple[str, ...]  # Keras names left unused on request
+    ignored: tuple[str, ...]  # Keras names that stay unused on request
     source: str  # where the tensors came from, for people
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,102 +45,102 @@ def load(
     ignore: tuple[str, ...] = (),
     source: str = "",
 ) -> tuple[Variables, WeightsReport]:
-    """Returns a copy of the tree, filled from the arrays.
+    """Returns a copy of the variables, filled from the arrays.
 
     Args:
-        variables: the model's tree; gives paths and shapes, and the values of what is kept.
+        variables: those of the model: their paths and shapes, and the values of what is kept.
         arrays: Keras name to array, from :func:`msa_flax.weights.keras_file.read`.
-        rules: the backbone's table in :data:`msa_flax.weights.KERAS_FAMILIES`.
+        rules: those of the backbone in :data:`msa_flax.weights.KERAS_FAMILIES`.
         initial: beginnings of paths inside the collections ("attention", "classifier") that keep
-            their value.
+            their values.
         ignore: Keras layers or tensors ("conv_preds", "head/bias") that may stay unused.
         source: a name for the report.
 
     Returns:
-        The new tree, its filled leaves float32, and the report.
+        The new variables, those from the file in float32, and the report.
 
     Raises:
-        WeightsError: the missing, unexpected, mis-shaped and non-finite tensors, all of them.
+        WeightsError: all tensors that are missing, unexpected, of another shape or not finite.
     """
-    plan = _plan(variables, rules, initial)
-    unused = sorted(arrays.keys() - plan.targets.keys())
-    ignored = tuple(name for name in unused if any(_under(name, prefix) for prefix in ignore))
-    found = {name: np.asarray(arrays[name], np.float32) for name in plan.targets if name in arrays}
-    _refuse(plan, found, [name for name in unused if name not in ignored], source)
-    new = {key: value for key, value in variables.items() if key not in COLLECTIONS}
-    for path, leaf in plan.kept.items():
+    targets, kept, unnamed = _targets(variables, rules, initial)
+    unused = sorted(arrays.keys() - targets.keys())
+    ignored = tuple(name for name in unused if _is_under(name, ignore))
+    found = {name: np.asarray(arrays[name], np.float32) for name in targets if name in arrays}
+    problems = {
+        "missing": [f"{name} (for {targets[name].path})" for name in targets.keys() - found],
+        "leaves that no rule names": unnamed,
+        "unexpected": set(unused) - set(ignored),
+    }
+    _refuse(problems, _misfits(targets, found), source)
+    new: Variables = {k: {} if k in COLLECTIONS else value for k, value in variables.items()}
+    for path, leaf in kept.items():
         _set(new, path, leaf)
-    for name, target in plan.targets.items():
+    for name, target in targets.items():
         _set(new, target.path, np.array(target.layout.to_ours(found[name]), order="C"))
     return new, WeightsReport(
         tensors=len(found),
         parameters=sum(array.size for array in found.values()),
         hash=tensors_hash(arrays),
-        kept_initial=tuple(plan.kept),
+        kept_initial=tuple(kept),
         ignored=ignored,
         source=source,
     )
 
 
-def export(
-    variables: Variables, rules: Rules, *, skip: tuple[str, ...] = ()
-) -> dict[str, np.ndarray]:
-    """Returns the tree's tensors under their Keras names and in Keras' layout: load, reversed.
-
-    Args:
-        variables: the model's tree.
-        rules: the backbone's table.
-        skip: beginnings of paths ("attention", "classifier") that have no Keras counterpart.
-
-    Raises:
-        WeightsError: leaves that no rule names, all of them.
-    """
-    plan = _plan(variables, rules, skip)
-    if plan.unnamed:
-        raise WeightsError(f"expected a Keras name for each of: {', '.join(plan.unnamed)}")
-    return {
-        name: np.array(target.layout.to_keras(np.asarray(target.leaf)), np.float32, order="C")
-        for name, target in sorted(plan.targets.items())
-    }
-
-
 class _Target(NamedTuple):
+    """A leaf that one tensor of the file fills."""
+
     path: str
     leaf: Any
     layout: Layout
 
 
-class _Plan(NamedTuple):
-    """Where every leaf comes from."""
-
-    targets: dict[str, _Target]  # by Keras name
-    kept: dict[str, Any]  # our path to leaf
-    unnamed: list[str]  # our paths without a Keras name of their own
-
-
-def _plan(variables: Variables, rules: Rules, keep: tuple[str, ...]) -> _Plan:
-    plan = _Plan({}, {}, [])
-    for path, leaf in _leaves(variables):
-        named = find(rules, path)
-        if any(_under(path.split("/", 1)[1], prefix) for prefix in keep):
-            plan.kept[path] = leaf
-        elif named is None or named[0] in plan.targets:
-            plan.unnamed.append(path)
-        else:
-            plan.targets[named[0]] = _Target(path, leaf, named[1])
-    return plan
-
-
-def _leaves(variables: Variables) -> Iterator[tuple[str, Any]]:
-    def walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(node, Mapping):
-            for key, child in node.items():
-                yield from walk(child, f"{path}/{key}")
-        else:
-            yield path, node
-
+def _targets(
+    variables: Variables, rules: Rules, initial: tuple[str, ...]
+) -> tuple[dict[str, _Target], dict[str, Any], list[str]]:
+    """Returns the leaves by Keras name, those that are kept by path, and paths without a name."""
+    targets: dict[str, _Target] = {}
+    kept, unnamed = {}, []
     for collection in COLLECTIONS:
-        yield from walk(variables.get(collection, {}), collection)
+        for inside, leaf in flatten(variables.get(collection, {}), "/").items():
+            path = f"{collection}/{inside}"
+            named = find(rules, path)
+            if _is_under(inside, initial):
+                kept[path] = leaf
+            elif named is None or named[0] in targets:
+                unnamed.append(path)
+            else:
+                targets[named[0]] = _Target(path, leaf, named[1])
+    return targets, kept, unnamed
+
+
+def _is_under(path: str, beginnings: tuple[str, ...]) -> bool:
+    """Returns whether a path begins with one of the paths ``beginnings``, by whole components."""
+    return any(f"{path}/".startswith(f"{beginning}/") for beginning in beginnings)
+
+
+def _misfits(targets: Mapping[str, _Target], found: Mapping[str, np.ndarray]) -> list[str]:
+    """Returns a sentence for each tensor of another shape, or with values that are not finite."""
+    sentences = []
+    for name, array in sorted(found.items()):
+        # Shapes are compared in the layout of Keras, so that the message describes the file. The
+        # array that is broadcast takes no memory.
+        leaf = np.broadcast_to(np.float32(0), targets[name].leaf.shape)
+        expected = targets[name].layout.to_keras(leaf).shape
+        bad = array.size - np.count_nonzero(np.isfinite(array))
+        if array.shape != expected:
+            sentences.append(f"{name}: expected shape {expected}, found {array.shape}")
+        elif bad:
+            sentences.append(f"{name}: {bad} of {array.size} values are not finite")
+    return sentences
+
+
+def _refuse(problems: Mapping[str, Collection[str]], misfits: list[str], source: str) -> None:
+    """Raises one error with everything that is wrong, if anything is."""
+    lists = [f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names]
+    if lists or misfits:
+        where = f" of {source}" if source else ""
+        raise WeightsError(f"the weights{where} do not fit the model; {'; '.join(lists + misfits)}")
 
 
 def _set(tree: Variables, path: str, value: Any) -> None:
@@ -147,33 +148,3 @@ def _set(tree: Variables, path: str, value: Any) -> None:
     for key in parents:
         tree = tree.setdefault(key, {})
     tree[last] = value
-
-
-def _under(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(f"{prefix}/")
-
-
-def _refuse(plan: _Plan, found: dict[str, np.ndarray], unexpected: list[str], source: str) -> None:
-    """Raises with everything that is wrong; returns only if every target can be filled."""
-    missing = [f"{name} (for {plan.targets[name].path})" for name in plan.targets.keys() - found]
-    problems = [
-        f"{what}: {', '.join(sorted(names))}"
-        for what, names in (
-            ("missing", missing),
-            ("leaves that no rule names", plan.unnamed),
-            ("unexpected", unexpected),
-        )
-        if names
-    ]
-    for name, array in sorted(found.items()):
-        # Compared in Keras' layout, so that the message speaks of the file. Costs no memory.
-        leaf = np.broadcast_to(np.float32(0), plan.targets[name].leaf.shape)
-        expected = plan.targets[name].layout.to_keras(leaf).shape
-        bad = array.size - np.count_nonzero(np.isfinite(array))
-        if array.shape != expected:
-            problems.append(f"{name}: expected shape {expected}, found {array.shape}")
-        elif bad:
-            problems.append(f"{name}: {bad} of {array.size} values are not finite")
-    if problems:
-        where = f" of {source}" if source else ""
-        raise WeightsError(f"the weights{where} do not fit the model; {'; '.join(problems)}")

@@ -1,4 +1,4 @@
-"""Which Keras tensor fills which leaf of our variable tree: a file a backbone."""
+"""Which Keras tensor fills which leaf of our variables: one file per backbone."""
 
 from msa_flax.weights.rules import (
     convnext_tiny,

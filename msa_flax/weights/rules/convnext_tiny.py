@@ -1,25 +1,27 @@
 """ConvNeXt-Tiny.
 
-Keras convolves by channel with a grouped ``Conv2D``, whose kernel has our layout already, and by
-pixel with ``Dense``. Two names depend on how often a Python process had built such a network, and
-on Keras's version: that of the last layer, which the application gives none, and that of the gain
-in its ``LayerScale``.
+In Keras the depthwise convolution is a grouped ``Conv2D``, whose kernel has our layout already, and
+the 1 x 1 convolution is a ``Dense`` layer. Two names depend on the version of Keras and on how many
+such networks the Python process had built before: that of the last layer, for which Keras makes up
+a name, and that of the gain in ``LayerScale``.
 
-A network with the classification top has no last layer; it normalises after the pooling. What such
-a file holds is another function of the image, so it is refused as a whole, the missing layer named.
+A network with the classification top lacks the last layer; it normalises after the pooling. The
+file of such a network describes another function of the image, so it is refused as a whole, and the
+message names the missing layer.
 """
 
-from msa_flax.weights.rules.table import DENSE_AS_CONV, SAME, Family, Layout, Rule
+from msa_flax.weights.rules.table import SAME, Family, Layers, Layout, Rule
 
 PREFIX = "convnext_tiny"
-BLOCKS = (3, 3, 9, 3)  # a stage
+BLOCKS = (3, 3, 9, 3)  # per stage
 LAST = "layer_normalization"
 
-CONV_AS_DENSE = Layout(DENSE_AS_CONV.to_keras, DENSE_AS_CONV.to_ours)
+# A dense layer over the channels is a 1x1 convolution: (in, out) and (1, 1, in, out).
+DENSE_AS_CONV = Layout(lambda x: x[None, None], lambda x: x[0, 0])
 
 
-def _layers() -> tuple[tuple[str, str], ...]:
-    """Stem and downsampling are models of their own: a class in them follows their group's name."""
+def _layers() -> Layers:
+    """Returns the layers; those of stem and downsampling, which are models, with their group."""
     layers = []
     for stage, blocks in enumerate(BLOCKS):
         name = f"{PREFIX}_downsampling_block_{stage - 1}" if stage else f"{PREFIX}_stem"
@@ -47,7 +49,7 @@ _NORM = rf"{PREFIX}_(?:stem_layernorm|downsampling_layernorm_\d|\w+_block_\d_lay
 FAMILY = Family(
     rules=(
         Rule(rf"params/backbone/({_CONV})/(kernel|bias)", r"\1/\2", SAME),
-        Rule(rf"params/backbone/({_POINTWISE})/kernel", r"\1/kernel", CONV_AS_DENSE),
+        Rule(rf"params/backbone/({_POINTWISE})/kernel", r"\1/kernel", DENSE_AS_CONV),
         Rule(rf"params/backbone/({_POINTWISE})/bias", r"\1/bias", SAME),
         Rule(rf"params/backbone/({_NORM})/scale", r"\1/gamma", SAME),
         Rule(rf"params/backbone/({_NORM})/bias", r"\1/beta", SAME),

@@ -1,23 +1,33 @@
 """EfficientNetB0.
 
-In the first layer, Keras's published file holds the standard deviations of ImageNet's colours where
-that layer expects variances; a model with ``weights="imagenet"`` makes up for it by a second
-division, by the root of the same numbers. So the weights were trained with variances that are the
-squares of the file's numbers, and those are what such a file loads as. The layer is not trained: a
-network that was trained further still has the published numbers, and is recognised by them.
+The first layer of the network expects the variances of ImageNet's colours, but the file that Keras
+publishes holds their standard deviations there. A Keras model with ``weights="imagenet"`` makes up
+for that with a second division, by the square root of the same numbers. So the weights belong to
+variances that are the squares of the numbers in the file, and here the file is loaded with these
+squares. That layer is not trained: a network that was trained further still has the published
+numbers, by which it is recognised.
 
-Not told apart is a Keras model that was given the published file as a path: Keras leaves the second
-division out then, and such a network saw images of about half the contrast.
+One case cannot be told apart: a Keras model that was given the published file as a path. Then Keras
+leaves out the second division, and such a network saw images with about half the contrast.
 """
 
 import numpy as np
 
-from msa_flax.weights.rules.table import DEPTHWISE, SAME, Family, Layout, Rule, batch_norm
+from msa_flax.weights.rules.table import (
+    DEPTHWISE,
+    SAME,
+    Family,
+    Layers,
+    Layout,
+    Rule,
+    batch_norm,
+    conv_bn,
+)
 
 TOP = "predictions"
-BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # a stage
+BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # per stage
 
-DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)  # of ImageNet's red, green, blue
+DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)  # red, green and blue of ImageNet
 
 
 def _replace(old: np.ndarray, new: np.ndarray, array: np.ndarray) -> np.ndarray:
@@ -31,30 +41,17 @@ VARIANCE = Layout(
 )
 
 
-def _layers() -> tuple[tuple[str, str], ...]:
-    layers = [
-        ("Normalization", "normalization"),
-        ("Conv2D", "stem_conv"),
-        ("BatchNormalization", "stem_bn"),
-    ]
+def _layers() -> Layers:
+    layers = (("Normalization", "normalization"), *conv_bn("stem_conv", "stem_bn"))
     for stage, blocks in enumerate(BLOCKS, start=1):
         for letter in "abcd"[:blocks]:
             name = f"block{stage}{letter}"
             if stage > 1:
-                layers += [
-                    ("Conv2D", f"{name}_expand_conv"),
-                    ("BatchNormalization", f"{name}_expand_bn"),
-                ]
-            layers += [
-                ("DepthwiseConv2D", f"{name}_dwconv"),
-                ("BatchNormalization", f"{name}_bn"),
-                ("Conv2D", f"{name}_se_reduce"),
-                ("Conv2D", f"{name}_se_expand"),
-                ("Conv2D", f"{name}_project_conv"),
-                ("BatchNormalization", f"{name}_project_bn"),
-            ]
-    layers += [("Conv2D", "top_conv"), ("BatchNormalization", "top_bn")]
-    return (*layers, ("Dense", TOP))
+                layers += conv_bn(f"{name}_expand_conv", f"{name}_expand_bn")
+            layers += conv_bn(f"{name}_dwconv", f"{name}_bn", kind="DepthwiseConv2D")
+            layers += (("Conv2D", f"{name}_se_reduce"), ("Conv2D", f"{name}_se_expand"))
+            layers += conv_bn(f"{name}_project_conv", f"{name}_project_bn")
+    return (*layers, *conv_bn("top_conv", "top_bn"), ("Dense", TOP))
 
 
 FAMILY = Family(
@@ -66,10 +63,9 @@ FAMILY = Family(
         Rule(r"params/backbone/(block\w+_dwconv)/kernel", r"\1/kernel", DEPTHWISE),
         Rule(r"params/backbone/(block\w+_se_(?:reduce|expand))/(kernel|bias)", r"\1/\2", SAME),
         *batch_norm(r"(?:stem|top|block\d\w|block\w+_(?:expand|project))_bn"),
-        Rule(r"params/predictions/(kernel|bias)", rf"{TOP}/\1", SAME),
     ),
     layers=_layers(),
     top=(TOP,),
-    # Keras makes this layer's name, and numbers it from the second network of a process on.
+    # Keras makes up the name of this layer, with a number from the second network of a process on.
     renames=((r"normalization_\d+/(mean|variance|count)", r"normalization/\1"),),
 )

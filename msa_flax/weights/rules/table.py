@@ -1,7 +1,8 @@
-"""What a table is made of: rules, changes of layout, and the search for a path's rule.
+"""What the tables of the backbones consist of: rules, and changes of layout.
 
-A rule is a regular expression on our path (``params/backbone/conv1/kernel``), the Keras name it
-stands for, and how the layout changes. Tables hold no shapes: the tree that is filled has them.
+A rule is a regular expression for our path (``params/backbone/conv1/kernel``), the Keras name that
+belongs to it, and how the layout changes. The tables hold no shapes: these come from the variables
+that are filled.
 """
 
 import re
@@ -24,33 +25,34 @@ class Rule(NamedTuple):
     """One line of a table."""
 
     pattern: str  # regular expression that matches our whole path
-    keras: str  # Keras name; \1 is the pattern's first group
+    keras: str  # Keras name; \1 is the first group of the pattern
     layout: Layout
 
 
 Rules = tuple[Rule, ...]
+Layers = tuple[tuple[str, str], ...]  # (class, name) of each
 
 
 class Family(NamedTuple):
     """The table of one backbone."""
 
     rules: Rules
-    # (class, name) of the layers with variables in the order of Keras' model.layers, for files that
-    # hold no layer names (keras_file.read's argument ``layers``); the top, absent from models
-    # without one, comes last.
-    layers: tuple[tuple[str, str], ...]
+    # The layers that have variables, in the order of Keras' model.layers: names for the files that
+    # hold none. The classification top comes last, because a model may lack it.
+    layers: Layers
     top: tuple[str, ...]  # layers of the classification top, which a classifier here replaces
-    # (regular expression, name) of tensors that files name differently: \1 is the first group
+    # (regular expression, name) of tensors whose name differs from file to file; \1 is the first
+    # group
     renames: tuple[tuple[str, str], ...] = ()
 
     def canonical(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns a file's tensors under the names that the rules know.
+        """Returns the tensors of a file under the names that the rules know.
 
         Args:
             arrays: Keras name to array, from :func:`msa_flax.weights.keras_file.read`.
 
         Raises:
-            WeightsError: two tensors of the file stand for one name.
+            WeightsError: two tensors of the file have one such name.
         """
         sources: dict[str, str] = {}
         for name in arrays:
@@ -74,12 +76,10 @@ class Family(NamedTuple):
 SAME = Layout(lambda x: x, lambda x: x)
 # Keras: (h, w, C, multiplier 1). Ours: HWIO with C feature groups, so one input channel each.
 DEPTHWISE = Layout(lambda x: np.swapaxes(x, 2, 3), lambda x: np.swapaxes(x, 2, 3))
-# A 1x1 convolution of a 1x1 map is a dense layer: (1, 1, in, out) and (in, out).
-DENSE_AS_CONV = Layout(lambda x: x[0, 0], lambda x: x[None, None])
 
 
 def batch_norm(layer: str) -> Rules:
-    """Returns the four rules of the BatchNorm layers whose name matches a regular expression."""
+    """Returns the four rules of the BatchNorm layers whose names match a regular expression."""
     return (
         Rule(rf"params/backbone/({layer})/scale", r"\1/gamma", SAME),
         Rule(rf"params/backbone/({layer})/bias", r"\1/beta", SAME),
@@ -88,8 +88,13 @@ def batch_norm(layer: str) -> Rules:
     )
 
 
+def conv_bn(conv: str, norm: str, kind: str = "Conv2D") -> Layers:
+    """Returns a convolution of a class and the BatchNorm after it, for ``Family.layers``."""
+    return (kind, conv), ("BatchNormalization", norm)
+
+
 def find(rules: Rules, path: str) -> tuple[str, Layout] | None:
-    """Returns the Keras name and layout change of one of our paths, or None without a rule."""
+    """Returns the Keras name and the layout of one of our paths, or None if no rule fits."""
     for pattern, keras, layout in rules:
         match = re.fullmatch(pattern, path)
         if match:
