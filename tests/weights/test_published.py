@@ -1,6 +1,5 @@
 """Published weights are fetched once, known by what they hold, and never half-written."""
 
-import functools
 import hashlib
 import http.client
 import io
@@ -8,19 +7,16 @@ import urllib.error
 import urllib.request
 
 import h5py
-import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
 from keras.src.utils import file_utils
+from keras_networks import assert_same, keras_network, tensors
 
-from msa_flax.config import ModelConfig
 from msa_flax.files import cache_dir
-from msa_flax.models import create_model
-from msa_flax.weights import KERAS_FAMILIES, cache, load, read
-from msa_flax.weights.cache import KNOWN, Published, imagenet_path
+from msa_flax.weights import published, read
 from msa_flax.weights.keras_file import WeightsError, tensors_hash
+from msa_flax.weights.published import PUBLISHED, PublishedFile, imagenet_path
 
 NAME = "mobilenet_1_0_224_tf_no_top.h5"
 TENSORS = {"conv1/kernel": np.arange(4, dtype=np.float32)}
@@ -38,19 +34,19 @@ def write(path, tensors):
 def folder(tmp_path, monkeypatch):
     """The cache folder, not made yet; a small file plays the published one, in a file:// server."""
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "URL", f"{(tmp_path / 'server').as_uri()}/")
+    monkeypatch.setattr(published, "URL", f"{(tmp_path / 'server').as_uri()}/")
     write(tmp_path / "server" / "mobilenet" / NAME, TENSORS)
     publish(monkeypatch, "mobilenet_v1", f"mobilenet/{NAME}", tensors=tensors_hash(TENSORS))
     return tmp_path / "cache"
 
 
 def publish(monkeypatch, backbone, remote, **hashes):
-    monkeypatch.setitem(KNOWN, (backbone, 1.0, False), Published(remote, **hashes))
+    monkeypatch.setitem(PUBLISHED, backbone, PublishedFile(remote, **hashes))
 
 
 def served(folder, backbone):
     """The place of a backbone's file in the server; its remote name is the real one."""
-    path = folder.parent / "server" / KNOWN[backbone, 1.0, False].remote
+    path = folder.parent / "server" / PUBLISHED[backbone].remote
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -165,7 +161,7 @@ def known_by_bytes(request, folder, monkeypatch):
     """The bytes that the server has for a backbone of which Keras tells the hash of the file."""
     path = write(served(folder, "resnet50"), TENSORS)
     digest = hashlib.new(request.param, path.read_bytes()).hexdigest()
-    publish(monkeypatch, "resnet50", KNOWN["resnet50", 1.0, False].remote, file=digest)
+    publish(monkeypatch, "resnet50", PUBLISHED["resnet50"].remote, file=digest)
     return path.read_bytes()
 
 
@@ -200,7 +196,7 @@ def test_something_else_in_the_place_of_the_file_is_refused(known_by_bytes, fold
 
 
 def test_where_keras_tells_no_hash_a_weights_file_is_enough_but_needed(folder):
-    assert KNOWN["mobilenet_v2", 1.0, False][1:] == ("", "")
+    assert PUBLISHED["mobilenet_v2"][1:] == ("", "")
     write(served(folder, "mobilenet_v2"), TENSORS)
     path = imagenet_path("mobilenet_v2", alpha=1.0)
     assert tensors_hash(read(path)) == tensors_hash(TENSORS)
@@ -209,42 +205,14 @@ def test_where_keras_tells_no_hash_a_weights_file_is_enough_but_needed(folder):
         imagenet_path("mobilenet_v2", alpha=1.0)
 
 
-@pytest.fixture(scope="module")
-def network():
-    network = keras.applications.MobileNetV2(
-        weights=None, include_top=False, input_shape=(32, 32, 3)
-    )
-    rng = np.random.default_rng(0)
-    for weight in network.weights:
-        if not weight.path.endswith("kernel"):  # far from the identity that a BatchNorm starts as
-            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-    return network
-
-
-@functools.cache
-def ours():
-    """Returns our variables, filled with zeros, and a compiled function to the features."""
-    model = create_model(ModelConfig(backbone="mobilenet_v2", pretrained="none"))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    return zeros, jax.jit(functools.partial(model.apply, method="features"))
-
-
 @pytest.mark.parametrize("form", [".h5", ".weights.h5", ".keras"])
-def test_a_fetched_file_fills_the_network_in_whatever_form_it_is(folder, tmp_path, network, form):
+def test_a_fetched_file_is_read_in_whatever_form_it_is(folder, tmp_path, form):
+    network = keras_network("mobilenet_v2")
     saved = tmp_path / f"saved{form}"
     (network.save_weights if form == ".weights.h5" else network.save)(saved)
     saved.rename(served(folder, "mobilenet_v2"))  # a file is known by its content
-    zeros, features = ours()
-    rules = KERAS_FAMILIES["mobilenet_v2"].rules
     arrays = read(imagenet_path("mobilenet_v2", alpha=1.0))
-    variables, report = load(zeros, arrays, rules, initial=("attention", "classifier"))
-    assert (report.parameters, report.ignored) == (2_257_984, ())
-    images = np.random.default_rng(1).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
-    expected = np.asarray(network(images))
-    assert np.ptp(expected) > 0.1  # awake
-    # float32 sums in another order; tests/parity compares layer by layer
-    np.testing.assert_allclose(features(variables, images), expected, rtol=0, atol=1e-4)
+    assert_same(arrays, tensors(network, "mobilenet_v2"))
 
 
 # --- what Keras itself asks for -------------------------------------------------------------------
@@ -258,8 +226,8 @@ CONSTRUCTORS = {
 }
 
 
-@pytest.mark.parametrize(("backbone", "top"), [(b, t) for b, _, t in KNOWN])
-def test_addresses_and_hashes_are_those_of_keras(monkeypatch, backbone, top):
+@pytest.mark.parametrize("backbone", PUBLISHED)
+def test_addresses_and_hashes_are_those_of_keras(monkeypatch, backbone):
     asked = {}
 
     def get_file(name, origin, file_hash="", **_):
@@ -269,15 +237,14 @@ def test_addresses_and_hashes_are_those_of_keras(monkeypatch, backbone, top):
     monkeypatch.setattr(file_utils, "get_file", get_file)
     with pytest.raises(InterruptedError):
         getattr(keras.applications, CONSTRUCTORS[backbone])(
-            weights="imagenet", include_top=top, input_shape=(224, 224, 3)
+            weights="imagenet", include_top=False, input_shape=(224, 224, 3)
         )
-    published = KNOWN[backbone, 1.0, top]
-    assert asked == {"origin": cache.URL + published.remote, "file_hash": published.file}
+    file = PUBLISHED[backbone]
+    assert asked == {"origin": published.URL + file.remote, "file_hash": file.file}
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("top", [False, True])
-def test_the_published_files_are_accepted(realdata, monkeypatch, top):
+def test_the_published_file_is_accepted(realdata, monkeypatch):
     monkeypatch.setenv("MSA_FLAX_CACHE", str(realdata / "weights"))
     refuse_to_connect(monkeypatch, AssertionError("asked the network"))
-    assert imagenet_path("mobilenet_v1", alpha=1.0, include_top=top).is_file()
+    assert imagenet_path("mobilenet_v1", alpha=1.0).is_file()

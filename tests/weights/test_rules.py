@@ -1,75 +1,30 @@
-"""The tables are unambiguous, and every change of layout can be undone."""
+"""The table of every family fits every file that Keras writes of such a network."""
 
+import functools
 import re
 
-import numpy as np
 import pytest
-
-from msa_flax.weights import KERAS_FAMILIES
-from msa_flax.weights.rules.table import DENSE_AS_CONV, DEPTHWISE, SAME, batch_norm, find
-
-
-@pytest.mark.parametrize(
-    ("layout", "ours", "keras"),
-    [
-        (SAME, (3, 3, 4, 5), (3, 3, 4, 5)),
-        (DEPTHWISE, (3, 3, 1, 5), (3, 3, 5, 1)),
-        (DENSE_AS_CONV, (4, 5), (1, 1, 4, 5)),
-    ],
+from keras_networks import (
+    OURS,
+    assert_same,
+    exported,
+    keras_network,
+    our_network,
+    strip_names,
+    tensors,
+    zeros,
 )
-def test_layouts_are_inverses_and_keep_every_number(layout, ours, keras):
-    array = np.arange(np.prod(ours)).reshape(ours)
-    assert layout.to_keras(array).shape == keras
-    np.testing.assert_array_equal(layout.to_ours(layout.to_keras(array)), array)
 
+from msa_flax.weights import KERAS_FAMILIES, WeightsError, load, read
 
-def test_channels_of_a_depthwise_kernel_stay_together():
-    keras = np.arange(3 * 3 * 5).reshape(3, 3, 5, 1)
-    ours = DEPTHWISE.to_ours(keras)
-    for channel in range(5):
-        np.testing.assert_array_equal(ours[:, :, 0, channel], keras[:, :, channel, 0])
-
-
-@pytest.mark.parametrize(
-    ("path", "keras"),
-    [
-        ("params/backbone/conv1/kernel", "conv1/kernel"),
-        ("params/backbone/conv_dw_13/kernel", "conv_dw_13/kernel"),
-        ("params/backbone/conv_pw_7/kernel", "conv_pw_7/kernel"),
-        ("params/backbone/conv1_bn/scale", "conv1_bn/gamma"),
-        ("params/backbone/conv_dw_2_bn/bias", "conv_dw_2_bn/beta"),
-        ("batch_stats/backbone/conv_pw_3_bn/mean", "conv_pw_3_bn/moving_mean"),
-        ("batch_stats/backbone/conv_pw_3_bn/var", "conv_pw_3_bn/moving_variance"),
-        ("params/predictions/kernel", "conv_preds/kernel"),
-        ("params/predictions/bias", "conv_preds/bias"),
-    ],
-)
-def test_mobilenet_v1_paths_have_their_keras_names(path, keras):
-    found = find(KERAS_FAMILIES["mobilenet_v1"].rules, path)
-    assert found is not None
-    assert found[0] == keras
-    assert (found[1] is DEPTHWISE) == ("conv_dw_13/" in path)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "params/classifier/logit/kernel",
-        "params/backbone/conv1/bias",
-        "params/backbone/conv_dw_x/kernel",
-        "batch_stats/backbone/conv1_bn/scale",
-        "batch_stats/predictions/kernel",
-        "opt_state/params/backbone/conv1/kernel",
-    ],
-)
-def test_paths_that_no_keras_file_holds_have_no_rule(path):
-    assert find(KERAS_FAMILIES["mobilenet_v1"].rules, path) is None
+WITH_TOP = sorted(name for name, family in KERAS_FAMILIES.items() if family.top)
+network = functools.cache(keras_network)  # (family, include_top=...)
 
 
 @pytest.mark.parametrize("backbone", KERAS_FAMILIES)
 def test_no_path_is_matched_by_two_rules(backbone):
     family = KERAS_FAMILIES[backbone]
-    layers = [name for _, name in family.layers] + ["predictions"]
+    layers = [name for _, name in family.layers]
     paths = [
         f"{collection}/{parent}{layer}/{leaf}"
         for collection in ("params", "batch_stats")
@@ -81,10 +36,51 @@ def test_no_path_is_matched_by_two_rules(backbone):
     assert set(counts) == {0, 1}
 
 
-def test_batch_norm_rules_cover_all_four_vectors_of_the_layer_named():
-    assert [rule.keras for rule in batch_norm("bn")] == [
-        r"\1/gamma",
-        r"\1/beta",
-        r"\1/moving_mean",
-        r"\1/moving_variance",
-    ]
+def assert_file_gives_the_tensors(network, backbone, path):
+    """Writes a Keras network to a file as Keras does, and reads it."""
+    (network.save_weights if path.name.endswith(".weights.h5") else network.save)(path)
+    if path.name.startswith("nameless"):
+        strip_names(path)
+    family = KERAS_FAMILIES[backbone]
+    arrays = family.canonical(read(path, layers=family.layers))
+    assert_same(arrays, tensors(network, backbone))
+
+
+@pytest.mark.parametrize("name", ["m.h5", "m.keras", "m.weights.h5", "nameless.weights.h5"])
+@pytest.mark.parametrize("backbone", KERAS_FAMILIES)
+def test_every_kind_of_file_gives_the_tensors(backbone, tmp_path, name):
+    assert_file_gives_the_tensors(network(backbone), backbone, tmp_path / name)
+
+
+@pytest.mark.parametrize("backbone", WITH_TOP)
+def test_a_file_without_names_may_have_a_top(backbone, tmp_path):
+    whole = network(backbone, include_top=True)
+    assert_file_gives_the_tensors(whole, backbone, tmp_path / "nameless.weights.h5")
+
+
+@pytest.mark.parametrize("backbone", KERAS_FAMILIES)
+def test_a_network_fills_ours_and_comes_back_as_it_was(backbone, monkeypatch):
+    family, arrays = KERAS_FAMILIES[backbone], tensors(network(backbone), backbone)
+    model = our_network(backbone, monkeypatch)
+    filled, report = load(zeros(model), arrays, family.rules, initial=OURS)
+    assert report.tensors == len(arrays)
+    assert report.parameters == network(backbone).count_params()
+    assert_same(exported(filled, family.rules), arrays)
+
+
+@pytest.mark.parametrize("backbone", WITH_TOP)
+def test_a_classification_top_is_left_out_and_nothing_else(backbone, monkeypatch):
+    family = KERAS_FAMILIES[backbone]
+    whole = tensors(network(backbone, include_top=True), backbone)
+    variables = zeros(our_network(backbone, monkeypatch))
+    _, report = load(variables, whole, family.rules, initial=OURS, ignore=family.top)
+    assert report.ignored == tuple(f"{family.top[0]}/{kind}" for kind in ("bias", "kernel"))
+    with pytest.raises(WeightsError, match=rf"unexpected: {re.escape(report.ignored[0])}"):
+        load(variables, whole, family.rules, initial=OURS)
+
+
+def test_a_layer_that_keras_numbers_anew_is_recognised():
+    network("efficientnet_b0")
+    second = keras_network("efficientnet_b0")
+    assert any(re.match(r"normalization_\d+/", weight.path) for weight in second.weights)
+    assert "normalization/variance" in tensors(second, "efficientnet_b0")
