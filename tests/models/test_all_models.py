@@ -113,13 +113,25 @@ def test_every_attention_and_every_head_fit_every_backbone(name, attention, head
     assert parts == {"classifier": expected[head]}
 
 
+@pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_images_give_bfloat16_features_and_float32_logits(name):
-    found = feature_map(name, MINIMUM_SIZE[name], jnp.bfloat16)
-    assert found.dtype == jnp.bfloat16
-    logits = jax.eval_shape(partial(build(name).apply, method="head"), shapes(name), found)
+def test_every_layer_computes_in_the_type_of_the_images(name, train):
+    """Statistics and parameters stay float32, and so do the logits."""
+    run = partial(
+        build(name).apply,
+        train=train,
+        rngs={"dropout": jax.random.key(0)},
+        capture_intermediates=True,
+        mutable=["batch_stats", "intermediates"],
+    )
+    images = images_of(MINIMUM_SIZE[name], jnp.bfloat16, count=2)
+    logits, state = jax.eval_shape(run, shapes(name), images)
     assert logits.dtype == jnp.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(name))} == {np.dtype(np.float32)}
+    layers = state["intermediates"]
+    for leaf in jax.tree.leaves((layers["backbone"], layers["attention"], layers["features"])):
+        assert leaf.dtype == jnp.bfloat16
+    for leaf in jax.tree.leaves((shapes(name), state.get("batch_stats", {}))):
+        assert leaf.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 from keras.src.applications.convnext import ConvNeXt
+from keras_networks import QUICK, tensors, zeros
 
 from msa_flax.models import PARAM_COUNTS, convnext_tiny, layers
 from msa_flax.models.convnext_tiny import ConvNeXtTiny
@@ -29,9 +30,6 @@ SMALL = ((8, 1), (12, 2), (16, 1), (20, 1))
 # Both sides sum in float32, in different orders, through blocks whose sum grows to about 20, where
 # one rounding is 2e-6. Measured: below 4e-5; the mildest mutation (GELU) gives 2e-3, others 1.
 TOLERANCE = 2e-4
-
-# Optimising takes longer than all else here.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def randomize(model, seed):
@@ -64,22 +62,11 @@ def narrow(stages):
     )
 
 
-def tensors(model):
-    """Returns a network's tensors as a file of it would hold them."""
-    return {"/".join(v.path.split("/")[-2:]): v.numpy() for v in model.weights}
-
-
-def zeros(images=(1, 64, 64, 3)):
-    """Returns the backbone's variable tree filled with zeros: no initial value can help a test."""
-    init = partial(ConvNeXtTiny().init, train=False)
-    shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros(images))
-    return {"params": {"backbone": jax.tree.map(lambda x: np.zeros(x.shape), shapes["params"])}}
-
-
-def loaded(model):
-    variables, report = load(zeros(), FAMILY.canonical(tensors(model)), FAMILY.rules)
-    assert report.kept_initial == ()
-    assert report.parameters == model.count_params()
+def loaded(network):
+    """Returns the variables of our backbone with a Keras network's weights."""
+    backbone = {"params": {"backbone": zeros(ConvNeXtTiny())["params"]}}
+    variables, report = load(backbone, tensors(network, "convnext_tiny"), FAMILY.rules)
+    assert report.parameters == network.count_params()
     return {"params": variables["params"]["backbone"]}
 
 

@@ -1,7 +1,6 @@
 """EfficientNetB0 computes what ``keras.applications.EfficientNetB0`` computes, layer by layer."""
 
-import re
-from functools import cache, partial
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,22 +8,15 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-import support
 from keras.src.applications import efficientnet
 from keras.src.applications.imagenet_utils import correct_pad
+from keras_networks import QUICK
+from support import Comparison, assert_parity
 
 from msa_flax.models import efficientnet_b0, layers, ops
-from msa_flax.weights import WeightsError, load, read
+from msa_flax.weights import read
 from msa_flax.weights.rules.efficientnet_b0 import DEVIATIONS, FAMILY, VARIANCE
 from msa_flax.weights.rules.table import SAME
-
-BACKBONE = "efficientnet_b0"
-CONSTRUCTOR = keras.applications.EfficientNetB0
-SIZES = (64, 97)
-
-# Both sides sum in float32, in different orders, through 81 layers. Measured: below 1e-5 of a
-# layer's deviation. The mildest mutation (epsilon) gives 3e-2.
-TOLERANCE = 1e-4
 
 
 def batch_norms():
@@ -34,9 +26,6 @@ def batch_norms():
             names += [f"block{stage}{letter}_{part}" for part in ("bn", "project_bn")]
             names += [f"block{stage}{letter}_expand_bn"] if expansion > 1 else []
     return {name: name for name in names}  # swish is applied outside our layer, as in Keras
-
-
-NAMES = batch_norms()
 
 
 def norm(name):
@@ -49,54 +38,35 @@ def images(size, count=2):
     return rng.uniform(0, 255, (count, size, size, 3)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def fresh():
-    """The Keras network, as Keras starts it, and a copy of its tensors; randomised later."""
-    network = support.keras_network(CONSTRUCTOR, 64)
-    return network, support.tensors(network, BACKBONE)
+BOTH = Comparison(
+    "efficientnet_b0",
+    keras.applications.EfficientNetB0,
+    layers=batch_norms(),
+    weights={"norm": norm},
+    images=images,
+    sizes=(64, 97),
+    # Both sides sum in float32, in different orders, through 81 layers. Measured: below 1e-5 of a
+    # layer's deviation. The mildest mutation (epsilon) gives 3e-2.
+    tolerance=1e-4,
+)
 
 
-@pytest.fixture(scope="module")
-def references(fresh):
-    """size -> the randomised Keras network; the same weights at both sizes."""
-    first = support.randomize(fresh[0], seed=3, norm=norm)
-    return {64: first, 97: support.resized(first, CONSTRUCTOR, 97)}
-
-
-@pytest.fixture(scope="module")
-def expected(references):
-    """size -> Keras' outputs by our layer names."""
-    return {
-        size: support.keras_outputs(network, images(size), NAMES)
-        for size, network in references.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def variables(references):
-    model, _ = as_it_is()
-    return support.loaded(model, BACKBONE, support.tensors(references[64], BACKBONE))
-
-
-as_it_is = cache(partial(support.our_network, BACKBONE))
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_the_reference_is_awake(references, expected, size):
-    for name, output in expected[size].items():
+@pytest.mark.parametrize("size", BOTH.sizes)
+def test_the_reference_is_awake(size):
+    for name, output in BOTH.expected[size].items():
         assert 0.3 < output.std() < 10, name
         assert 0.1 < np.mean(output < 0) < 0.9, name
-    gates = [n.name for n in references[size].layers if n.name.endswith("_se_expand")]
-    found = support.keras_outputs(references[size], images(size), {name: name for name in gates})
+    network = BOTH.references[size]
+    gates = [layer.name for layer in network.layers if layer.name.endswith("_se_expand")]
+    found = BOTH.keras_outputs(network, size, {name: name for name in gates})
     for name in gates:
         assert found[name].std() > 0.05, name
         assert np.mean((found[name] > 0.01) & (found[name] < 0.99)) > 0.5, name
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_every_layer_equals_keras(variables, expected, size):
-    _, outputs = as_it_is()
-    support.assert_parity(outputs(variables, images(size)), expected[size], TOLERANCE)
+@pytest.mark.parametrize("size", BOTH.sizes)
+def test_every_layer_equals_keras(size):
+    BOTH.assert_parity(size)
 
 
 def other_epsilon(monkeypatch):
@@ -128,12 +98,11 @@ def without_excitation(monkeypatch):
         pytest.param(without_excitation, id="no excitation"),
     ],
 )
-def test_a_mutated_network_fails_the_comparison(variables, expected, monkeypatch, mutate):
+def test_a_mutated_network_fails_the_comparison(monkeypatch, mutate):
     mutate(monkeypatch)
-    _, outputs = support.our_network(BACKBONE, options=support.QUICK)
-    ours = outputs(variables, images(64))
-    with pytest.raises(AssertionError, match="_bn"):
-        support.assert_parity(ours, expected[64], TOLERANCE)
+    # compiles sooner, and has kernels of 3 x 3 and of 5 x 5
+    monkeypatch.setattr(efficientnet_b0, "STAGES", efficientnet_b0.STAGES[:3])
+    BOTH.assert_mutation_fails(64, without=["top_bn"])
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
@@ -146,19 +115,14 @@ def test_what_keras_pads_by_hand_is_same_padding(kernel_size):
 # --- what the images are scaled by ----------------------------------------------------------------
 
 
-def with_published_scaling(reference):
-    """Returns the reference's tensors, but the first layer's are those of the published file."""
-    arrays = support.tensors(reference, BACKBONE)
-    mean = np.array([0.485, 0.456, 0.406], np.float32)
-    return arrays | {"normalization/mean": mean, "normalization/variance": DEVIATIONS}
-
-
 @pytest.fixture(scope="module")
-def published(references, tmp_path_factory):
+def published(tmp_path_factory):
     """A file like the published one: other kernels, the same numbers in the first layer."""
     path = tmp_path_factory.mktemp("keras") / "efficientnetb0_notop.h5"
-    network = support.keras_network(CONSTRUCTOR, 64)
-    network.set_weights(list(with_published_scaling(references[64]).values()))
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    scaling = {"normalization/mean": mean, "normalization/variance": DEVIATIONS}
+    network = BOTH.keras_network(64)
+    network.set_weights(list((BOTH.tensors | scaling).values()))
     network.save(path)
     return path
 
@@ -170,30 +134,14 @@ def test_imagenet_weights_are_used_as_keras_uses_them(published, monkeypatch):
     )
     scalings = [n for n in reference.layers if isinstance(n, keras.layers.Rescaling)]
     assert len(scalings) == 2  # the second is what only weights="imagenet" has
-    expected = support.keras_outputs(reference, images(64), NAMES)
-    model, outputs = as_it_is()
+    expected = BOTH.keras_outputs(reference, 64)
     arrays, rules = FAMILY.canonical(read(published)), FAMILY.rules
-    variables, report = load(support.zeros(model), arrays, rules, initial=support.OURS)
-    assert report.parameters == 4_049_571
-    support.assert_parity(outputs(variables, images(64)), expected, TOLERANCE)
+    assert_parity(BOTH.outputs(BOTH.loaded(arrays), images(64)), expected, BOTH.tolerance)
 
     once = tuple(rule._replace(layout=SAME) if rule.layout is VARIANCE else rule for rule in rules)
-    variables, _ = load(support.zeros(model), arrays, once, initial=support.OURS)
+    ours = BOTH.outputs(BOTH.loaded(arrays, once), images(64))
     with pytest.raises(AssertionError, match="stem_bn: "):
-        support.assert_parity(outputs(variables, images(64)), expected, TOLERANCE)
-
-
-def test_the_published_deviations_become_variances_and_back():
-    squared = VARIANCE.to_ours(DEVIATIONS)
-    np.testing.assert_allclose(squared, [0.229**2, 0.224**2, 0.225**2], rtol=1e-6)  # float32
-    np.testing.assert_array_equal(VARIANCE.to_keras(squared), DEVIATIONS)
-
-
-@pytest.mark.parametrize("variance", [[1, 1, 1], [0.229, 0.224, 0.226], [0, 0, 0], [1.0], 0.5])
-def test_other_variances_stay_as_they_are(variance):
-    array = np.array(variance, np.float32)
-    np.testing.assert_array_equal(VARIANCE.to_ours(array), array)
-    np.testing.assert_array_equal(VARIANCE.to_keras(array), array)
+        assert_parity(ours, expected, BOTH.tolerance)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -216,28 +164,23 @@ def test_a_deviation_of_zero_is_keras_smallest():
 # --- training -------------------------------------------------------------------------------------
 
 
-def test_a_training_step_moves_the_running_averages_as_in_keras(references, variables, monkeypatch):
+def test_a_training_step_moves_the_running_averages_as_in_keras(monkeypatch):
     # Without random drops; those have a test of their own.
-    dropouts = [n for n in references[64].layers if isinstance(n, keras.layers.Dropout)]
+    dropouts = [n for n in BOTH.references[64].layers if isinstance(n, keras.layers.Dropout)]
     assert len(dropouts) == 9
     for layer in dropouts:
         monkeypatch.setattr(layer, "rate", 0)
     monkeypatch.setattr(efficientnet_b0, "DROP_RATE", 0.0)
-    updates = support.updates_of_keras(references[64], BACKBONE, images(64))
-    ours = support.our_updates(support.our_network(BACKBONE)[0], BACKBONE, variables, images(64))
-    support.assert_same_updates(ours, updates)
-    tenth = {name: update / 10 for name, update in ours.items()}  # momentum 0.999
-    with pytest.raises(AssertionError, match=r"_mean|_variance"):
-        support.assert_same_updates(tenth, updates)
+    BOTH.assert_same_updates(factor=0.1)  # as momentum 0.999 would
 
 
-def test_a_branch_is_dropped_for_whole_images_at_keras_rates(references, variables):
-    rates = {n.name: n.rate for n in references[64].layers if isinstance(n, keras.layers.Dropout)}
-    model, _ = as_it_is()
+def test_a_branch_is_dropped_for_whole_images_at_keras_rates():
+    layers_of_keras = BOTH.references[64].layers
+    rates = {n.name: n.rate for n in layers_of_keras if isinstance(n, keras.layers.Dropout)}
 
-    @partial(jax.jit, compiler_options=support.QUICK)
+    @partial(jax.jit, compiler_options=QUICK)
     def train(variables, x, key):
-        return model.apply(
+        return BOTH.model.apply(
             variables,
             x,
             train=True,
@@ -251,7 +194,7 @@ def test_a_branch_is_dropped_for_whole_images_at_keras_rates(references, variabl
 
     count, dropped, masks = 64, 0, []
     for seed in range(2):
-        found = train(variables, images(32, count), jax.random.key(seed))
+        found = train(BOTH.variables, images(32, count), jax.random.key(seed))
         assert {name for name in found if name.endswith("_drop")} == rates.keys()
         for name, rate in rates.items():
             branch = found[name.replace("_drop", "_project_bn")]["__call__"][0]
@@ -266,32 +209,6 @@ def test_a_branch_is_dropped_for_whole_images_at_keras_rates(references, variabl
     assert abs(dropped - mean) < 4 * mean**0.5  # four sigma of a sum of rare events
 
 
-def test_kernels_start_as_in_keras(fresh):
+def test_kernels_start_as_in_keras():
     kinds = ("expand_conv", "dwconv", "se_reduce", "se_expand", "project_conv")
-    layer_names = ["stem_conv", "top_conv", *(f"block4b_{kind}" for kind in kinds)]
-    support.assert_initialised_alike(BACKBONE, fresh[1], layer_names)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_every_layer_computes_in_the_type_of_the_images(dtype):
-    support.assert_computes_in(dtype, BACKBONE)
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", support.FILES)
-def test_every_kind_of_file_gives_the_tensors(references, tmp_path, name):
-    network = references[97]  # not the first of its process: Keras numbers what it names itself
-    assert any(re.match(r"normalization_\d+/", weight.path) for weight in network.weights)
-    support.assert_file_gives_the_tensors(network, BACKBONE, tmp_path / name)
-
-
-def test_a_classification_top_is_left_out_and_nothing_else(references):
-    model, _ = as_it_is()
-    arrays = support.tensors(references[64], BACKBONE)
-    top = {"predictions/kernel": np.zeros((1280, 1000)), "predictions/bias": np.zeros(1000)}
-    support.loaded(model, BACKBONE, arrays | top)
-    assert FAMILY.top == ("predictions",)
-    with pytest.raises(WeightsError, match="unexpected: block8a_bn/gamma"):
-        support.loaded(model, BACKBONE, arrays | {"block8a_bn/gamma": np.zeros(1)})
+    BOTH.assert_initialised_alike(["stem_conv", "top_conv", *(f"block4b_{kind}" for kind in kinds)])
