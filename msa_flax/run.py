@@ -148,8 +148,7 @@ class Run:
 
     def with_random_weights(self) -> "Run":
         """Returns the same network with random weights, which has learned nothing."""
-        variables = initialise(self.model, image_size=self.config.data.image_size, seed=1)
-        return dataclasses.replace(self, variables=variables)
+        return dataclasses.replace(self, variables=initialise(self.model, seed=1))
 
     def frozen_features(self, examples: Examples) -> np.ndarray:
         """Returns the feature maps of n images by the backbone, computed once for all runs.
@@ -239,7 +238,7 @@ def restore(workdir: str | Path, *, checkpoint_name: str = "best") -> Run:
     workdir = Path(workdir)
     config = read_config(workdir)
     model = create_model(config.model)
-    init = functools.partial(initialise, model, image_size=config.data.image_size, seed=0)
+    init = functools.partial(initialise, model, seed=0)
     kept = Checkpoints(workdir, read_only=True)
     variables, step, _ = kept.restore_variables(checkpoint_name, jax.eval_shape(init))
     return Run(
@@ -286,20 +285,20 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
 
 
 def load_keras(
-    model: Classifier, path: str | Path, *, image_size: int = 224, seed: int = 0
+    model: Classifier, path: str | Path, *, seed: int = 0
 ) -> tuple[Variables, WeightsReport]:
     """Returns the variables of a model with its backbone taken from a Keras file.
 
     Attention and head keep their initial values; a classification top in the file is left out.
 
     Args:
-        model: from :func:`msa_flax.create_model`.
+        model: from :func:`msa_flax.create_model`; it says itself which backbone it has.
         path: a ``.h5``, ``.weights.h5`` or ``.keras`` file of the same backbone.
-        image_size: pixels; any size the network takes gives the same variables.
         seed: of the initial values.
 
     Raises:
-        WeightsError: names every tensor that is missing, unexpected or of another shape.
+        WeightsError: Keras has no such network, or the message names all tensors that are missing,
+            unexpected or of another shape.
     """
     name = backbone_name(model)
     if name not in weights.KERAS_FAMILIES:
@@ -309,7 +308,7 @@ def load_keras(
         )
     family = weights.KERAS_FAMILIES[name]
     return weights.load(
-        initialise(model, image_size=image_size, seed=seed),
+        initialise(model, seed=seed),
         family.canonical(weights.read(path, layers=family.layers)),
         family.rules,
         initial=("attention", "classifier"),
@@ -320,13 +319,12 @@ def load_keras(
 
 def initial_variables(model: Classifier, config: Config) -> tuple[Variables, WeightsReport | None]:
     """Returns the variables that training starts from, as ``model.pretrained`` says."""
-    size, seed = config.data.image_size, config.train.seed
-    path = config.model.pretrained
+    path, seed = config.model.pretrained, config.train.seed
     if path == "none":
-        return initialise(model, image_size=size, seed=seed), None
+        return initialise(model, seed=seed), None
     if path == "imagenet":
         path = str(weights.imagenet_path(config.model.backbone, alpha=config.model.alpha))
-    return load_keras(model, path, image_size=size, seed=seed)
+    return load_keras(model, path, seed=seed)
 
 
 def pooled_features(config: Config, examples: Examples) -> np.ndarray | None:

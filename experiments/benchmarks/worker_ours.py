@@ -33,7 +33,7 @@ def main() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     config = Config(model=ModelConfig(pretrained="none"))
     model = create_model(config.model)
-    initialise = functools.partial(models.initialise, model, image_size=options.size, seed=0)
+    initialise = functools.partial(models.initialise, model, seed=0)
     scale = models.scaler(config, dtype=jnp.bfloat16 if options.bf16 else jnp.float32)
 
     def train(batch: int, count: int) -> worker.Turn:

@@ -125,12 +125,13 @@ def backbone_name(model: Classifier) -> str:
     return next((name for name, backbone in MODELS.items() if backbone is kind), kind.__name__)
 
 
-def initialise(model: nn.Module, *, image_size: int, seed: int) -> dict[str, Any]:
-    """Returns the initial variables of a model, a function of the seed alone.
+def initialise(model: nn.Module, *, seed: int) -> dict[str, Any]:
+    """Returns the initial variables of a model, which depend on the seed alone.
 
     ``batch_stats`` is always there, empty for a network without running averages.
     """
-    images = jnp.zeros((1, image_size, image_size, 3))
+    size = max(MINIMUM_SIZE.values())  # any size that a network takes gives the same variables
+    images = jnp.zeros((1, size, size, 3))
     init = jax.jit(functools.partial(model.init, train=False))
     return {"batch_stats": {}, **init(jax.random.key(seed), images)}
 

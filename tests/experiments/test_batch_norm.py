@@ -20,7 +20,7 @@ def test_recomputed_averages_make_evaluation_what_training_is_on_one_batch(
         workdir=tmp_path,
         config=config,
         model=model,
-        variables=initialise(model, image_size=16, seed=0),
+        variables=initialise(model, seed=0),
         step=0,
         checkpoint="best",
     )

@@ -37,7 +37,7 @@ def trained(tmp_path_factory):
     examples = data.load(config.data)
     splits = assign_splits(examples, config.data, seed=0)
     model = create_model(config.model)
-    variables = initialise(model, image_size=32, seed=0)
+    variables = initialise(model, seed=0)
     untrained = Run(
         workdir=workdir, config=config, model=model, variables=variables, step=0, checkpoint="best"
     )

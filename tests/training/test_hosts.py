@@ -268,7 +268,7 @@ def test_the_command_in_two_processes_gives_the_numbers_of_one(tmp_path):
     one, two = (msa_flax.restore(path, checkpoint_name="last") for path in (alone, pair))
     same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
     jax.tree.map(same, two.variables, one.variables)
-    initial = initialise(one.model, image_size=32, seed=0)
+    initial = initialise(one.model, seed=0)
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one.variables, initial)
     assert max(jax.tree.leaves(moved["params"])) > 1e-4  # the comparison is awake
     assert max(jax.tree.leaves(moved["batch_stats"])) > 1e-2
