@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from msa_flax.data.examples import Examples
     from msa_flax.run import Run
+    from msa_flax.training.checkpoint import Checkpoints
     from msa_flax.training.loop import Loop
     from msa_flax.training.steps import TrainState
 
@@ -86,7 +87,6 @@ def train_run(workdir: Path, config: Config, examples: "Examples | None" = None)
     """
     from msa_flax.run import start
     from msa_flax.training import devices, hosts
-    from msa_flax.training.checkpoint import Checkpoints
 
     began = time.perf_counter()
     hosts.check_same("the configuration", json.dumps(config.to_dict()))
@@ -96,13 +96,10 @@ def train_run(workdir: Path, config: Config, examples: "Examples | None" = None)
         fresh, make_loop = build(run, mesh)
     hosts.check_same("the images", run.data.examples.fingerprint)
     with contextlib.ExitStack() as held:
-        hosts.first(lambda: _open(run, held, time.perf_counter() - began))
-        with hosts.together():
-            checkpoints = Checkpoints(workdir, read_only=not hosts.is_first())
-            restored = checkpoints.restore_last(fresh) if hosts.is_first() else None
-        state, progress = restored or (fresh, {})
-        loop = make_loop(checkpoints=checkpoints)
-        _train(run, loop, devices.replicate(mesh, hosts.share(state)), progress)
+        opened = hosts.first(lambda: _open(run, fresh, held, time.perf_counter() - began))
+        checkpoints, state, progress = opened or (None, fresh, {})
+        state = devices.replicate(mesh, hosts.share(state))
+        _train(run, make_loop(checkpoints=checkpoints), state, progress)
         hosts.first(lambda: _conclude(run))
 
 
@@ -112,7 +109,7 @@ def build(run: "Run", mesh: "Mesh") -> "tuple[TrainState, Callable[..., Loop]]":
 
     from msa_flax.data import pipeline
     from msa_flax.models import scaler
-    from msa_flax.training import hosts, optim, steps
+    from msa_flax.training import optim, steps
     from msa_flax.training.compile import compile_predict_step, compile_train_steps
     from msa_flax.training.loop import Loop
 
@@ -150,7 +147,6 @@ def build(run: "Run", mesh: "Mesh") -> "tuple[TrainState, Callable[..., Loop]]":
         epochs=config.train.epochs,
         workdir=run.workdir,
         describe=lambda chosen: examples.example_id[rows][chosen].tolist(),
-        writes=hosts.is_first(),
     )
     return steps.create_state(run.variables, optimizer), make_loop
 
@@ -194,16 +190,25 @@ def _validation(
     return validate
 
 
-def _open(run: "Run", held: contextlib.ExitStack, seconds: float) -> None:
-    """Makes the folder of the run, and keeps it locked and logged to for as long as it is held."""
+def _open(
+    run: "Run", fresh: "TrainState", held: contextlib.ExitStack, seconds: float
+) -> "tuple[Checkpoints, TrainState, dict[str, Any]]":
+    """Makes the folder of the run; returns its checkpoints, and state and progress to go on from.
+
+    The folder is locked, and logged to, for as long as it is held.
+    """
     from msa_flax.results.overview import draw_samples, log_overview
     from msa_flax.training import workdir
+    from msa_flax.training.checkpoint import Checkpoints
 
     held.enter_context(workdir.locked(run.workdir))
     held.enter_context(workdir.logging_to(run.workdir / "train.log"))
     record(run, seconds)
     log_overview(run)
     draw_samples(run)
+    checkpoints = Checkpoints(run.workdir)
+    state, progress = checkpoints.restore_last(fresh) or (fresh, {})
+    return checkpoints, state, progress
 
 
 def record(run: "Run", seconds: float) -> None:
@@ -240,7 +245,7 @@ def _train(run: "Run", loop: "Loop", state: "TrainState", progress: dict[str, An
         return
     if step:
         log.info("continuing after step %d of %d", step, total)
-    if loop.writes:
+    if loop.checkpoints:
         monitor = TerminalMonitor(
             run.workdir,
             run.config.train,
@@ -253,7 +258,7 @@ def _train(run: "Run", loop: "Loop", state: "TrainState", progress: dict[str, An
     finally:
         loop.monitor.close()
         trim_memory()  # evaluation does not need what training needed
-        if loop.writes:
+        if loop.checkpoints:
             seconds, step_seconds = time.perf_counter() - began, loop.monitor.step_seconds
             record_end(run.workdir, seconds=seconds, step_seconds=step_seconds)
     if int(state.step) < total:

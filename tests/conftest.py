@@ -45,7 +45,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def untrained_run():
     """A maker of trained runs that took no step, and so no time; returns the run as it started."""
 
-    def make(workdir, config):
+    def write_untrained_run(workdir, config):
         from msa_flax.run import start
         from msa_flax.train import record
         from msa_flax.training.checkpoint import Checkpoints
@@ -61,7 +61,7 @@ def untrained_run():
         checkpoints.save_best(state, {})
         return run
 
-    return make
+    return write_untrained_run
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ def test_training_writes_every_artefact_and_says_what_it_is(trained):
     ]
     assert [name for name in expected if not (workdir / name).exists()] == []
     assert list(workdir.glob("events.out.tfevents.*"))
+    assert done.stderr.startswith("training quickstart in ")  # before anything is loaded
     for words in ("not a medical device", "synthetic phantom", "smaller than the paper's", "epoch"):
         assert words in done.stderr
     assert "detected fractures" in done.stdout

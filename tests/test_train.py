@@ -9,10 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from msa_flax import data, restore, train, weights
+from msa_flax import data, restore, train
 from msa_flax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from msa_flax.evaluation.predictions import Predictions
-from msa_flax.models import create_model
 from msa_flax.run import initial_variables, read_config, start
 from msa_flax.training import checkpoint
 
@@ -151,27 +150,3 @@ def learning_rate_factor(workdir):
     found = [x for x in jax.tree.leaves(state.opt_state, is_leaf=is_plateau) if is_plateau(x)]
     (plateau,) = found
     return float(plateau.factor)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"backbone": "resnet51"}, "expected one of"),
-        ({"backbone": "resnet50", "alpha": 0.5}, "one width"),
-        ({"backbone": "lenet_alexnet"}, "needs 64 pixels or more"),
-    ],
-)
-def test_a_network_that_does_not_exist_is_refused_before_any_work(changes, said, tmp_path):
-    from msa_flax.models import ModelError, check_network
-
-    config = Config(model=ModelConfig(**changes), data=DataConfig(root="x", image_size=SIZE))
-    with pytest.raises(ModelError, match=said) as caught:
-        check_network(config)
-    assert caught.value.exit_code == 2
-
-
-def test_weights_of_a_network_that_keras_does_not_have_are_refused(keras_file):
-    model = ModelConfig(backbone="googlenet", pretrained=str(keras_file))
-    config = Config(model=model, data=DataConfig(root="x", image_size=64))
-    with pytest.raises(weights.WeightsError, match="Keras has no googlenet"):
-        initial_variables(create_model(config.model), config)

@@ -51,12 +51,11 @@ class Loop:
         steps_per_epoch: steps in one epoch.
         epochs: epochs of the whole run.
         workdir: the folder that ``metrics.jsonl`` is written to.
-        checkpoints: the checkpoints in that folder.
+        checkpoints: the checkpoints in that folder. Of processes that train together, only one has
+            them; the others are given None, and neither validate nor write.
         monitor: shows how training goes on.
         describe: turns the row numbers of a batch (its "index", if it has one) into names, for
             messages.
-        writes: whether this process validates and writes. Of processes that train together, only
-            one does.
         patience: training stops after so many epochs without a lower validation loss; 0: never.
         after_epoch: (state, validation loss) -> state, called after each validation.
     """
@@ -67,10 +66,9 @@ class Loop:
     steps_per_epoch: int
     epochs: int
     workdir: Path
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | None
     monitor: Monitor = field(default_factory=Monitor)
     describe: Callable[[np.ndarray], list[str]] = field(default=lambda rows: [str(r) for r in rows])
-    writes: bool = True
     patience: int = 0
     after_epoch: Callable[[TrainState, float], TrainState] = field(
         default=lambda state, loss: state
@@ -93,7 +91,7 @@ class Loop:
         step = int(state.step)
         totals = progress.get("totals", _zero_totals())
         best = _shared_best(progress)
-        if self.writes:
+        if self.checkpoints:
             _keep_rows(self.workdir / "metrics.jsonl", step)
         with _noted_signals() as received:
             while not self._is_over(step, best):
@@ -112,7 +110,7 @@ class Loop:
                 loss = self._end_epoch(state, epoch, step, totals)
                 if loss < best["loss"]:
                     best = {"loss": loss, "step": step}
-                    if self.writes:
+                    if self.checkpoints:
                         self.checkpoints.save_best(state, {"best": best})
                 state, totals = self.after_epoch(state, loss), _zero_totals()
                 self._save(state, totals, best)
@@ -143,7 +141,7 @@ class Loop:
         self, state: TrainState, epoch: int, step: int, totals: dict[str, float]
     ) -> float:
         """Returns the validation loss, the same in every process, after recording the epoch."""
-        if not self.writes:
+        if self.checkpoints is None:
             return hosts.share_numbers([math.nan])[0]
         scores = {"train": _means(totals), "validation": self.validate(state.variables)}
         rows = [
@@ -158,7 +156,7 @@ class Loop:
         return hosts.share_numbers([scores["validation"]["loss"]])[0]
 
     def _save(self, state: TrainState, totals: dict[str, float], best: Row) -> None:
-        if self.writes:
+        if self.checkpoints:
             self.checkpoints.save_last(state, {"totals": totals, "best": best})
 
     def _check_finite(self, totals: dict[str, float], batch: Batch, step: int, count: int) -> None:

@@ -94,8 +94,8 @@ def steps(state, batches):
 
 
 fresh = create_state({"params": {"w": jnp.zeros(3)}, "batch_stats": {}}, optimizer)
-checkpoints = Checkpoints(workdir, read_only=not hosts.is_first())
-restored = checkpoints.restore_last(fresh) if hosts.is_first() else None
+checkpoints = Checkpoints(workdir) if hosts.is_first() else None
+restored = checkpoints.restore_last(fresh) if checkpoints else None
 state, saved = restored or (fresh, {})
 state = devices.replicate(mesh, hosts.share(state))
 print("from", int(state.step))
@@ -113,7 +113,6 @@ try:
         workdir=workdir,
         checkpoints=checkpoints,
         monitor=Monitor(),
-        writes=hosts.is_first(),
     ).run(state, saved)
     weights, plateau = devices.local((state.params["w"], state.opt_state[-1]))
     print(json.dumps([*weights.tolist(), int(state.step), float(plateau.factor)]))
