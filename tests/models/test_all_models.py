@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compilation import QUICK
 
 from msa_flax.config import Config, ModelConfig
 from msa_flax.models import (
     MINIMUM_SIZE,
     MODELS,
-    NATIVE_SCALING,
     PARAM_COUNTS,
     WITH_ALPHA,
     ModelError,
@@ -146,8 +146,6 @@ def test_the_smallest_image_leaves_a_map_and_a_smaller_one_is_refused(name):
 # --- gradients ------------------------------------------------------------------------------------
 
 
-# Optimising takes longer than all else here.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 AT_FIRST = {"scale": 1.0, "var": 1.0, "gamma": 1.0, "gain": 0.25}  # and 0 for what is no kernel
 
 
@@ -242,8 +240,3 @@ def test_a_size_too_small_for_one_backbone_is_refused_with_those_it_is_enough_fo
     assert "lenet_alexnet needs 64 pixels or more, got 40" in message
     assert "googlenet" in message.split(";")[1]
     assert ";" not in refusal(check_network, config_of("googlenet", 8))  # enough for none
-
-
-def test_every_backbone_has_a_scaling_that_is_known():
-    assert set(NATIVE_SCALING) == set(MODELS)
-    assert set(NATIVE_SCALING.values()) <= {"tf", "caffe", "none"}

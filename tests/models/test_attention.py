@@ -8,7 +8,6 @@ from jax.test_util import check_grads
 from scipy import signal
 
 from msa_flax.models.attention import MultiScaleSpatialAttention, SpatialAttention
-from msa_flax.models.ops import max_over_channels, pool
 
 
 def by_hand(features, params, kernel_sizes):
@@ -104,26 +103,6 @@ def test_every_parameter_and_the_input_receive_the_gradient_of_finite_difference
         check_grads(loss, (params, x), order=1, modes=["rev"], rtol=2e-5, atol=2e-5)
         gradients = jax.tree.leaves(jax.grad(loss)(params, x))
         assert all(np.abs(g).max() > 0 for g in gradients)
-
-
-def test_channels_that_share_the_maximum_share_its_gradient():
-    """TensorFlow's rule; ReLU6 makes such pixels common."""
-    x = jnp.asarray([[6.0, 6.0, 2.0], [0.0, 0.0, 0.0], [1.0, 5.0, 2.0]])[None, None]
-    weights = jnp.asarray([1.0, 3.0, 7.0])[None, None, :, None]
-    gradient = jax.grad(lambda x: jnp.sum(max_over_channels(x) * weights))(x)
-    expected = [[0.5, 0.5, 0.0], [1.0, 1.0, 1.0], [0.0, 7.0, 0.0]]
-    np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-6)
-    plain = jax.grad(lambda x: jnp.sum(jnp.max(x, -1, keepdims=True) * weights))(x)
-    np.testing.assert_allclose(gradient, plain, rtol=1e-6)
-
-
-def test_a_maximum_that_rounding_has_moved_gives_no_gradient_instead_of_nan(monkeypatch):
-    x = jnp.asarray([1.0, 5.0, 2.0])[None, None, None]
-    # What XLA may do: the maximum is of another rounding of x than the comparison sees.
-    moved = lambda x: jnp.max(x, -1, keepdims=True) + 1e-3  # noqa: E731
-    monkeypatch.setattr(pool, "max_over_channels", moved)
-    _, tangent = pool._max_over_channels_jvp((x,), (jnp.ones_like(x),))
-    np.testing.assert_array_equal(tangent, 0)
 
 
 def test_cbams_spatial_attention_is_the_block_with_one_kernel_and_no_bias():

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from jax import lax
+from quick_compilation import QUICK
 
-from msa_flax.models import PARAM_COUNTS, googlenet, layers, ops
+from msa_flax.models import PARAM_COUNTS, googlenet, layers
 from msa_flax.models.googlenet import GoogLeNet
 
 # Table 1: output size at 224 pixels, output channels, then the six columns of an inception module.
@@ -34,9 +34,6 @@ TABLE = {
 # Relative to a map's standard deviation. Both sides sum up to 2,000 float32 products, in different
 # orders, in 21 layers one after the other. Measured: below 1e-5; a mutation gives 1 and more.
 TOLERANCE = 1e-4
-
-# Optimising takes longer than all else here.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def reference_network():
@@ -236,99 +233,3 @@ def test_maps_have_the_sizes_of_the_table():
     for name, (size, *_) in TABLE.items():
         assert found[f"{name}_1x1"].shape[1:3] == (size, size)
     assert found["output"].shape == (1, 7, 7, 1024)
-
-
-# --- its two operations ---------------------------------------------------------------------------
-
-
-def relative(a, b):
-    return np.linalg.norm(np.asarray(a) - np.asarray(b)) / np.linalg.norm(np.asarray(b))
-
-
-@pytest.mark.parametrize(("size", "k", "alpha"), [(5, 2.0, 1e-4), (5, 1.0, 2e-5), (3, 1.0, 0.1)])
-def test_local_response_normalisation_is_the_sum_of_the_paper(size, k, alpha):
-    x = np.random.default_rng(0).normal(0, 100, (2, 3, 4, 7))
-    expected = np.empty_like(x)
-    for i in range(7):
-        around = range(max(0, i - size // 2), min(6, i + size // 2) + 1)  # Section 3.3 of AlexNet
-        expected[..., i] = x[..., i] / (k + alpha * sum(x[..., j] ** 2 for j in around)) ** 0.75
-    assert relative(expected, x) > 0.1
-    found = layers.local_response_norm(jnp.asarray(x, jnp.float32), size=size, k=k, alpha=alpha)
-    assert relative(found, expected) < 1e-6  # float32
-
-
-def test_the_gradient_of_local_response_normalisation_is_tensorflow_s():
-    rng = np.random.default_rng(0)
-    x = rng.normal(0, 100, (2, 3, 4, 7)).astype(np.float32)
-    g = rng.normal(size=x.shape).astype(np.float32)
-    with tf.GradientTape() as tape:
-        variable = tf.Variable(x)
-        y = tf.nn.local_response_normalization(variable, 2, bias=2, alpha=1e-4, beta=0.75)
-    expected = tape.gradient(y, variable, tf.constant(g)).numpy()
-    ours = partial(layers.local_response_norm, size=5, k=2.0, alpha=1e-4)
-    (found,) = jax.vjp(ours, x)[1](g)
-    assert relative(found, expected) < 1e-5  # float32, two orders of the same sums
-
-
-POOLS = [
-    (3, 2, None),
-    (3, 1, None),
-    (2, 2, ((0, 0), (0, 0))),
-    (3, 2, ((0, 0), (0, 0))),
-    (3, 2, ((1, 1), (1, 0))),
-    (4, 3, ((1, 2), (0, 3))),
-    (2, 3, ((0, 0), (0, 0))),
-]
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (11, 7)])
-@pytest.mark.parametrize(("size", "stride", "padding"), POOLS)
-def test_max_pooling_and_its_gradient_are_those_of_reduce_window(shape, size, stride, padding):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(-3, 1, (2, *shape, 3)), jnp.float32)  # padding by 0 would win
-    around = padding or ops.same_padding(*shape, size, stride)
-
-    def plain(x):
-        return lax.reduce_window(
-            x,
-            -jnp.inf,
-            lax.max,
-            (1, size, size, 1),
-            (1, stride, stride, 1),
-            ((0, 0), *around, (0, 0)),
-        )
-
-    def value_and_gradient(pool):
-        def both(x):
-            value, pull = jax.vjp(pool, x)
-            return value, pull(jnp.sin(value))[0]
-
-        return jax.jit(both, compiler_options=QUICK)(x)
-
-    found = value_and_gradient(lambda x: layers.max_pool(x, size, stride, padding))
-    expected = value_and_gradient(plain)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)  # sums of up to 9
-
-
-def test_one_of_the_pixels_that_share_a_maximum_has_its_gradient():
-    x = jnp.zeros((1, 4, 4, 1))
-    pool = partial(layers.max_pool, size=2, stride=2, padding=((0, 0), (0, 0)))
-    (gradient,) = jax.vjp(pool, x)[1](jnp.ones((1, 2, 2, 1)))
-    expected = np.zeros((1, 4, 4, 1))
-    expected[:, ::2, ::2] = 1
-    np.testing.assert_array_equal(gradient, expected)
-
-
-def test_max_pooling_does_not_hide_what_is_not_a_number():
-    for place in range(4):
-        x = jnp.zeros((1, 4, 1)).at[0, place].set(jnp.nan).reshape(1, 2, 2, 1)
-        assert np.isnan(layers.max_pool(x, 2, 2)).all()
-
-
-def test_bfloat16_stays_and_the_normalisation_is_computed_in_float32():
-    x = jnp.asarray(np.random.default_rng(0).normal(0, 300, (2, 4, 4, 8)), jnp.bfloat16)
-    exact = googlenet.lrn(x.astype(jnp.float32))
-    found = googlenet.lrn(x)
-    assert found.dtype == layers.max_pool(x, 3, 2).dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))

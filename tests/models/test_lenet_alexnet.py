@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+from quick_compilation import QUICK
 
 from msa_flax.models import MINIMUM_SIZE, PARAM_COUNTS, layers, lenet_alexnet
 from msa_flax.models.lenet_alexnet import LeNetAlexNet
@@ -18,9 +19,6 @@ from msa_flax.models.lenet_alexnet import LeNetAlexNet
 # Relative to a map's standard deviation; float32 sums of up to 3,456 products in different orders.
 # Measured: below 1e-5; the mildest mutation gives 0.3.
 TOLERANCE = 1e-4
-
-# Optimising takes longer than all else here.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def conv(x, layer, stride=1, padding="VALID"):

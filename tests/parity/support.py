@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from keras_networks import OURS, QUICK, exported, tensors, zeros
+from keras_networks import OURS, exported, tensors, zeros
+from quick_compilation import QUICK
 
 from msa_flax.config import ModelConfig
 from msa_flax.files import flatten

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 import pytest
 from keras.src.applications.convnext import ConvNeXt
-from keras_networks import QUICK, tensors, zeros
+from keras_networks import tensors, zeros
+from quick_compilation import QUICK
 
 from msa_flax.models import PARAM_COUNTS, convnext_tiny, layers
 from msa_flax.models.convnext_tiny import ConvNeXtTiny

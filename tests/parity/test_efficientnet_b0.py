@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras.src.applications import efficientnet
 from keras.src.applications.imagenet_utils import correct_pad
-from keras_networks import QUICK
+from quick_compilation import QUICK
 from support import Comparison, assert_parity
 
 from msa_flax.models import efficientnet_b0, layers, ops

@@ -12,7 +12,8 @@ import jax
 import keras
 import numpy as np
 import pytest
-from keras_networks import QUICK, tensors, zeros
+from keras_networks import tensors, zeros
+from quick_compilation import QUICK
 from support import Comparison, randomize
 
 from msa_flax.models import layers, mobilenet_v1, ops

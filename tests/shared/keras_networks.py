@@ -25,9 +25,6 @@ WIDTH = 0.25  # of the EfficientNet
 BOTTLENECKS = {"conv2": 4, "conv3": 8, "conv4": 12, "conv5": 16}  # channels in the ResNet
 CONVNEXT = ((4, 3), (6, 3), (8, 9), (10, 3))  # its stages
 
-# Compiles a network in half the time; for those that are run once or twice.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 
 def _resnet_stages(x):
     for name, blocks, _, stride in resnet50.STAGES:
