@@ -240,7 +240,7 @@ def restore(workdir: str | Path, *, checkpoint_name: str = "best") -> Run:
     model = create_model(config.model)
     init = functools.partial(initialise, model, seed=0)
     kept = Checkpoints(workdir, read_only=True)
-    variables, step, _ = kept.restore_variables(checkpoint_name, jax.eval_shape(init))
+    variables, step = kept.restore_variables(checkpoint_name, jax.eval_shape(init))
     return Run(
         workdir=workdir,
         config=config,

@@ -83,8 +83,8 @@ class Checkpoints:
             )
         return None
 
-    def restore_variables(self, which: str, like: PyTree) -> tuple[PyTree, int, Progress]:
-        """Restores the variables of the "best" or "last" checkpoint: (variables, step, progress).
+    def restore_variables(self, which: str, like: PyTree) -> tuple[PyTree, int]:
+        """Restores the variables of the "best" or "last" checkpoint, and says of which step.
 
         Raises:
             CheckpointError: no checkpoint, a damaged one, or one that does not fit ``like``.
@@ -96,13 +96,13 @@ class Checkpoints:
                 "first"
             )
         try:
-            variables, progress = self._restore(which, steps[-1], like)
+            variables, _ = self._restore(which, steps[-1], like)
         except _DamagedError as error:
             raise CheckpointError(
                 f"checkpoint {self.folder / which / str(steps[-1])} is damaged ({error}); use the "
                 "other one (--checkpoint best|last) or train again"
             ) from error
-        return variables, steps[-1], progress["progress"]
+        return variables, steps[-1]
 
     def _save(
         self, which: str, step: int, progress: Progress, variables: PyTree, optimizer: PyTree | None

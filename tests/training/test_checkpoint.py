@@ -69,7 +69,7 @@ def test_best_replaces_best_and_holds_variables(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save_best(at_step(state_of(0), 1), {})
     checkpoints.save_best(at_step(state_of(2), 2), {})
-    variables, step, _ = checkpoints.restore_variables("best", state_of(1).variables)
+    variables, step = checkpoints.restore_variables("best", state_of(1).variables)
     assert step == 2
     same(variables, state_of(2).variables)
     assert [p.name for p in (tmp_path / "checkpoints/best").iterdir()] == ["2"]
