@@ -77,8 +77,9 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
     """Trains one run in this process; ``loaded`` keeps the last images read, for the next one."""
     import jax
 
-    from msa_flax import data, train
+    from msa_flax import data
     from msa_flax.models import check_network
+    from msa_flax.results.training import train_run
     from msa_flax.training.compile import prepare_jax, trim_memory
     from msa_flax.training.workdir import check_workdir
 
@@ -92,7 +93,7 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
     if key not in loaded:
         loaded.clear()
         loaded[key] = data.load(config.data)
-    train.train_run(workdir, config, loaded[key])
+    train_run(workdir, config, loaded[key])
     jax.clear_caches()
     gc.collect()  # a run's arrays lie in cycles, and a hundred runs of them do not fit
     trim_memory()

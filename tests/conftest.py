@@ -46,8 +46,8 @@ def untrained_run():
     """A maker of trained runs that took no step, and so no time; returns the run as it started."""
 
     def write_untrained_run(workdir, config):
+        from msa_flax.results.training import record
         from msa_flax.run import start
-        from msa_flax.train import record
         from msa_flax.training.checkpoint import Checkpoints
         from msa_flax.training.optim import create_optimizer
         from msa_flax.training.steps import create_state

@@ -16,6 +16,16 @@ from msa_flax.weights import KERAS_FAMILIES
 PACKAGE = pathlib.Path(msa_flax.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
+PARTS = (
+    "models",
+    "weights",
+    "data",
+    "training",
+    "evaluation",
+    "auditing",
+    "plots",
+    "saliency",
+)
 # part -> the parts it may import; every part may import itself and files.py, nothing else
 ARROWS = {
     "models": set(),
@@ -28,7 +38,7 @@ ARROWS = {
     "reporting": {"plots", "evaluation", "auditing", "saliency"},
     "saliency": {"evaluation"},
     # The one part that takes a whole run, and so puts the others together.
-    "results": {"run", "config", "data", "evaluation", "auditing", "plots", "saliency"},
+    "results": {"run", "config", *PARTS},
 }
 COMMANDS = {"train", "evaluate", "explain", "audit", "report"}
 GROUND = {"__init__", "__main__", "cli", "config", "files", "run"}  # beside them, at the top
@@ -51,7 +61,8 @@ def imports(path: pathlib.Path) -> set[str]:
 
 
 def own_parts(path: pathlib.Path) -> set[str]:
-    return {name.split(".")[1] for name in imports(path) if name.startswith("msa_flax.")}
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("msa_flax.")}
+    return names - {"__version__"}
 
 
 def module_name(path: pathlib.Path) -> str:

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from msa_flax import data, restore, train
+from msa_flax import data, restore
 from msa_flax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.results.training import build, train_run
 from msa_flax.run import initial_variables, read_config, start
 from msa_flax.training import checkpoint
 
@@ -61,7 +62,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
 ):
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
     config = frozen(root, keras_file)
-    train.train_run(tmp_path / "a", config)
+    train_run(tmp_path / "a", config)
     run = restore(tmp_path / "a", checkpoint_name="last")
     before, _ = initial_variables(run.model, config)
     same = jax.tree.map(np.array_equal, run.variables["params"], before["params"])
@@ -73,7 +74,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
     (features,) = (tmp_path / "cache/features").iterdir()
     assert np.load(features).shape == (48, 1, 1, 256)
     written = features.stat().st_mtime_ns
-    train.train_run(tmp_path / "b", frozen(root, keras_file, seed=1), data.load(config.data))
+    train_run(tmp_path / "b", frozen(root, keras_file, seed=1), data.load(config.data))
     assert [p.stat().st_mtime_ns for p in (tmp_path / "cache/features").iterdir()] == [written]
 
     # What training validated on (float16 features) is what the whole network predicts.
@@ -87,11 +88,11 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
 
 def test_a_frozen_run_is_continued_exactly(root, keras_file, tmp_path, monkeypatch):
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
-    train.train_run(tmp_path / "whole", frozen(root, keras_file))
+    train_run(tmp_path / "whole", frozen(root, keras_file))
     shorter = frozen(root, keras_file)
     shorter.train.epochs = 1
-    train.train_run(tmp_path / "parts", shorter)
-    train.train_run(tmp_path / "parts", frozen(root, keras_file))
+    train_run(tmp_path / "parts", shorter)
+    train_run(tmp_path / "parts", frozen(root, keras_file))
     for name in ("metrics.jsonl", "eval/test/predictions.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -115,7 +116,7 @@ def test_paper_2s_method_equalises_augments_weights_classes_and_stops_early(root
         ),
         train=TrainConfig(epochs=30, batch_size=8, early_stopping=3),
     ).validate()
-    train.train_run(tmp_path / "run", config)
+    train_run(tmp_path / "run", config)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["split"] == "validation"]
     assert len(losses) == 4  # the first, and three without a lower one
@@ -133,7 +134,7 @@ def test_paper_2s_method_equalises_augments_weights_classes_and_stops_early(root
     assert record["data_fingerprint"] == equalized.fingerprint
 
     with caplog.at_level("INFO", logger="msa_flax"):
-        train.train_run(tmp_path / "run", config)
+        train_run(tmp_path / "run", config)
     assert "training is finished" in caplog.text
 
 
@@ -143,7 +144,7 @@ def learning_rate_factor(workdir):
     from msa_flax.training.optim import PlateauState
 
     config = read_config(workdir)
-    fresh, _ = train.build(start(workdir, config), devices.mesh(config.train.batch_size))
+    fresh, _ = build(start(workdir, config), devices.mesh(config.train.batch_size))
     kept = checkpoint.Checkpoints(workdir, read_only=True)
     state, _ = kept.restore_last(fresh)
     is_plateau = lambda x: isinstance(x, PlateauState)  # noqa: E731

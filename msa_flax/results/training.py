@@ -1,0 +1,214 @@
+"""The training of a run: from its data to its last epoch, then its scores, maps and figures."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from msa_flax import __version__
+from msa_flax.config import Config
+from msa_flax.data import pipeline
+from msa_flax.data.examples import Examples
+from msa_flax.evaluation.predictions import predict_logits
+from msa_flax.models import scaler
+from msa_flax.plots import figures
+from msa_flax.results.maps import FIGURE_CASES, explain_errors, explain_split
+from msa_flax.results.overview import draw_samples, log_overview
+from msa_flax.results.scores import evaluate_split, report
+from msa_flax.run import Run, restore, start
+from msa_flax.training import devices, hosts, optim, steps
+from msa_flax.training.checkpoint import Checkpoints
+from msa_flax.training.compile import compile_predict_step, compile_train_steps, trim_memory
+from msa_flax.training.loop import Loop, loss_and_accuracy, read_rows
+from msa_flax.training.progress import TerminalMonitor
+from msa_flax.training.steps import TrainState
+from msa_flax.training.workdir import locked, logging_to, record_end, record_start
+
+log = logging.getLogger("msa_flax")
+
+
+def train_run(workdir: Path, config: Config, examples: Examples | None = None) -> None:
+    """Trains to the last epoch, or continues, then evaluates, explains and draws the figures.
+
+    Where several processes train together, the first one does all but the training by itself.
+
+    Args:
+        workdir: the folder of the run.
+        config: its configuration, validated.
+        examples: its images, where a caller that makes many runs has loaded them.
+    """
+    began = time.perf_counter()
+    hosts.check_same("the configuration", json.dumps(config.to_dict()))
+    mesh = devices.mesh(config.train.batch_size)
+    with hosts.together():
+        run = start(workdir, config, examples)
+        fresh, make_loop = build(run, mesh)
+    hosts.check_same("the images", run.data.examples.fingerprint)
+    with contextlib.ExitStack() as held:
+        opened = hosts.first(lambda: _open(run, fresh, held, time.perf_counter() - began))
+        checkpoints, state, progress = opened or (None, fresh, {})
+        state = devices.replicate(mesh, hosts.share(state))
+        _train(run, make_loop(checkpoints=checkpoints), state, progress)
+        hosts.first(lambda: _conclude(run))
+
+
+def build(run: Run, mesh: Mesh) -> tuple[TrainState, Callable[..., Loop]]:
+    """Returns the state before the first step, and what makes the loop, given its checkpoints."""
+    config, examples, rows = run.config, run.data.examples, run.data.splits.indices("train")
+    freeze, dtype = config.train.freeze_backbone, jnp.dtype(config.train.compute_dtype)
+    inputs, scale, exact = examples.images, scaler(config, dtype=dtype), scaler(config)
+    if freeze:  # what the backbone computes stays the same, and so it is computed once
+        inputs = run.frozen_features(examples)
+        scale, exact = lambda maps: maps.astype(dtype), lambda maps: maps.astype(jnp.float32)
+
+    steps_per_epoch = pipeline.steps_per_epoch(len(rows), config.train.batch_size)
+    optimizer = optim.create_optimizer(
+        config.optim, total_steps=config.train.epochs * steps_per_epoch, freeze_backbone=freeze
+    )
+    balanced = config.optim.class_weights == "balanced"
+    train_step = steps.make_train_step(
+        run.model,
+        optimizer,
+        scale,
+        seed=config.train.seed,
+        freeze_backbone=freeze,
+        class_weights=steps.balanced_weights(examples.label[rows]) if balanced else (1.0, 1.0),
+    )
+    predict_step = steps.make_predict_step(run.model, exact, method="head" if freeze else None)
+    make_loop = functools.partial(
+        Loop,
+        train_steps=compile_train_steps(train_step, mesh),
+        dispatches=_dispatches(run, inputs),
+        validate=_validation(run, inputs, compile_predict_step(predict_step)),
+        after_epoch=lambda state, loss: dataclasses.replace(
+            state, opt_state=optim.after_epoch(state.opt_state, loss, config.optim)
+        ),
+        patience=config.train.early_stopping,
+        steps_per_epoch=steps_per_epoch,
+        epochs=config.train.epochs,
+        workdir=run.workdir,
+        describe=lambda chosen: examples.example_id[rows][chosen].tolist(),
+    )
+    return steps.create_state(run.variables, optimizer), make_loop
+
+
+def _dispatches(run: Run, inputs: np.ndarray) -> Callable[[int, int], Any]:
+    """Returns the function (epoch, first step) -> batches of the training split."""
+    rows = run.data.splits.indices("train")
+    images, labels, train = inputs[rows], run.data.examples.label[rows], run.config.train
+    return lambda epoch, start_step: pipeline.train_dispatches(
+        images,
+        labels,
+        batch_size=train.batch_size,
+        steps_per_dispatch=train.steps_per_dispatch,
+        seed=train.seed,
+        epoch=epoch,
+        start_step=start_step,
+        augment=run.config.data.augment != "none",
+    )
+
+
+def _validation(
+    run: Run, inputs: np.ndarray, predict_step: Callable[..., Any]
+) -> Callable[[Any], dict[str, float]]:
+    """Returns the function variables -> loss and accuracy on the validation split."""
+    rows = run.data.splits.indices("validation")
+    images, labels = inputs[rows], run.data.examples.label[rows]
+
+    def validate(variables: Any) -> dict[str, float]:
+        predict = functools.partial(predict_step, devices.local(variables))
+        logits = predict_logits(predict, images, batch_size=run.config.eval.batch_size)
+        trim_memory()  # what is left of prediction would be in the way of the next training step
+        return loss_and_accuracy(labels, logits)
+
+    return validate
+
+
+def _open(
+    run: Run, fresh: TrainState, held: contextlib.ExitStack, seconds: float
+) -> tuple[Checkpoints, TrainState, dict[str, Any]]:
+    """Makes the folder of the run; returns its checkpoints, and state and progress to go on from.
+
+    The folder is locked, and logged to, for as long as it is held.
+    """
+    held.enter_context(locked(run.workdir))
+    held.enter_context(logging_to(run.workdir / "train.log"))
+    record(run, seconds)
+    log_overview(run)
+    draw_samples(run)
+    checkpoints = Checkpoints(run.workdir)
+    state, progress = checkpoints.restore_last(fresh) or (fresh, {})
+    return checkpoints, state, progress
+
+
+def record(run: Run, seconds: float) -> None:
+    """Writes config.json, run.json and splits.csv.
+
+    Args:
+        run: a run before training.
+        seconds: what its preparation took.
+    """
+    examples = run.data.examples
+    facts = {
+        "msa_flax": __version__,
+        "data_fingerprint": examples.fingerprint,
+        "images": len(examples),
+        "bad_files": [list(item) for item in examples.bad_files],
+        "weights": run.report.to_dict() if run.report else None,
+        "stamps": run.data.stamps,
+    }
+    record_start(run.workdir, run.config, facts, seconds=seconds)
+    run.data.splits.write(run.workdir / "splits.csv")
+
+
+def _train(run: Run, loop: Loop, state: TrainState, progress: dict[str, Any]) -> None:
+    """Runs the loop from where the run stands, and records what it took, however it ends."""
+    step, total, began = int(state.step), loop.total_steps, time.perf_counter()
+    if loop.finished(step, progress):
+        log.info("training is finished: %d of %d steps are done", step, total)
+        return
+    if step:
+        log.info("continuing after step %d of %d", step, total)
+    if loop.checkpoints:
+        monitor = TerminalMonitor(
+            run.workdir,
+            run.config.train,
+            steps_per_epoch=loop.steps_per_epoch,
+            start_step=step,
+        )
+        loop = dataclasses.replace(loop, monitor=monitor)
+    try:
+        state = loop.run(state, progress)
+    finally:
+        loop.monitor.close()
+        trim_memory()  # evaluation does not need what training needed
+        if loop.checkpoints:
+            seconds, step_seconds = time.perf_counter() - began, loop.monitor.step_seconds
+            record_end(run.workdir, seconds=seconds, step_seconds=step_seconds)
+    if int(state.step) < total:
+        log.info(
+            "stopped after step %d of %d: no lower validation loss for %d epochs",
+            *(int(state.step), total, loop.patience),
+        )
+
+
+def _conclude(run: Run) -> None:
+    """Evaluates both held-out splits, explains some test images, draws the figures."""
+    log.info("evaluating and explaining the best checkpoint")
+    trained = dataclasses.replace(restore(run.workdir), loaded=run.data)
+    results = {split: evaluate_split(trained, split) for split in ("validation", "test")}
+    rows, path = read_rows(run.workdir / "metrics.jsonl"), "figures/learning_curves.png"
+    figures.learning_curves({run.config.name: rows}, run.workdir / path, stamps=run.data.stamps)
+    report(trained, results)
+    explain_split(trained, limit=FIGURE_CASES)
+    explain_errors(trained, split="test", threshold=results["test"]["threshold"])
+    log.info("figures, predictions and everything else: %s", run.workdir)
