@@ -73,11 +73,11 @@ def draw_curves(
 def draw_learning(rows: Sequence[Mapping[str, Any]], quantity: str) -> Chart:
     """Returns a quantity of ``metrics.jsonl``, "loss" or "accuracy", against the epoch."""
     traces, table = [], []
-    series = (("train", "training", "circle"), ("validation", "validation", "square"))
-    for i, (split, name, symbol) in enumerate(series):
+    series = (("train", "training", "dash"), ("validation", "validation", "solid"))
+    for i, (split, name, dash) in enumerate(series):
         epochs, values = bands.learning(rows, split, quantity)
-        marker = {"color": _COLOURS[i], "symbol": symbol}
-        line = _line(epochs, values, name, *_look(i))
+        marker = {"color": _COLOURS[i], "symbol": ("circle", "square")[i]}
+        line = _line(epochs, values, name, _COLOURS[i], dash)  # dashes as in the figures
         traces.append(line | {"mode": "lines+markers", "marker": marker})
         table += [
             [name, str(epoch), f"{value:.4f}"] for epoch, value in zip(epochs, values, strict=True)
