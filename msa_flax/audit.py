@@ -81,7 +81,7 @@ def main(args: SimpleNamespace) -> None:
     audit = _audit_folder(args) if args.root else _audit_splits(args)
     audit.write(out)
     print(audit.text())
-    log.info("everything: %s", out)
+    log.info("written: %s", out)
 
 
 def _output(args: SimpleNamespace) -> Path:

@@ -1,9 +1,11 @@
+import pathlib
 import re
 
 import cv2
 import numpy as np
 import pytest
 
+import msa_flax.auditing
 from msa_flax.auditing.audit import audit
 from msa_flax.auditing.families import find_families
 from msa_flax.auditing.findings import SEVERITIES
@@ -160,6 +162,22 @@ def test_a_small_set_is_audited_from_its_pixels_alone():
     assert finding.severity == "high"
     assert finding.counts == {"val in train": 3, "val": 6}
     assert result.label_from == result.split_from == {}
+
+
+def test_the_guide_s_python_finds_copies_in_two_splits(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("normal", "fracture"):
+            (tmp_path / part / name).mkdir(parents=True)
+            noise = cv2.GaussianBlur(rng.normal(size=(224, 224)), (0, 0), 0.7)
+            image = np.clip(128 + 40 * noise, 0, 255).astype(np.uint8)
+            assert cv2.imwrite(str(tmp_path / part / name / "1.png"), image)
+    image = cv2.imread(str(tmp_path / "train/normal/1.png"), 0)
+    assert cv2.imwrite(str(tmp_path / "val/normal/2.png"), np.rot90(image))
+    guide = pathlib.Path(msa_flax.auditing.__file__).with_name("README.md").read_text("utf-8")
+    (code,) = re.findall(r"<!-- from-python -->\n```python\n(.*?)```", guide, re.DOTALL)
+    exec(code, {"folder": tmp_path})
+    assert "copies in two splits, by pixels" in capsys.readouterr().out
 
 
 # How it is told.
