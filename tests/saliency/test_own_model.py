@@ -40,7 +40,7 @@ def lines():
 @pytest.fixture
 def names():
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
-    variables = Own().init(jax.random.key(0), prepare(images))
+    variables = jax.jit(Own().init)(jax.random.key(0), prepare(images))
     given = {"model": Own(), "variables": variables, "images": images, "prepare": prepare}
     return given | {"layer": "second"}
 
