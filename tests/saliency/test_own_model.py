@@ -1,5 +1,6 @@
 """The lines of the guide for a network of one's own, executed as they are."""
 
+import functools
 import pathlib
 import re
 
@@ -37,10 +38,15 @@ def lines():
     return found[1]
 
 
+@functools.cache
+def own_variables():
+    return jax.jit(Own().init)(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+
+
 @pytest.fixture
 def names():
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
-    variables = jax.jit(Own().init)(jax.random.key(0), prepare(images))
+    variables = own_variables()
     given = {"model": Own(), "variables": variables, "images": images, "prepare": prepare}
     return given | {"layer": "second"}
 

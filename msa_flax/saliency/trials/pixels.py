@@ -13,7 +13,7 @@ from msa_flax.saliency.interface import SaliencyError
 from msa_flax.saliency.masks import upsample
 
 ScoreFn = Callable[[np.ndarray], Any]  # images float32 [b, s, s], 0..255 -> logits [b]
-Fill = Literal["blur", "black", "mean"]
+Fill = Literal["blur", "black"]
 
 NOISE = 2.55  # of imputed pixels, grey levels: 1 % of the range, as in ROAD's own code
 BLUR = 1 / 16  # standard deviation of the blur, share of the image's side
@@ -67,7 +67,7 @@ def filled(image: np.ndarray, fill: Fill) -> np.ndarray:
 
     Args:
         image: [s, s], 0..255.
-        fill: "blur", the image blurred by ``BLUR`` of its side; "black"; or "mean", the image's.
+        fill: "blur", the image blurred by ``BLUR`` of its side, or "black".
 
     Raises:
         SaliencyError: there is no such fill.
@@ -75,9 +75,9 @@ def filled(image: np.ndarray, fill: Fill) -> np.ndarray:
     image = image.astype(np.float32)
     if fill == "blur":
         return cv2.GaussianBlur(image, (0, 0), BLUR * len(image))
-    if fill not in ("black", "mean"):
-        raise SaliencyError(f"fill: expected blur, black or mean, got {fill!r}")
-    return np.full_like(image, 0 if fill == "black" else image.mean())
+    if fill != "black":
+        raise SaliencyError(f"fill: expected blur or black, got {fill!r}")
+    return np.zeros_like(image)
 
 
 def order(saliency: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -29,8 +29,8 @@ class Settings:
     """How maps are measured.
 
     Attributes:
-        fill: what replaces removed pixels in deletion, insertion and infidelity: "blur", "black" or
-            "mean", see :func:`msa_flax.saliency.trials.pixels.filled`.
+        fill: what replaces removed pixels in deletion, insertion and infidelity: "blur" or "black",
+            see :func:`msa_flax.saliency.trials.pixels.filled`.
         steps: deletion and insertion curves have steps + 1 points, from nothing to everything.
         fractions: shares of the pixels that ROAD removes, above 0 and below 1.
         samples: squares per image that infidelity fills in.

@@ -1,5 +1,7 @@
 """Ranking pixels, filling and imputing them, asking in batches."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -99,14 +101,19 @@ def test_nothing_can_be_imputed_from_nothing():
         )
 
 
-def test_what_fills_in_is_blurred_black_or_the_mean():
+def test_what_fills_in_is_blurred_or_black():
     image = IMAGES[0]
     assert pixels.filled(image, "black").max() == 0
-    assert np.ptp(pixels.filled(image, "mean")) == 0
     blurred = pixels.filled(np.kron(image, np.ones((4, 4))), "blur")
     # Blurring keeps the mean but for what is reflected at the edges.
     assert blurred.mean() == pytest.approx(image.mean(), rel=0.05)
     assert blurred.std() < 0.5 * image.std()
+
+
+def test_another_fill_is_refused():
+    unchecked = inspect.unwrap(pixels.filled)  # without the tests' type checker
+    with pytest.raises(SaliencyError, match="fill: expected blur or black, got 'white'"):
+        unchecked(IMAGES[0], "white")
 
 
 def test_a_model_without_pictures_has_no_logits():
