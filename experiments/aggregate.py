@@ -29,6 +29,7 @@ from msa_flax.weights.published import PUBLISHED
 
 # MobileNetV2's ImageNet tensors with BatchNorm put back into a form that was published without it.
 RE_EXPRESSED = "fa3b084a7fc661f7602d18c01217f1a77f540d8e608de3ccf8d88d4ca6c11bbd"
+_COUNTED: dict[str, list[str]] = {}
 TITLES = {"auc": "AUC", "f1": "F1"}  # other metrics are headed by their names
 
 
@@ -118,7 +119,6 @@ def _cells(
     if baselines := getattr(table, "BASELINES", {}):
         other = baselines.get(row)
         cells.append(difference(runs, by_row[other], "auc") if other and runs else "")
-    cost = count_costs(create_model(config.model), image_size=config.data.image_size)
     measured = ["", "", "", "", ""]
     if runs:
         measured = [
@@ -128,8 +128,16 @@ def _cells(
             _step_seconds(runs),
             f"{max(run.run['peak_memory_gib'] for run in runs):.1f}",
         ]
-    counted = [f"{cost.parameters:,}", f"{cost.flops / 1e9:.2f}"]
-    return [*cells, *measured[:3], *counted, *measured[3:]]
+    return [*cells, *measured[:3], *_counted(config), *measured[3:]]
+
+
+def _counted(config: Config) -> list[str]:
+    """Returns parameters and operations, counted once per network: that takes seconds."""
+    key = repr((config.model, config.data.image_size))
+    if key not in _COUNTED:
+        cost = count_costs(create_model(config.model), image_size=config.data.image_size)
+        _COUNTED[key] = [f"{cost.parameters:,}", f"{cost.flops / 1e9:.2f}"]
+    return _COUNTED[key]
 
 
 def _step_seconds(runs: Sequence[FinishedRun]) -> str:

@@ -1,35 +1,11 @@
 """The tables hold what finished runs have left behind, and nothing else."""
 
-import json
 from types import SimpleNamespace
 
 import aggregate
 import pytest
 
-from msa_flax.config import Config, DataConfig, ModelConfig
-
-
-def write_run(folder, *, seed, auc, attention="none", weights=None, stamps=()):
-    """Writes what a finished run leaves behind, as far as a table needs it."""
-    (folder / "eval/test").mkdir(parents=True)
-    model = ModelConfig(attention=attention, pretrained=weights["source"] if weights else "none")
-    config = Config(model=model, data=DataConfig(root="images"))
-    config.train.seed = seed
-    (folder / "config.json").write_text(json.dumps({"config": config.to_dict()}))
-    run = {
-        "date": "2026-01-02T03:04:05Z",
-        "machine": "Linux x86_64, 2 cores",
-        "devices": ["cpu:0"],
-        "seconds": {"step": 0.25},
-        "peak_memory_gib": 1.5,
-        "weights": weights,
-    }
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    metrics = {name: {"value": 0.5} for name in ("recall", "specificity")}
-    metrics["accuracy"] = {"value": 0.5, "interval_reason": "1 group; needs 10"}
-    metrics = {"stamps": list(stamps), "metrics": metrics | {"auc": {"value": auc}}}
-    (folder / "eval/test/metrics.json").write_text(json.dumps(metrics))
+from msa_flax.config import Config
 
 
 @pytest.fixture
@@ -51,7 +27,7 @@ def cells(text, name):
 
 
 def test_a_table_shows_mean_and_range_paired_differences_and_what_was_not_run(
-    small_ablation, tmp_path
+    write_run, small_ablation, tmp_path
 ):
     for seed, (without, with_it) in enumerate([(0.5, 0.7), (0.6, 0.7), (0.7, 1.0)]):
         write_run(tmp_path / f"t/none/seed-{seed}", seed=seed, auc=without)
@@ -69,7 +45,7 @@ def test_a_table_shows_mean_and_range_paired_differences_and_what_was_not_run(
     ]
 
 
-def test_an_undefined_metric_stays_undefined(small_ablation, tmp_path):
+def test_an_undefined_metric_stays_undefined(write_run, small_ablation, tmp_path):
     write_run(tmp_path / "t/none/seed-0", seed=0, auc=None)
     write_run(tmp_path / "t/none/seed-1", seed=1, auc=0.5)
     text = aggregate.markdown(small_ablation, tmp_path)
@@ -97,6 +73,6 @@ def test_an_undefined_metric_stays_undefined(small_ablation, tmp_path):
         ),
     ],
 )
-def test_the_weights_are_named_by_their_tensors(small_ablation, tmp_path, report, said):
+def test_the_weights_are_named_by_their_tensors(write_run, small_ablation, tmp_path, report, said):
     write_run(tmp_path / "t/none/seed-0", seed=0, auc=0.5, weights=report)
     assert cells(aggregate.markdown(small_ablation, tmp_path), "without")[3] == said
