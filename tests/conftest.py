@@ -39,6 +39,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # by all test processes
     os.environ["MSA_FLAX_CACHE"] = str(shared / "cache")
+    # What one test has compiled, another one and the processes that it starts need not compile.
+    programs = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared / "cache/xla"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    jax.config.update("jax_compilation_cache_dir", programs)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 @pytest.fixture(scope="session")

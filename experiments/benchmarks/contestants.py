@@ -1,16 +1,19 @@
-"""Who takes part in versus.py, and how a worker process is started, asked and ended."""
+"""Who takes part in the comparisons, and how a worker process is started, asked and ended."""
 
 import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import venv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from timings import Series
 
 from msa_flax.files import cache_dir
 
@@ -150,6 +153,32 @@ class Contestant:
         code = self._running().wait()
         self._stderr.seek(0)
         return _last_line(self._stderr.read()) or f"ended with exit code {code}"
+
+
+def take_turns(
+    contestants: Sequence[Contestant], request: dict, rounds: int, *, images: int = 1
+) -> dict[str, Series]:
+    """Lets every contestant answer a request once, then in turns; returns their times by key.
+
+    Args:
+        contestants: those who fail or failed before are left out from then on.
+        request: what each is asked.
+        rounds: turns of each.
+        images: times are divided by this.
+    """
+    series = {}
+    for contestant in contestants:
+        if first := contestant.ask(request):
+            series[contestant.kind.key] = Series(request["count"], first_seconds=first["seconds"])
+    for _ in range(rounds):
+        for contestant in contestants:
+            if answer := contestant.ask(request):
+                found = series[contestant.kind.key]
+                times = [milliseconds / images for milliseconds in answer["ms"]]
+                found.turns.append(statistics.mean(times))
+                found.singles += times
+                found.peak_gib, found.device_gib = answer["peak_gib"], answer["device_gib"]
+    return series
 
 
 def _last_line(text: str) -> str:

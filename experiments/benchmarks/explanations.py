@@ -12,12 +12,13 @@ every channel have --perturbed images a call. "evaluation" is the prediction of 
 import argparse
 import contextlib
 import pathlib
-import statistics
 
 import results
-import tables
-from contestants import KINDS, Contestant
-from tables import Ratio, Series
+import timings
+from contestants import KINDS, Contestant, take_turns
+from timings import Ratio, Series
+
+from msa_flax.files import markdown_table
 
 TASKS = {
     "infer": "evaluation",
@@ -30,22 +31,14 @@ TASKS = {
 PERTURBED = ("score_cam", "ablation_cam")
 
 
-def measure(contestants: list[Contestant], options: argparse.Namespace, task: str) -> dict:
-    """Returns what each contestant needed for a task, by its key."""
+def measure(
+    contestants: list[Contestant], options: argparse.Namespace, task: str
+) -> dict[str, Series]:
+    """Returns what each contestant needed for a task, by its key; times are per image."""
     perturbed = task in PERTURBED
     batch = options.perturbed if perturbed else options.batch
     request = {"task": task, "batch": batch, "count": 1 if perturbed else 4}
-    series = {}
-    for contestant in contestants:
-        if first := contestant.ask(request):
-            series[contestant.kind.key] = Series(request["count"], first_seconds=first["seconds"])
-    for _ in range(options.rounds):
-        for contestant in contestants:
-            if answer := contestant.ask(request):
-                found = series[contestant.kind.key]
-                found.turns.append(statistics.mean(answer["ms"]) / batch)
-                found.peak_gib = answer["peak_gib"]
-    return series
+    return take_turns(contestants, request, options.rounds, images=batch)
 
 
 def main() -> None:
@@ -76,9 +69,9 @@ def main() -> None:
         to_plain = f"{ours.median / plain.median:.2f}"
         peers = ["", "", "", ""]
         if peer and len(peer.turns) == len(ours.turns):
-            peers = [tables.four(peer.turns), *Ratio.of(ours, peer).cells()]
+            peers = [timings.as_cell(peer.turns), *Ratio.of(ours, peer).cells()]
         memory = [f"{s.peak_gib:.2f}" if s else "" for s in (ours, peer)]
-        rows.append([TASKS[task], tables.four(ours.turns), to_plain, *peers, *memory])
+        rows.append([TASKS[task], timings.as_cell(ours.turns), to_plain, *peers, *memory])
     header = [
         "ms an image: minimum / quartiles",
         "ours",
@@ -95,7 +88,7 @@ def main() -> None:
             "## Explanations",
             f"{results.provenance()} {', '.join(f'{k} {v}' for k, v in versions.items())}.",
             " ".join(__doc__.split("\n\n")[2].split()),
-            tables.markdown(header, rows),
+            markdown_table(header, rows),
             *missing,
         ]
     )

@@ -17,11 +17,11 @@ import time
 import cv2
 import numpy as np
 import results
-import tables
 
 from msa_flax.auditing.families import find_families
 from msa_flax.data import phantom
 from msa_flax.data.facts import SIZE
+from msa_flax.files import markdown_table
 from msa_flax.training.workdir import peak_memory_gib
 
 
@@ -97,7 +97,7 @@ def main() -> None:
             "## Finding copies",
             results.provenance(),
             " ".join(__doc__.split("\n\n")[2].split()),
-            tables.markdown(list(rows[0]), cells),
+            markdown_table(list(rows[0]), cells),
         ]
     )
     results.write_section(options.results, "families", text)

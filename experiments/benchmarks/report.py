@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Iterator
 
 import costs
-import tables
+import timings
 from contestants import CEILINGS, KINDS
-from tables import Ratio, Series, short
+from timings import Ratio, Series, short
+
+from msa_flax.files import markdown_table
 
 NAMES = {kind.key: kind.name for kind in KINDS}
 PEERS = tuple(key for key in NAMES if key not in ("ours", *CEILINGS))
@@ -60,21 +62,23 @@ class Measured:
         header += ["start s", "peak GiB", "GPU GiB"] if train else []
         rows = []
         for key, series in self.present("ours", *PEERS).items():
-            row = [NAMES[key], short(self.rate(series.median)), tables.four(series.turns)]
-            row += [tables.four(series.singles) if len(series.singles) > len(series.turns) else ""]
+            row = [NAMES[key], short(self.rate(series.median)), timings.as_cell(series.turns)]
+            row += [
+                timings.as_cell(series.singles) if len(series.singles) > len(series.turns) else ""
+            ]
             row += [short(series.compile_seconds)]
             row += [short(self.start_seconds[key]), f"{series.peak_gib:.2f}"] if train else []
             row += [f"{series.device_gib:.2f}" if series.device_gib else ""] if train else []
             rows.append(row)
         blank = [""] * (len(header) - 2)
         rows += [[NAMES[key], f"not available: {why}", *blank] for key, why in self.missing.items()]
-        return tables.markdown(header, rows)
+        return markdown_table(header, rows)
 
     def _ratios(self) -> str:
         what = "time" if self.task == "train" else "images/s"
         header = [f"{what}, ours / peer", "of medians", "of minima", "pair by pair: q1, median, q3"]
         rows = [[NAMES[peer], *self.ratio(peer).cells()] for peer in self.present(*PEERS)]
-        return tables.markdown(header, rows)
+        return markdown_table(header, rows)
 
     def _limits(self) -> str:
         gflop, gigabytes = costs.of(self.task, batch=self.batch, size=self.size, bf16=self.bf16)
@@ -92,14 +96,14 @@ class Measured:
         return (
             f"Counted: {short(gflop)} GFLOP, {short(gigabytes)} GB. Ceilings, medians of this run: "
             f"matrix product {short(flops)} GFLOP/s, copy {short(copied)} GB/s; so at the least "
-            f"{short(least)} ms.\n\n{tables.markdown(header, rows)}"
+            f"{short(least)} ms.\n\n{markdown_table(header, rows)}"
         )
 
 
 def bars(results: list[Measured]) -> str:
     """Returns the table of bars: what was asked for, and what was measured."""
     header = ["", "bar", "aim", "of medians", "of minima", "met"]
-    return tables.markdown(header, [row for result in results for row in _rows(result)])
+    return markdown_table(header, [row for result in results for row in _rows(result)])
 
 
 def _rows(result: Measured) -> Iterator[list[str]]:

@@ -6,25 +6,24 @@ import platform
 import sys
 import time
 
+from msa_flax import files
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))  # pages.py lies beside the other scripts
+from pages import write_between
+
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 
 
 def write_section(path: pathlib.Path, name: str, text: str) -> None:
-    """Puts ``text`` in the place of the section ``name``, or at the end; the rest stays."""
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    section = f"{begin}\n{text.strip()}\n{end}"
-    old = path.read_text() if path.exists() else "# Results of the benchmarks\n"
-    before, found, rest = old.partition(begin)
-    if found:
-        _, closed, after = rest.partition(end)
-        if not closed:
-            raise SystemExit(f"{path}: {begin} has no {end}; add it where the section ends")
-        new = before + section + after
-    else:
-        new = f"{old.rstrip()}\n\n{section}\n"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(new)
-    os.replace(temporary, path)
+    """Puts ``text`` in the place of the section ``name``, or at the end; the rest stays.
+
+    Raises:
+        UserError: the section has a beginning and no end.
+    """
+    page = path.read_text() if path.exists() else "# Results of the benchmarks\n"
+    if f"<!-- {name} -->" not in page:
+        files.write_text(path, f"{page.rstrip()}\n\n<!-- {name} -->\n<!-- /{name} -->\n")
+    write_between(path, name, text.strip())
 
 
 def provenance() -> str:

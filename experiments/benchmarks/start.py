@@ -18,9 +18,10 @@ from collections.abc import Iterator
 
 import reading
 import results
-import tables
+import timings
 
 from msa_flax.config import TrainConfig
+from msa_flax.files import markdown_table
 
 CONFIG = pathlib.Path(__file__).parents[1] / "paper1_msa.py"
 BAR, AIM = 12.0, 6.0  # seconds, a later start up to its first finished training step
@@ -111,10 +112,10 @@ def main() -> None:
 
 def text(rates: list, helped: list[float], started: list) -> str:
     """Returns the section."""
-    seconds = [["`python -m msa_flax.evaluate --help`", "", tables.four(helped)]]
+    seconds = [["`python -m msa_flax.evaluate --help`", "", timings.as_cell(helped)]]
     for name, times in started:
-        seconds.append([name, *(tables.four(column) for column in zip(*times, strict=True))])
-    _, _, median, _ = tables.quartiles([step for _, step in started[1][1]])
+        seconds.append([name, *(timings.as_cell(column) for column in zip(*times, strict=True))])
+    _, _, median, _ = timings.quartiles([step for _, step in started[1][1]])
     reached = "yes, and the aim" if median <= AIM else "yes" if median <= BAR else "no"
     bar = [f"{started[1][0]}, to its first step", f"<= {BAR:.0f} s", f"<= {AIM:.0f} s"]
     four = "min / q1 / median / q3"
@@ -123,15 +124,15 @@ def text(rates: list, helped: list[float], started: list) -> str:
             "## Reading and starting",
             results.provenance(),
             METHOD.format(dispatch=TrainConfig().steps_per_dispatch).strip(),
-            tables.markdown(
+            markdown_table(
                 ["", "bar", "aim", "median", "met"], [[*bar, f"{median:.1f} s", reached]]
             ),
-            tables.markdown(
+            markdown_table(
                 ["", f"s to the first line: {four}", f"s to the first step, or the end: {four}"],
                 seconds,
             ),
-            tables.markdown(
-                ["", f"images/s: {four}"], [[name, tables.four(found)] for name, found in rates]
+            markdown_table(
+                ["", f"images/s: {four}"], [[name, timings.as_cell(found)] for name, found in rates]
             ),
         ]
     )

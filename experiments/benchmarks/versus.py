@@ -12,14 +12,12 @@ which come from neighbouring turns. On a GPU: --bf16 --batch 16 64 256 --infer 1
 import argparse
 import contextlib
 import pathlib
-import statistics
 
 import costs
 import report
 import results
-from contestants import CEILINGS, KINDS, Contestant
+from contestants import CEILINGS, KINDS, Contestant, take_turns
 from report import Measured
-from tables import Series
 
 from msa_flax.config import TrainConfig
 
@@ -52,17 +50,7 @@ def measure(
     # A turn of small batches is longer, so that its first calls' cold caches weigh little.
     units = steps if task == "train" else 8 * max(1, 4 // batch)
     request = {"task": task, "batch": batch, "count": units}
-    series = {}
-    for contestant in contestants:
-        if first := contestant.ask(request):
-            series[contestant.kind.key] = Series(units, first_seconds=first["seconds"])
-    for _ in range(options.rounds):
-        for contestant in contestants:
-            if answer := contestant.ask(request):
-                found = series[contestant.kind.key]
-                found.turns.append(statistics.mean(answer["ms"]))
-                found.singles += answer["ms"]
-                found.peak_gib, found.device_gib = answer["peak_gib"], answer["device_gib"]
+    series = take_turns(contestants, request, options.rounds)
     able = {c.kind.key: c for c in contestants if not c.reason}
     return Measured(
         task=task,

@@ -16,7 +16,9 @@ import time
 
 import contestants
 import results
-import tables
+import timings
+
+from msa_flax.files import markdown_table
 
 HERE = pathlib.Path(__file__).parent
 METHOD = """\
@@ -73,8 +75,8 @@ def keras(options: argparse.Namespace) -> dict[str, float]:
 def text(a: dict[str, float], b: dict[str, float], options: argparse.Namespace) -> str:
     """Returns the section."""
     shown = {
-        "wall-clock time of everything, s": ("wall", tables.short),
-        "training, validation included, s": ("train", tables.short),
+        "wall-clock time of everything, s": ("wall", timings.short),
+        "training, validation included, s": ("train", timings.short),
         "peak resident memory, GiB": ("peak", "{:.2f}".format),
         "test accuracy": ("accuracy", "{:.4f}".format),
         "test AUC": ("auc", "{:.4f}".format),
@@ -88,7 +90,7 @@ def text(a: dict[str, float], b: dict[str, float], options: argparse.Namespace) 
             "## The whole experiment",
             results.provenance(),
             METHOD.format(epochs=options.epochs).strip(),
-            tables.markdown(["", "msa_flax", "Keras 2.15", "ours / Keras"], rows),
+            markdown_table(["", "msa_flax", "Keras 2.15", "ours / Keras"], rows),
         ]
     )
 

@@ -1,8 +1,8 @@
-"""Statistics of times measured in turns, and the tables they are shown in."""
+"""Statistics of times that were measured in turns, and how they are shown."""
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(slots=True)
@@ -68,7 +68,7 @@ def quartiles(values: Sequence[float]) -> list[float]:
     return [min(values), *statistics.quantiles(values, n=4, method="inclusive")]
 
 
-def four(values: Sequence[float]) -> str:
+def as_cell(values: Sequence[float]) -> str:
     """Returns minimum and quartiles as one cell; a single value alone."""
     shown = values if len(values) == 1 else quartiles(values)
     return " / ".join(short(value) for value in shown)
@@ -77,9 +77,3 @@ def four(values: Sequence[float]) -> str:
 def short(value: float) -> str:
     """Returns three significant digits, or all those before the point."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
