@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import Conv, DepthwiseConv, LayerNorm, PointwiseConv
+from msa_flax.models.layers import VALID, Conv, DepthwiseConv, LayerNorm, PointwiseConv
 
 PREFIX = "convnext_tiny"
 
@@ -38,8 +38,6 @@ LAYER_SCALE = 1e-6  # initial value: at first a block is nearly the identity
 
 MEANS = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # red, green and blue of ImageNet
 DEVIATIONS = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-
-VALID = ((0, 0), (0, 0))
 
 Norm = functools.partial(LayerNorm, epsilon=1e-6)
 

@@ -17,6 +17,8 @@ Initializer = nn.initializers.Initializer
 # What Keras takes unless it is told otherwise; a bias starts at zero.
 glorot_uniform = nn.initializers.glorot_uniform()
 
+VALID = ((0, 0), (0, 0))  # no padding
+
 # Convolutions of images use thin_conv on the CPU: those of at most FEW_CHANNELS input channels and
 # more output channels, unless the kernel has more than MOST_TAPS values per output channel. Above
 # that XLA's own convolution is faster.
@@ -174,7 +176,7 @@ class BatchNorm(nn.Module):
             gain, shift = ops.coefficients(
                 jnp.asarray(mean.value),
                 jnp.asarray(variance.value),
-                jnp.asarray(scale),  # a caller's variables may be NumPy arrays
+                jnp.asarray(scale),  # the variables of a caller may be NumPy arrays
                 jnp.asarray(bias),
                 self.epsilon,
             )

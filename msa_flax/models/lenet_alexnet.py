@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import Conv, add_bias, local_response_norm, max_pool
+from msa_flax.models.layers import VALID, Conv, add_bias, local_response_norm, max_pool
 
 # (name, channels, kernel size, stride, normalised, pooled)
 ALEXNET = (
@@ -45,7 +45,6 @@ LENET = (
     ("c5", 120, None),
 )
 
-VALID = ((0, 0), (0, 0))
 AROUND = ((1, 2), (1, 2))  # zeros around the image for AlexNet
 WINDOW, STEP = 32, 4  # pixels that a cell of LeNet's last map sees, and pixels between two cells
 

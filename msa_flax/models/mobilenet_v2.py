@@ -55,36 +55,23 @@ class MobileNetV2(nn.Module):
         number = 0
         for expansion, channels, blocks, first_stride in STAGES:
             for stride in (first_stride, *[1] * (blocks - 1)):
-                prefix = f"block_{number}" if number else "expanded_conv"
+                inputs, name = x, f"block_{number}" if number else "expanded_conv"
+                if expansion > 1:
+                    x = PointwiseConv(expansion * x.shape[-1], name=f"{name}_expand")(x)
+                    x = Norm("relu6", name=f"{name}_expand_BN")(x, train=train)
+                by_hand = padding_of_axis(x.shape[1]), padding_of_axis(x.shape[2])
+                padding = None if stride == 1 else by_hand
+                x = DepthwiseConv(3, stride, padding, name=f"{name}_depthwise")(x)
+                x = Norm("relu6", name=f"{name}_depthwise_BN")(x, train=train)
                 narrow = divisible_by_8(int(channels * self.alpha))
-                x = _block(x, prefix, expansion, narrow, stride, train=train)
+                x = PointwiseConv(narrow, name=f"{name}_project")(x)
+                x = Norm(name=f"{name}_project_BN")(x, train=train)
+                if x.shape == inputs.shape:
+                    x = inputs + x
                 number += 1
         channels = divisible_by_8(LAST_CHANNELS * max(self.alpha, 1.0))
         x = PointwiseConv(channels, name="Conv_1")(x)
         return Norm("relu6", name="Conv_1_bn")(x, train=train)
-
-
-def _block(
-    x: Float[Array, "b h w c"],
-    name: str,
-    expansion: int,
-    channels: int,
-    stride: int,
-    *,
-    train: bool,
-) -> Float[Array, "b oh ow d"]:
-    """Returns the output of a block; its layers belong to the module that calls this."""
-    inputs = x
-    if expansion > 1:
-        x = PointwiseConv(expansion * x.shape[-1], name=f"{name}_expand")(x)
-        x = Norm("relu6", name=f"{name}_expand_BN")(x, train=train)
-    by_hand = padding_of_axis(x.shape[1]), padding_of_axis(x.shape[2])
-    padding = None if stride == 1 else by_hand
-    x = DepthwiseConv(3, stride, padding, name=f"{name}_depthwise")(x)
-    x = Norm("relu6", name=f"{name}_depthwise_BN")(x, train=train)
-    x = PointwiseConv(channels, name=f"{name}_project")(x)
-    x = Norm(name=f"{name}_project_BN")(x, train=train)
-    return inputs + x if x.shape == inputs.shape else x
 
 
 def padding_of_axis(size: int) -> tuple[int, int]:

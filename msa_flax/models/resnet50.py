@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import BatchNorm, Conv, PointwiseConv, max_pool
+from msa_flax.models.layers import VALID, BatchNorm, Conv, PointwiseConv, max_pool
 
 STEM_CHANNELS = 64
 EXPANSION = 4  # output channels of a block, as a multiple of those of its bottleneck
@@ -48,7 +48,7 @@ class ResNet50(nn.Module):
         x = Conv(STEM_CHANNELS, 7, 2, padding=padding, name="conv1_conv")(images)
         x = Norm("relu", name="conv1_bn")(x, train=train)
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = max_pool(x, 3, 2, padding=((0, 0), (0, 0)))
+        x = max_pool(x, 3, 2, padding=VALID)
         for stage, blocks, channels, first_stride in STAGES:
             for number in range(1, blocks + 1):
                 stride = first_stride if number == 1 else 1

@@ -3,6 +3,7 @@
 Most of it is a matter of shapes, found without computing anything.
 """
 
+import pathlib
 import re
 from functools import cache, partial
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from quick_compilation import QUICK
 
+from msa_flax import models
 from msa_flax.config import Config, ModelConfig
 from msa_flax.models import (
     MINIMUM_SIZE,
@@ -23,6 +25,7 @@ from msa_flax.models import (
     create_model,
     scale_images,
 )
+from msa_flax.weights import KERAS_FAMILIES
 
 # Rows, columns and channels of the last feature map at 224 pixels.
 MAPS = {
@@ -87,6 +90,14 @@ def test_parameters_are_as_many_as_stated(name):
     parts = shapes(name)
     total = count(parts["params"]["backbone"]) + count(parts.get("batch_stats", {}))
     assert total == PARAM_COUNTS[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_guide_states_how_many_parameters_a_network_has(name):
+    guide = pathlib.Path(models.__file__).with_name("README.md").read_text()
+    (row,) = (line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
+    assert f"| {PARAM_COUNTS[name]:,} |" in row
+    assert row.endswith("| yes |") == (name in KERAS_FAMILIES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compilation import QUICK
 
 from msa_flax.saliency import interface
 from msa_flax.saliency.cam import gradcam
@@ -20,8 +21,6 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-# For functions that are run once: compiles in a third of the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SHARE = 1e-4  # of the largest value: float32 sums of two libraries, each in its own order
 both_targets = pytest.mark.parametrize(("target", "sign"), [("fracture", 1), ("normal", -1)])
 

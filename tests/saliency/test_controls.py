@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compilation import QUICK
 
 from msa_flax.saliency import controls
 from msa_flax.saliency.controls import attention_maps, centre_prior, random_map
 
-# For functions that are run once: compiles in a third of the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 either = pytest.mark.parametrize("control", [random_map, centre_prior])
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compilation import QUICK
 
 from msa_flax.saliency import gradients, interface
 from msa_flax.saliency.gradients import integrated_gradients, smoothgrad
@@ -12,8 +13,6 @@ METHODS = {
     "integrated_gradients": functools.partial(integrated_gradients, steps=8),
     "smoothgrad": functools.partial(smoothgrad, samples=4),
 }
-# For functions that are run once: compiles in a third of the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 either = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 both_targets = pytest.mark.parametrize(("target", "sign"), [("fracture", 1), ("normal", -1)])
 

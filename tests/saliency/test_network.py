@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compilation import QUICK
 
 from msa_flax.config import ModelConfig
 from msa_flax.models import MINIMUM_SIZE, MODELS, create_model, scale_images
@@ -12,9 +13,6 @@ from msa_flax.saliency import network
 from msa_flax.saliency.cam import gradcam
 from msa_flax.saliency.interface import SaliencyError
 from msa_flax.saliency.network import at_layer, layer_names
-
-# For functions that are run once: compiles in half the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 class Block(nn.Module):

@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_compilation import QUICK
 
 from msa_flax.saliency import interface, perturbation
 from msa_flax.saliency.perturbation import occlusion
 
 both_targets = pytest.mark.parametrize(("target", "sign"), [("fracture", 1), ("normal", -1)])
 
-# For functions that are run once: compiles faster.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 WEIGHTS = np.random.default_rng(1).normal(size=(9, 7))
 
 

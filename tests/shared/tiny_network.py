@@ -5,10 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from quick_compilation import QUICK
 
 AREA, CHANNELS = 16, 6
-# For what is run a few times: compiles in half the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 BOTH = [("fracture", 1), ("normal", -1)]  # targets and the sign of their score
 
 
