@@ -44,6 +44,28 @@ COMMANDS = {"train", "evaluate", "explain", "audit", "report"}
 GROUND = {"__init__", "__main__", "cli", "config", "files", "run"}  # beside them, at the top
 NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
 
+# What has no test file of its own, and what tests it; every other file has one of its name.
+TESTED_ELSEWHERE = {
+    "train": "test_end_to_end.py",
+    "auditing/findings": "auditing/test_audit.py",
+    "results/overview": "test_end_to_end.py",
+    "results/scores": "test_evaluate_calibration.py",
+    "training/progress": "test_end_to_end.py",
+} | {
+    f"{folder}{name}": f"parity/test_{name}.py"
+    for folder in ("models/", "weights/rules/")
+    for name in ("mobilenet_v1", "mobilenet_v2", "resnet50", "efficientnet_b0")
+}
+# Tests of more than one file, or of what is not Python.
+OF_NO_FILE = {
+    "architecture",
+    "end_to_end",
+    "models/all_models",
+    "reporting/operating_point",  # the script of the page
+    "saliency/own_model",  # the example in the guide
+    "weights/rules",  # the folder
+}
+
 LINES_OF_CODE = 11_500  # of the whole package, without docstrings and blank lines
 LINES_OF_A_FILE = 350
 LINES_OF_A_MEDIAN_FILE = 150
@@ -186,6 +208,24 @@ def test_the_package_and_its_files_stay_short():
     assert not {name: count for name, count in lines.items() if count > LINES_OF_A_FILE}
     assert statistics.median(lines.values()) <= LINES_OF_A_MEDIAN_FILE
     assert sum(map(lines_of_code, FILES)) <= LINES_OF_CODE
+
+
+def test_tests_mirror_the_files():
+    tests = pathlib.Path(__file__).parent
+    sources = {str(path.relative_to(PACKAGE).with_suffix("")).replace("__", "") for path in FILES}
+    names = {
+        str(path.relative_to(tests).with_name(path.stem.removeprefix("test_")))
+        for folder in ("", *(f"{part}/" for part in ARROWS))
+        for path in tests.glob(f"{folder}**/test_*.py" if folder else "test_*.py")
+    }
+
+    def belong(test: str, source: str) -> bool:
+        return test == source or test.startswith(f"{source}_")
+
+    alone = {s for s in sources if not any(belong(test, s) for test in names)}
+    assert {s for s in alone if not s.endswith("init")} <= set(TESTED_ELSEWHERE)
+    assert {t for t in names if not any(belong(t, s) for s in sources)} <= OF_NO_FILE
+    assert not [place for place in TESTED_ELSEWHERE.values() if not (tests / place).exists()]
 
 
 def test_functions_stay_short():
