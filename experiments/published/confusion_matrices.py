@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import rates
+
 METRICS = (
     *("accuracy", "precision", "recall", "specificity", "f1"),
     *("npv", "balanced_accuracy", "mcc"),
@@ -120,39 +122,15 @@ def metric(name: str, averaging: str, counts: Sequence[np.ndarray]) -> np.ndarra
         averaging: see :class:`Space`; means nothing to a metric that is not in ``AVERAGED``.
         counts: TP, FN, FP, TN of the positive class, int [k] each.
     """
+    if name == "balanced_accuracy":
+        found = rates(*counts)
+        return (found["recall"] + found["specificity"]) / 2
     if name not in AVERAGED or averaging == "binary":
-        return _METRICS[name](*counts)
+        return rates(*counts)[name]
     tp, fn, fp, tn = counts
     share = 0.5 if averaging == "macro" else (tp + fn) / (tp + fn + fp + tn)
     own, other = (metric(name, "binary", c) for c in (counts, counts[::-1]))
     return share * own + (1 - share) * other
-
-
-def _matthews(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    # The product of all four sums would not fit into an integer.
-    called = np.sqrt(1.0 * (tp + fp) * (tn + fn))
-    return _ratio(1.0 * tp * tn - 1.0 * fp * fn, called * np.sqrt(1.0 * (tp + fn) * (fp + tn)))
-
-
-def _f1(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    return np.where(tp + fp > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # 0/0 is NaN
-        return part / whole
-
-
-_METRICS: dict[str, Callable[..., np.ndarray]] = {
-    "accuracy": lambda tp, fn, fp, tn: (tp + tn) / (tp + fn + fp + tn),
-    "precision": lambda tp, fn, fp, tn: _ratio(tp, tp + fp),
-    "recall": lambda tp, fn, fp, tn: tp / (tp + fn),
-    "specificity": lambda tp, fn, fp, tn: tn / (fp + tn),
-    "f1": _f1,
-    "npv": lambda tp, fn, fp, tn: _ratio(tn, tn + fn),
-    "balanced_accuracy": lambda tp, fn, fp, tn: (tp / (tp + fn) + tn / (fp + tn)) / 2,
-    "mcc": _matthews,
-}
 
 
 def _first(

@@ -1,7 +1,7 @@
 """The check of published metrics: what it says, what it refuses, and the tables beside it."""
 
 import csv
-import importlib.util
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -11,26 +11,25 @@ import consistency
 import printed_tables
 import pytest
 
-EXPERIMENTS = pathlib.Path(__file__).parents[3] / "experiments"
-PUBLISHED = EXPERIMENTS / "published"
+PUBLISHED = pathlib.Path(check.__file__).parent
 TABLES = sorted(PUBLISHED.glob("*.csv"))
 HEAVY = ("jax", "flax", "tensorflow", "matplotlib", "scipy", "sklearn", "cv2")
 
 
-def row(name, table):
+def table_row(name, table):
     (found,) = [row for row in printed_tables.read_table(PUBLISHED / table) if row.name == name]
     return found
 
 
-def verdict(name, table):
-    found = row(name, table)
+def search_result(name, table):
+    found = table_row(name, table)
     return consistency.search(found.printed, found.positives, found.negatives)
 
 
-def matrices(verdict, tolerance):
+def matrices(result, tolerance):
     return {
         (averaging, tuple(matrix))
-        for fit in verdict.fits
+        for fit in result.fits
         if fit.tolerance == tolerance
         for averaging in fit.reading.averaging
         for matrix in fit.matrices.tolist()
@@ -41,13 +40,13 @@ def matrices(verdict, tolerance):
 
 
 def test_paper_1s_test_row_is_one_false_positive_within_a_unit():
-    found = verdict("MSA-CSpineNet, test set", "paper1_table4.csv")
+    found = search_result("MSA-CSpineNet, test set", "paper1_table4.csv")
     assert matrices(found, "rounded") == set()
     assert matrices(found, "one unit") == {("binary", (200, 0, 1, 199))}
 
 
 def test_paper_1s_validation_row_is_an_average_over_the_classes():
-    found = matrices(verdict("MSA-CSpineNet, validation set", "paper1_table4.csv"), "rounded")
+    found = matrices(search_result("MSA-CSpineNet, validation set", "paper1_table4.csv"), "rounded")
     assert ("macro", (375, 5, 0, 380)) in found
     assert ("weighted", (375, 5, 0, 380)) in found
     assert not {averaging for averaging, _ in found} & {"binary"}
@@ -55,7 +54,7 @@ def test_paper_1s_validation_row_is_an_average_over_the_classes():
 
 @pytest.mark.parametrize("name", ["ConvNext", "EfficientNet", "ResNet50"])
 def test_paper_1s_baselines_fit_only_averaged_over_the_classes(name):
-    found = verdict(name, "paper1_table5.csv")
+    found = search_result(name, "paper1_table5.csv")
     assert found.fits
     assert "binary" not in {a for fit in found.fits for a in fit.reading.averaging}
 
@@ -65,7 +64,7 @@ def test_paper_1s_own_row_beside_the_baselines_is_not_averaged():
         ("MSA-CSpineNet", "paper1_table5.csv"),
         ("MobileNet+MSA", "paper1_table6.csv"),
     ):
-        assert matrices(verdict(name, table), "one unit") == {("binary", (200, 0, 1, 199))}
+        assert matrices(search_result(name, table), "one unit") == {("binary", (200, 0, 1, 199))}
 
 
 def test_no_row_of_paper_2_fits_under_any_reading():
@@ -110,12 +109,9 @@ def test_no_row_of_paper_2_fits_under_any_reading():
     ],
 )
 def test_the_tables_hold_the_numbers_that_the_experiments_claim(table, experiment, names):
-    path = EXPERIMENTS / f"{experiment}.py"
-    spec = importlib.util.spec_from_file_location(experiment, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module(experiment)
     for name, key in names.items():
-        found = row(name, f"{table}.csv").printed
+        found = table_row(name, f"{table}.csv").printed
         values = {metric: consistency.parse(text, metric).value for metric, text in found.items()}
         assert values == pytest.approx(module.PAPER[key], abs=1e-12)
 
@@ -147,7 +143,7 @@ def table(tmp_path):
     return write
 
 
-def test_a_verdict_says_matrix_reading_and_tolerance(table, capsys):
+def test_a_row_is_described_by_matrix_reading_and_tolerance(table, capsys):
     text = "name,positives,negatives,accuracy,precision,auc\n"
     text += "a,20,80,0.9300,0.8421,\nb,20,80,0.93,0.10,0.9\nc,3,3,1.0,,0.5\nd,4,4,0.55,,\n"
     assert check.main(table(text)) == 0
