@@ -20,7 +20,7 @@ parameter and two moments read and the last three written, 4 bytes each.
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: operations an image, values it reads and writes an image, parameters."""
+    """One layer: its operations, values read and values written per image, and its parameters."""
 
     operations: int
     inputs: int

@@ -77,7 +77,7 @@ def main() -> None:
     """Runs every size, prints the table and writes its section of RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 5000, 20000])
-    parser.add_argument("--copies", type=int, default=20, help="images a source, itself included")
+    parser.add_argument("--copies", type=int, default=20, help="images per source, itself included")
     parser.add_argument("--one", action="store_true", help="this process's size only, as JSON")
     parser.add_argument("--results", type=pathlib.Path, default=results.RESULTS)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Images a second of everything between a folder of PNG files and a training step."""
+"""How many images per second get from a folder of PNG files to a training step."""
 
 import pathlib
 import time
@@ -24,7 +24,7 @@ def write_images(root: pathlib.Path, count: int) -> None:
 
 
 def rates(root: pathlib.Path, size: int, repeats: int) -> Iterator[tuple[str, list[float]]]:
-    """Yields what was done with the images, and images a second of each time it was done."""
+    """Yields what was done with the images, and the images per second of each repetition."""
     config = DataConfig(root=str(root), image_size=size)
     examples = data.load_external(root, config)  # once before the clock: imports, the disk's cache
 

@@ -35,11 +35,11 @@ class Measured:
         return {key: self.series[key] for key in keys if key in self.series}
 
     def rate(self, milliseconds: float) -> float:
-        """Returns images a second."""
+        """Returns images per second."""
         return 1e3 * self.batch / milliseconds
 
     def ratio(self, peer: str) -> Ratio:
-        """Returns time ours / peer of training, images a second ours / peer of prediction."""
+        """Returns ours / peer: of the time of training, of the images per second of prediction."""
         a, b = self.series["ours"], self.series[peer]
         return Ratio.of(a, b) if self.task == "train" else Ratio.of(b, a)
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(slots=True)
 class Series:
-    """What one contestant did at one task; times are milliseconds a step or a batch.
+    """What one contestant did at one task; times are milliseconds per step or batch.
 
     Attributes:
         turns: mean of each turn, in order.
         singles: every time that was taken by itself.
         first_seconds: the first turn, which also builds and compiles; not among the others.
-        units: units a turn.
+        units: how many steps or batches a turn has.
         peak_gib: largest resident memory.
         device_gib: largest memory on the accelerator.
     """

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-# (output channels, stride), one row a separable block: Howard et al. 2017, Table 1
+# (output channels, stride), one row per separable block: Howard et al. 2017, Table 1
 BLOCKS = (
     (64, 1),
     (128, 2),
@@ -63,5 +63,5 @@ class Network(nn.Module):
         self.logit = nn.Linear(channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns one logit an image, [b], of images [b, 3, h, w]."""
+        """Returns one logit per image, [b], of images [b, 3, h, w]."""
         return self.logit(self.attention(self.backbone(x)).mean((2, 3)))[:, 0]

@@ -1,10 +1,10 @@
 """What all workers share: options, data, and answering requests.
 
 A worker is a process that stays loaded. When ready it prints one JSON line, {"versions": {...},
-"parameters": n}. Then it reads one request a line, {"task": "train" | "infer", "batch": b,
-"count": n}, and answers each with {"ms": [milliseconds a unit, ...], "seconds": all of the turn,
+"parameters": n}. Then it reads one request per line, {"task": "train" | "infer", "batch": b,
+"count": n}, and answers each with {"ms": [milliseconds per unit, ...], "seconds": all of the turn,
 "peak_gib": ..., "device_gib": ...}, or with {"error": ...}. A unit is a training step or a batch
-predicted, n of them a turn. A task's first turn also builds and compiles.
+predicted; a turn has n of them. A task's first turn also builds and compiles.
 
 Workers run in environments of their own: this file needs NumPy and the standard library only.
 """
@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-Turn = Callable[[], list[float]]  # does one turn and returns milliseconds a unit
-Make = Callable[[int, int], Turn]  # (images a batch, units a turn) -> a turn
+Turn = Callable[[], list[float]]  # does one turn and returns milliseconds per unit
+Make = Callable[[int, int], Turn]  # (images per batch, units per turn) -> a turn
 
 # What libraries print must not come between the answers.
 _answers = os.fdopen(os.dup(1), "w")
@@ -48,12 +48,12 @@ def ready_images(batch: int, size: int) -> np.ndarray:
 
 
 def labels(batch: int) -> np.ndarray:
-    """Returns 0 or 1 an image, float32 [batch]."""
+    """Returns a 0 or 1 for each image, float32 [batch]."""
     return np.random.default_rng(1).integers(0, 2, batch).astype(np.float32)
 
 
 def timed(work: Callable[[], object], count: int = 1, units: float = 1) -> list[float]:
-    """Calls ``work`` count times; returns milliseconds a unit of each call of ``units`` units."""
+    """Calls ``work`` count times; returns milliseconds per unit of each call of ``units`` units."""
     times = []
     for _ in range(count):
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """The machine's own ceilings, timed on request: a large matrix product, a large copy.
 
-Times are milliseconds a GFLOP and milliseconds a GB, whatever batch and count are asked for.
+Times are milliseconds per GFLOP and milliseconds per GB, whatever batch and count are asked for.
 """
 
 import os

@@ -77,7 +77,7 @@ def main() -> None:
         def make(batch: int, count: int) -> worker.Turn:
             model, x = network().eval(), images(batch)
             cam = getattr(_grad_cam(), name)(model=model, target_layers=[model.backbone[-1]])
-            cam.batch_size = 32  # perturbed images a pass, as many as ours has
+            cam.batch_size = 32  # perturbed images per pass, as many as ours has
             targets = [lambda logit: logit] * batch
             return lambda: worker.timed(lambda: cam(input_tensor=x, targets=targets), count)
 
