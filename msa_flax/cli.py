@@ -59,8 +59,8 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
             return 0
         with _arguments(argv):
             args = _parse(_define(define, argv, values), argv)
-        _log_to_terminal()
-        main(args)
+        with _logging_to_terminal():
+            main(args)
         return 0
     except KeyboardInterrupt:
         return _say("interrupted", 130)
@@ -89,6 +89,12 @@ def define_config(values: flags.FlagValues) -> None:
 def define_workdir(values: flags.FlagValues, what: str) -> None:
     """Defines the required flag ``--workdir``."""
     flags.DEFINE_string("workdir", None, what, flag_values=values)
+
+
+def define_checkpoint(values: flags.FlagValues) -> None:
+    """Defines the flag ``--checkpoint``."""
+    what = "lowest validation loss, or the newest"
+    flags.DEFINE_enum("checkpoint", "best", ["best", "last"], what, flag_values=values)
 
 
 def workdir(args: SimpleNamespace, *, trained: bool) -> Path:
@@ -174,17 +180,19 @@ def _help(doc: str, values: flags.FlagValues) -> str:
     return "\n".join([*lines, "", NOTICE])
 
 
-def _log_to_terminal() -> None:
+@contextlib.contextmanager
+def _logging_to_terminal() -> Iterator[None]:
     # CLU and Orbax log through absl what their own developers want to know.
     absl_logging.set_verbosity(absl_logging.ERROR)
-    ours = logging.getLogger("msa_flax")
+    ours, handler = logging.getLogger("msa_flax"), logging.StreamHandler(sys.stderr)
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    for old in list(ours.handlers):
-        ours.removeHandler(old)
-    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
 
 
 def _say(message: str, code: int) -> int:

@@ -29,13 +29,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "split", "test", ["train", "validation", "test"], "what to evaluate", flag_values=values
     )
-    flags.DEFINE_enum(
-        "checkpoint",
-        "best",
-        ["best", "last"],
-        "lowest validation loss, or the newest",
-        flag_values=values,
-    )
+    cli.define_checkpoint(values)
     flags.DEFINE_string(
         "data_root", None, "evaluate on this folder of images instead", flag_values=values
     )

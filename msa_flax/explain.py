@@ -59,13 +59,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("limit_forward", 16, few, 0, flag_values=values)
     flags.DEFINE_boolean("faithfulness", False, "with --split: test the maps", flag_values=values)
-    flags.DEFINE_enum(
-        "checkpoint",
-        "best",
-        ["best", "last"],
-        "lowest validation loss, or the newest",
-        flag_values=values,
-    )
+    cli.define_checkpoint(values)
 
 
 def main(args: SimpleNamespace) -> None:

@@ -33,6 +33,29 @@ def realdata() -> pathlib.Path:
     return folder.absolute()
 
 
+# Files whose tests take longest, started first so that no test process ends long after the other.
+DEAREST = (
+    "training/test_hosts.py",
+    "test_end_to_end.py",
+    "results/test_training.py",
+    "experiments/test_protocols.py",
+    "training/test_devices.py",
+    "models/test_all_models.py",
+    "test_explain_command.py",
+    "parity/test_efficientnet_b0.py",
+    "parity/test_resnet50.py",
+    "parity/test_mobilenet_v1.py",
+    "saliency/test_methods_networks.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the dearest files first; the others keep their order."""
+    tests = pathlib.Path(__file__).parent
+    rank = {tests / name: place for place, name in enumerate(DEAREST)}
+    items.sort(key=lambda item: rank.get(item.path, len(DEAREST)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keeps the user's cache out of the tests, and the tests out of the user's cache."""

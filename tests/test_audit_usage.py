@@ -5,20 +5,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-
-from msa_flax import audit, cli
+from audit_calls import PHANTOM, call, findings
 
 WRITTEN = {"audit.json", "audit.md", "audit.png", "families.png"}
-PHANTOM = ("--config.data.phantom_patients=12", "--config.data.image_size=64")
-
-
-def call(*arguments):
-    return cli.call(audit.main, audit.define_flags, audit.__doc__, ["audit", *map(str, arguments)])
-
-
-def findings(out):
-    values = json.loads((out / "audit.json").read_text())
-    return {finding["key"]: finding for finding in values["findings"]}
 
 
 def save(path, seed):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import sweep
 
-from msa_flax import train
 from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
 from msa_flax.files import write_json
 
@@ -66,7 +65,7 @@ def test_a_sweep_trains_rows_keeps_their_small_files_and_skips_what_is_finished(
         METRICS=("accuracy", "auc"),
         get_config=get_config,
     )
-    monkeypatch.setattr(train, "train_run", train_run)
+    monkeypatch.setattr("msa_flax.results.training.train_run", train_run)
     monkeypatch.setattr(sweep, "load_table", lambda name: table)
     monkeypatch.setenv("MSA_FLAX_REALDATA", str(tmp_path))
     asked = options(

@@ -4,23 +4,12 @@ import json
 import shutil
 
 import pytest
+from audit_calls import PHANTOM, call, findings
 from slice_folders import FAMILY, GROUP, write_slices
 
-from msa_flax import audit, cli
 from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
 from msa_flax.results.scores import evaluate_split
 from msa_flax.run import restore
-
-PHANTOM = ("--config.data.phantom_patients=12", "--config.data.image_size=64")
-
-
-def call(*arguments):
-    return cli.call(audit.main, audit.define_flags, audit.__doc__, ["audit", *map(str, arguments)])
-
-
-def findings(out):
-    values = json.loads((out / "audit.json").read_text())
-    return {finding["key"]: finding for finding in values["findings"]}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Many devices compute what one device computes: BatchNorm over the whole batch included."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from simulated_devices import run_on_four_devices
 
 from msa_flax.training import devices
 
@@ -83,16 +83,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def found():
-    flags = "--xla_force_host_platform_device_count=4"
-    done = subprocess.run(
-        [sys.executable, "-c", SIMULATED],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    values = json.loads(done.stdout)
+    values = run_on_four_devices(SIMULATED)
     assert values["devices"] == 4
     return values
 

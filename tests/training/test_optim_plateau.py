@@ -1,16 +1,13 @@
 """The rate that falls on a plateau: Keras's callback, epoch by epoch."""
 
 import itertools
-import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from simulated_devices import run_on_four_devices
 
 from msa_flax.config import OptimConfig
 from msa_flax.training import optim
@@ -161,16 +158,7 @@ print(json.dumps([len(jax.devices()), path, placed, len(traced)]))
 
 
 def test_a_new_rate_needs_no_new_compilation_on_several_devices():
-    flags = "--xla_force_host_platform_device_count=4"
-    done = subprocess.run(
-        [sys.executable, "-c", SIMULATED],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    count, path, placed, traced = json.loads(done.stdout)
+    count, path, placed, traced = run_on_four_devices(SIMULATED)
     assert count == 4
     assert path == [-1.0, -2.0, -2.5, -3.0]
     assert placed == [True] * 4
