@@ -182,17 +182,22 @@ def _help(doc: str, values: flags.FlagValues) -> str:
 
 @contextlib.contextmanager
 def _logging_to_terminal() -> Iterator[None]:
+    """Shows the log of this package on the terminal, and nothing that is logged by others."""
     # CLU and Orbax log through absl what their own developers want to know.
     absl_logging.set_verbosity(absl_logging.ERROR)
-    ours, handler = logging.getLogger("msa_flax"), logging.StreamHandler(sys.stderr)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
+    ours = logging.getLogger("msa_flax")
+    level, propagate = ours.level, ours.propagate
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
     try:
         yield
     finally:
         ours.removeHandler(handler)
+        ours.setLevel(level)
+        ours.propagate = propagate
 
 
 def _say(message: str, code: int) -> int:
