@@ -10,6 +10,7 @@ import tempfile
 import types
 import unittest.mock
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import worker
@@ -35,7 +36,8 @@ def main() -> None:
     autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=options.bf16)
 
     def network() -> Network:
-        return Network().to(DEVICE, memory_format=torch.channels_last)
+        made: Any = Network()  # the types that PyTorch ships know no memory format of a module
+        return made.to(DEVICE, memory_format=torch.channels_last)
 
     def images(batch: int) -> torch.Tensor:
         ready = torch.from_numpy(worker.ready_images(batch, options.size))
