@@ -107,8 +107,8 @@ def _audit_folder(args: SimpleNamespace) -> "Audit":
     except ConfigError as error:
         raise cli.UsageError(str(error).replace("data.", "--")) from error
     from msa_flax.auditing.audit import audit
-    from msa_flax.auditing.families import find_families
     from msa_flax.data import inspect
+    from msa_flax.data.families import find_families
     from msa_flax.data.folder import list_folder
 
     listing = list_folder(args.root, config.data, layout="any")

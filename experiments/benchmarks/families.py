@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import results
 
-from msa_flax.auditing.families import find_families
 from msa_flax.data import phantom
 from msa_flax.data.facts import SIZE
+from msa_flax.data.families import find_families
 from msa_flax.files import markdown_table
 from msa_flax.training.workdir import peak_memory_gib
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from msa_flax.auditing import composition, copies, pictures
-from msa_flax.auditing.families import Families
 from msa_flax.auditing.findings import SEVERITIES, Finding
 from msa_flax.auditing.predictability import (
     WHERE,
@@ -21,6 +20,7 @@ from msa_flax.auditing.predictability import (
 )
 from msa_flax.auditing.shortcuts import ladder_table
 from msa_flax.data.examples import Examples
+from msa_flax.data.families import Families, all_sources
 from msa_flax.evaluation.terminal import text_table
 from msa_flax.files import NOTICE, markdown_table, write_json, write_text
 
@@ -134,7 +134,7 @@ def audit(
         ladder: see :class:`Audit`.
         model: see :class:`Audit`.
     """
-    source = copies.all_sources(examples, families)
+    source = all_sources(examples, families)
     findings = [
         composition.unreadable(examples),
         copies.duplicates(examples),

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.auditing.families import Families
 from msa_flax.auditing.findings import SHOWN, Finding
 from msa_flax.data.examples import Examples
-from msa_flax.data.sources import divided, find_sources
+from msa_flax.data.families import Families, names_by_pixels
+from msa_flax.data.sources import divided
 
 _RANDOM_SPLIT = 0.2  # share held out by the random split that is tried (paper 1 §3.1)
 
@@ -66,21 +66,6 @@ def family_findings(examples: Examples, families: Families) -> list[Finding]:
     findings.append(_across_parts(examples, by_pixels, "pixels", "pixels"))
     findings.append(_random_split(examples, by_pixels, "pixels"))
     return findings
-
-
-def names_by_pixels(examples: Examples, families: Families) -> np.ndarray:
-    """Returns the id of the first image of each family by pixels, "" without copies: str [n]."""
-    sizes = np.bincount(families.family, minlength=len(examples))
-    return np.where(sizes[families.family] > 1, examples.example_id[families.family], "")
-
-
-def all_sources(examples: Examples, families: Families) -> np.ndarray:
-    """Returns what connects images by names, equal pixels and families by pixels: int [n].
-
-    This is the unit that permutations and random splits must keep whole.
-    """
-    by_name = np.where(examples.family == "", examples.example_id, examples.family)
-    return find_sources(families.family, examples.pixels, by_name)
 
 
 def _family_sizes(examples: Examples, families: Families) -> Finding:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msa_flax.auditing.families import Families
 from msa_flax.auditing.predictability import WHERE, Predictabilities, Predictability
 from msa_flax.data.examples import Examples
+from msa_flax.data.families import Families
 from msa_flax.plots.style import BLUE, GREY, VERMILION, colour, drawn, row_title, show, wrapped
 
 if TYPE_CHECKING:

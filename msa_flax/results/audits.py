@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from msa_flax.auditing import copies, shortcuts
+from msa_flax.auditing import shortcuts
 from msa_flax.auditing.audit import Audit, audit
-from msa_flax.auditing.families import find_families
 from msa_flax.config import Config
 from msa_flax.data import DataError, inspect
 from msa_flax.data.facts import with_facts
+from msa_flax.data.families import all_sources, find_families
 from msa_flax.data.folder import Progress, list_folder
 from msa_flax.files import read_json
 from msa_flax.run import Data, pooled_features
@@ -31,7 +31,7 @@ def audit_splits(
         data: the images and their splits.
         workdir: the run whose own scores are compared with the shortcuts, or None.
         with_ladder: whether shortcuts are fitted on the training images.
-        threshold: see :func:`msa_flax.auditing.families.find_families`.
+        threshold: see :func:`msa_flax.data.families.find_families`.
         progress: called after each image of each stage.
 
     Raises:
@@ -48,7 +48,7 @@ def audit_splits(
     families = find_families(examples.images, threshold=threshold, progress=progress)
     ladder: list[dict[str, Any]] = []
     if with_ladder:
-        source = copies.all_sources(examples, families)
+        source = all_sources(examples, families)
         features = pooled_features(config, data.examples)
         ladder = shortcuts.ladder(examples, source, features, seed=config.train.seed)
     scores = _model_scores(workdir) if workdir else {}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from msa_flax.auditing.audit import audit
-from msa_flax.auditing.families import Families
 from msa_flax.data.examples import Examples
+from msa_flax.data.families import Families
 
 SOURCES, COPIES = 40, 3  # images 3 i to 3 i + 2 show source i
 N = SOURCES * COPIES

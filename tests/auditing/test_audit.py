@@ -7,9 +7,9 @@ import pytest
 
 import msa_flax.auditing
 from msa_flax.auditing.audit import audit
-from msa_flax.auditing.families import find_families
 from msa_flax.auditing.findings import SEVERITIES
 from msa_flax.data.examples import Examples
+from msa_flax.data.families import find_families
 from msa_flax.files import NOTICE
 
 SOURCES, COPIES = 40, 3

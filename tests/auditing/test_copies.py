@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from msa_flax.auditing import composition, copies
 from msa_flax.auditing.findings import SEVERITIES
+from msa_flax.data.families import all_sources, names_by_pixels
 
 
 def by_key(findings):
@@ -66,7 +67,7 @@ def test_many_duplicates_are_one_finding_with_a_few_examples(examples_from):
 
 
 def test_images_with_a_copy_have_the_name_of_the_first(ten_images, ten_families):
-    assert copies.names_by_pixels(ten_images, ten_families).tolist() == [
+    assert names_by_pixels(ten_images, ten_families).tolist() == [
         "a",
         "a",
         "c",
@@ -210,15 +211,15 @@ def test_sources_join_equal_pixels_names_and_pixel_families_whatever_connects_th
     examples_from, families_of, ten_images, ten_families
 ):
     # a-c have equal pixels, and so f1 and f2 are one; pixels join h with f2, and h has f's name.
-    assert copies.all_sources(ten_images, ten_families).tolist() == [0] * 6 + [6, 0, 8, 8]
-    assert copies.all_sources(ten_images, families_of(*range(10))).tolist() == [0] * 5 + [
+    assert all_sources(ten_images, ten_families).tolist() == [0] * 6 + [6, 0, 8, 8]
+    assert all_sources(ten_images, families_of(*range(10))).tolist() == [0] * 5 + [
         5,
         6,
         5,
         8,
         8,
     ]
-    assert copies.all_sources(examples_from("a 0 -\nb 0 -"), families_of(0, 1)).tolist() == [0, 1]
+    assert all_sources(examples_from("a 0 -\nb 0 -"), families_of(0, 1)).tolist() == [0, 1]
 
 
 LETTERS = st.sampled_from(["", "x", "y", "z"])
@@ -246,7 +247,7 @@ def test_sources_are_the_finest_partition_that_divides_nothing(examples_from, fa
             for j, other in enumerate(columns):
                 if any(a == b for a, b in zip(one, other, strict=True)):
                     expected[i] = expected[j] = min(expected[i], expected[j])
-    assert copies.all_sources(examples, families).tolist() == expected
+    assert all_sources(examples, families).tolist() == expected
 
 
 @pytest.mark.parametrize("rows", ["a 0 -", "a 0 train\nb 1 x G f p\nc 1 y - f p", "ten"])

@@ -22,10 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from msa_flax.data.examples import pixel_hash
+from msa_flax.data.examples import Examples, pixel_hash
 from msa_flax.data.facts import SIZE
 from msa_flax.data.folder import Progress
-from msa_flax.data.sources import connected
+from msa_flax.data.sources import connected, find_sources
 
 THRESHOLD = 0.70  # correlation from which two images are copies of one source
 CANDIDATES = 24  # images that each image is compared with
@@ -122,6 +122,21 @@ def find_families(
         mirrored=np.concatenate([*mirrored, np.zeros(len(equal), np.bool_)]),
         threshold=threshold,
     )
+
+
+def names_by_pixels(examples: Examples, families: Families) -> np.ndarray:
+    """Returns the id of the first image of each family by pixels, "" without copies: str [n]."""
+    sizes = np.bincount(families.family, minlength=len(examples))
+    return np.where(sizes[families.family] > 1, examples.example_id[families.family], "")
+
+
+def all_sources(examples: Examples, families: Families) -> np.ndarray:
+    """Returns what connects images by names, equal pixels and families by pixels: int [n].
+
+    This is the unit that permutations and random splits must keep whole.
+    """
+    by_name = np.where(examples.family == "", examples.example_id, examples.family)
+    return find_sources(families.family, examples.pixels, by_name)
 
 
 class _Grid:

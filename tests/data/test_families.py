@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msa_flax.auditing import families
-from msa_flax.auditing.families import find_families
 from msa_flax.config import DataConfig
-from msa_flax.data import inspect
+from msa_flax.data import families, inspect
 from msa_flax.data.facts import SIZE
+from msa_flax.data.families import find_families
 from msa_flax.data.folder import list_folder
 
 CENTRE = (SIZE - 1) / 2
