@@ -49,6 +49,7 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
         argv: the name of the program, and its arguments.
     """
     values, debug = flags.FlagValues(), "--debug" in argv
+    argv = _with_tuples(argv)
     try:
         # TensorFlow would otherwise begin with lines about devices that it does not find.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -133,6 +134,8 @@ def _define(define: Define, argv: Sequence[str], values: flags.FlagValues) -> fl
         define(values)
     except (KeyError, AttributeError, TypeError) as error:
         raise UsageError(_unknown_fields(argv) or f"--config: {error}") from error
+    except (SystemExit, SyntaxError) as error:
+        raise UsageError(_cannot_be_used(error)) from error
     flags.DEFINE_boolean("debug", False, "show tracebacks", flag_values=values)
     return values
 
@@ -154,9 +157,27 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> SimpleNamespace:
         raise
     except flags.Error as error:
         raise UsageError(f"{error}; --help lists the flags") from error
-    except Exception as error:  # the user's configuration file may raise anything
-        problem = _unknown_fields(argv) or f"--config: the file cannot be used: {error}"
-        raise UsageError(problem) from error
+    except (Exception, SystemExit) as error:  # the user's configuration file may raise anything
+        raise UsageError(_unknown_fields(argv) or _cannot_be_used(error)) from error
+
+
+def _cannot_be_used(error: BaseException) -> str:
+    said = str(error) if isinstance(error, Exception) else ""
+    return f"--config: the file cannot be used: it raises {type(error).__name__} {said}".rstrip()
+
+
+def _with_tuples(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with ``--config.a.b=x,y`` for a field that is a list as a tuple."""
+    lists = {name for name, value in flatten(Config().to_dict()).items() if isinstance(value, list)}
+
+    def as_tuple(argument: str) -> str:
+        match = re.fullmatch(r"(--?config\.([\w.]+)=)([^(\[].*)", argument, re.DOTALL)
+        if not match or match[2] not in lists or "," not in match[3]:
+            return argument
+        parts = [part.strip().strip("\"'") for part in match[3].rstrip(",").split(",")]
+        return f"{match[1]}{tuple(int(p) if p.isdecimal() else p for p in parts)!r}"
+
+    return list(map(as_tuple, argv))
 
 
 def _unknown_fields(argv: Sequence[str]) -> str:

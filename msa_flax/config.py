@@ -9,10 +9,9 @@ project. The defaults of the dataclasses are the experiment of paper 1; :func:`q
 
 import dataclasses
 import json
-import re
-from collections.abc import Callable
 from typing import Any
 
+from msa_flax.config_checks import config_problems
 from msa_flax.files import UserError, flatten
 
 
@@ -45,7 +44,8 @@ class DataConfig:
     classes: tuple[str, ...] = (
         "normal",
         "fracture",
-    )  # folder names, in the order of the labels (ours)
+    )  # folder names, in the order of the labels: the positive class second (ours)
+    positive: str = ""  # name of the positive class, to confirm the order; "": by its name (ours)
     image_size: int = 224  # pixels, both sides, after resizing (paper 1 §3.1)
     preprocess: str = (
         "paper"  # "paper": 0..1 (paper 1 §3.1) | "native": as the backbone was trained
@@ -124,10 +124,7 @@ class Config:
         Raises:
             ConfigError: per problem, the field, what was expected and what came.
         """
-        problems = [*_type_problems(self), *_choice_problems(self)]
-        if not problems:  # ranges and combinations compare values, so the types must be right
-            problems = [*_range_problems(self), *_combination_problems(self)]
-        if problems:
+        if problems := config_problems(self):
             raise ConfigError("; ".join(problems))
         return self
 
@@ -203,132 +200,3 @@ def _fill(target: Any, values: dict[str, Any], prefix: str, unknown: list[str]) 
         else:
             setattr(target, key, tuple(value) if isinstance(value, list) else value)
     return target
-
-
-def _sections(config: Config) -> list[tuple[str, Any]]:
-    return [(name, getattr(config, name)) for name in ("model", "data", "optim", "train", "eval")]
-
-
-def _type_problems(config: Config) -> list[str]:
-    problems = []
-    for section, values in _sections(config):
-        default = type(values)()
-        for field in dataclasses.fields(values):
-            expected, value = type(getattr(default, field.name)), getattr(values, field.name)
-            whole_number = expected is float and type(value) is int
-            if type(value) is not expected and not whole_number:
-                problems.append(
-                    f"{section}.{field.name}: expected {expected.__name__}, got {value!r}"
-                )
-    return problems
-
-
-_CHOICES = {
-    "model.attention": ("msa", "cbam", "none"),
-    "model.refine": ("none", "map", "features"),
-    "model.head": ("logit", "softmax2", "dense256"),
-    "data.source": ("folder", "phantom"),
-    "data.preprocess": ("paper", "native"),
-    "data.equalize": ("none", "histogram", "clahe"),
-    "data.augment": ("none", "paper2"),
-    "data.protocol": ("published", "family", "grouped", "kfold"),
-    "data.on_bad_file": ("error", "skip"),
-    "optim.name": ("adam", "sgd"),
-    "train.compute_dtype": ("bfloat16", "float32"),
-    "optim.schedule": ("constant", "cosine", "plateau"),
-    "optim.class_weights": ("none", "balanced"),
-}
-
-
-Check = tuple[Callable[[Any], bool], str]  # whether a value is right, and what is expected
-
-
-def _at_least(least: int, unit: str = "") -> Check:
-    return (lambda value: value >= least), f"{least}{unit} or more"
-
-
-def _distinct_odd_numbers(values: tuple[int, ...]) -> bool:
-    odd = all(type(value) is int and value > 0 and value % 2 == 1 for value in values)
-    return odd and len(set(values)) == len(values) > 0
-
-
-_ABOVE_0: Check = (lambda value: value > 0), "above 0"
-_FRACTION: Check = (lambda value: 0 < value < 1), "a number in (0, 1)"
-_SEED: Check = (lambda value: 0 <= value < 2**32), "0 .. 2**32 - 1"
-_RANGES = {
-    "model.alpha": _ABOVE_0,
-    "model.dropout": ((lambda rate: 0 <= rate < 1), "a rate in [0, 1)"),
-    "model.kernel_sizes": (_distinct_odd_numbers, "distinct odd whole numbers"),
-    "data.image_size": _at_least(32, " pixels"),
-    "data.validation_fraction": _FRACTION,
-    "data.folds": _at_least(2),
-    "data.phantom_patients": _at_least(10),
-    "data.phantom_seed": _SEED,
-    "optim.learning_rate": _ABOVE_0,
-    "optim.epsilon": _ABOVE_0,
-    "optim.plateau_factor": _FRACTION,
-    "optim.plateau_patience": _at_least(1),
-    "train.early_stopping": _at_least(0),
-    "train.epochs": _at_least(1),
-    "train.batch_size": _at_least(2),  # BatchNorm needs two
-    "train.steps_per_dispatch": _at_least(1),
-    "train.log_every": _at_least(1),
-    "train.seed": _SEED,
-    "eval.batch_size": _at_least(1),
-    "eval.threshold": _FRACTION,
-}
-
-
-def _value(config: Config, path: str) -> Any:
-    section, field = path.split(".")
-    return getattr(getattr(config, section), field)
-
-
-def _choice_problems(config: Config) -> list[str]:
-    values = {path: _value(config, path) for path in _CHOICES}
-    return [
-        f"{path}: expected one of {', '.join(_CHOICES[path])}; got {value!r}"
-        for path, value in values.items()
-        if value not in _CHOICES[path]
-    ]
-
-
-def _range_problems(config: Config) -> list[str]:
-    return [
-        f"{path}: expected {expected}, got {_value(config, path)!r}"
-        for path, (is_right, expected) in _RANGES.items()
-        if not is_right(_value(config, path))
-    ]
-
-
-def _combination_problems(config: Config) -> list[str]:
-    model, data, problems = config.model, config.data, []
-    if len(data.classes) != 2 or len(set(data.classes)) != 2:
-        problems.append(
-            "data.classes: expected two different folder names, negative class first; "
-            f"got {data.classes!r} (more than two classes are not supported yet)"
-        )
-    if data.source == "folder" and not data.root:
-        problems.append("data.root: source 'folder' needs the data set's folder; none was given")
-    if data.source == "phantom" and data.protocol != "kfold":
-        problems.append(
-            f"data.protocol: the phantom is split by patient (kfold), got {data.protocol!r}"
-        )
-    if not 0 <= data.fold < data.folds:
-        problems.append(f"data.fold: expected 0 <= fold < data.folds, got {data.fold}")
-    if data.protocol == "grouped" and not data.holdout_group:
-        problems.append("data.holdout_group: protocol 'grouped' needs the group to hold out")
-    if model.attention != "msa" and model.refine != "none":
-        problems.append(f"model.refine: attention {model.attention!r} has no maps to refine")
-    if config.train.freeze_backbone and model.pretrained == "none":
-        problems.append("train.freeze_backbone: a frozen backbone needs pretrained weights")
-    if config.train.freeze_backbone and data.augment != "none":
-        problems.append("data.augment: a frozen backbone's features are computed once; use 'none'")
-    for field, group in (("family_pattern", "family"), ("group_pattern", "group")):
-        pattern = getattr(data, field)
-        try:
-            if pattern and group not in re.compile(pattern).groupindex:
-                problems.append(f"data.{field}: expected a named group (?P<{group}>...)")
-        except re.error as error:
-            problems.append(f"data.{field}: not a regular expression: {error}")
-    return problems

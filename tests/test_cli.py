@@ -36,6 +36,9 @@ def test_help_is_no_error_and_says_what_it_is_for(name, flag, capsys):
         (["--workdir=w", "--config.data.fold=7"], "data.fold"),
         (["--workdir=w", "--config=missing.py"], "missing.py"),
         (["--workdir=w", "--config.data.source=folder"], "data.root"),
+        (["--workdir=w", "--config.data.classes=fracture,normal"], "classes=normal,fracture"),
+        (["--workdir=w", "--config.data.classes='fracture','normal'"], "classes=normal,fracture"),
+        (["--workdir=w", "--config.model.kernel_sizes=3,4"], "distinct odd whole numbers"),
     ],
 )
 def test_train_refuses_bad_usage(arguments, said, capsys, tmp_path, monkeypatch):
@@ -84,3 +87,22 @@ def test_parsing_leaves_the_command_line_of_the_process_alone():
     before = list(sys.argv)
     call("train", "--print_config")
     assert sys.argv == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("raise SystemExit(3)", "SystemExit"),
+        ("def get_config(a=''):\n  x=(", "SyntaxError"),
+        ("def get_config(a=''):\n  raise SystemExit", "SystemExit"),
+        ("import nothing_of_this_name", "ModuleNotFoundError"),
+        ("def get_config(a=''):\n  return 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_configuration_file_may_be_broken_in_any_way(text, said, tmp_path, capsys):
+    (tmp_path / "c.py").write_text(text)
+    assert call("train", f"--workdir={tmp_path / 'w'}", f"--config={tmp_path / 'c.py'}") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()

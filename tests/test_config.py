@@ -47,7 +47,7 @@ def test_a_misspelt_field_cannot_be_set():
         ("data", "fold", 5, "fold < data.folds"),
         ("data", "validation_fraction", 1.0, r"\(0, 1\)"),
         ("optim", "learning_rate", 0.0, "above 0"),
-        ("train", "batch_size", 1, "2 or more"),
+        ("train", "batch_size", 1, "expected 2 to"),
         ("train", "batch_size", True, "expected int"),
         ("train", "seed", -1, "0 .."),
         ("train", "freeze_backbone", True, "needs pretrained weights"),

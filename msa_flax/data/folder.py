@@ -18,9 +18,11 @@ from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows, pixel_hash
 from msa_flax.data.facts import facts_of_file, name_order
 from msa_flax.data.images import SUFFIXES, ImageError, decode, read_bytes
+from msa_flax.files import time_limit
 
 PARTS = ("train", "val")  # of a data set to train with
 _PART_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")  # of any other
+_PATTERN_SECONDS = 10  # for all names of a folder; 4,200 names take some milliseconds
 _IGNORED = ("thumbs.db", "desktop.ini", "__macosx")  # left behind by desktops, never data
 
 Layout = Literal["parts", "classes", "any"]
@@ -85,9 +87,14 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
         if reasons[name] and (_is_image(name) or placed[name][1].casefold() in used)
     ]
     classes = _classes(base, used, config.classes, bad)
-    files = [
-        _file(base, name, placed[name], classes, config) for name in names if not reasons[name]
-    ]
+    slow = DataError(
+        "data.family_pattern or data.group_pattern: searching them in the file names takes more "
+        f"than {_PATTERN_SECONDS} s; write them without repeats inside repeats, such as (a+)+"
+    )
+    with time_limit(_PATTERN_SECONDS, slow):
+        files = [
+            _file(base, name, placed[name], classes, config) for name in names if not reasons[name]
+        ]
     return Listing(root=base, classes=classes, files=tuple(files), bad_files=tuple(sorted(bad)))
 
 

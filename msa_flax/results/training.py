@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from msa_flax import __version__
-from msa_flax.config import Config
+from msa_flax.config import Config, ConfigError
 from msa_flax.data import pipeline
 from msa_flax.data.examples import Examples
 from msa_flax.evaluation.predictions import predict_logits
@@ -64,6 +64,11 @@ def train_run(workdir: Path, config: Config, examples: Examples | None = None) -
 def build(run: Run, mesh: Mesh) -> tuple[TrainState, Callable[..., Loop]]:
     """Returns the state before the first step, and what makes the loop, given its checkpoints."""
     config, examples, rows = run.config, run.data.examples, run.data.splits.indices("train")
+    if config.train.batch_size > len(rows):
+        raise ConfigError(
+            f"train.batch_size: expected at most the {len(rows)} training images, got "
+            f"{config.train.batch_size}"
+        )
     freeze, dtype = config.train.freeze_backbone, jnp.dtype(config.train.compute_dtype)
     inputs, scale, exact = examples.images, scaler(config, dtype=dtype), scaler(config)
     if freeze:  # what the backbone computes stays the same, and so it is computed once
