@@ -179,7 +179,7 @@ def _combination_problems(config: Any) -> list[str]:
     if data.source == "phantom" and needed > memory:
         problems.append(
             f"data.phantom_patients: {data.phantom_patients:,} patients at {data.image_size} "
-            f"pixels need {needed / 1e9:,.0f} GB, the memory is {memory / 1e9:,.0f} GB; ask for less"
+            f"pixels need {needed / 1e9:,.0f} GB, there are {memory / 1e9:,.0f} GB"
         )
     if not 0 <= data.fold < data.folds:
         problems.append(f"data.fold: expected 0 <= fold < data.folds, got {data.fold}")
