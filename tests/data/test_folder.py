@@ -78,7 +78,7 @@ def test_an_external_set_with_one_part_is_refused(root):
 
 def test_a_pattern_that_takes_for_ever_is_refused(root, monkeypatch):
     monkeypatch.setattr("msa_flax.data.folder._PATTERN_SECONDS", 0.2)
-    (root / "train/normal/a.png").rename(root / f"train/normal/{'a' * 40}.png")
+    write_image(root / f"train/normal/{'a' * 40}.png")
     slow = DataConfig(group_pattern="^(?P<group>(a+)+)$")
     with pytest.raises(DataError, match=r"data\.group_pattern"):
         list_folder(root, slow, layout="parts")

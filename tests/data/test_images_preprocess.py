@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from msa_flax import config
+from msa_flax import config_checks
 from msa_flax.data.images import (
     CLIP_LIMIT,
     TILES,
@@ -14,7 +14,7 @@ from msa_flax.data.images import (
     resize_mask,
 )
 
-EQUALIZE = config._CHOICES["data.equalize"]
+EQUALIZE = config_checks.CHOICES["data.equalize"]
 
 
 def picture(h=48, w=64):
