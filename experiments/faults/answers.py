@@ -1,4 +1,4 @@
-"""Runs that must not give a false answer: numbers that are not finite, files changed by hand, chance."""
+"""Runs that must not give a false answer: numbers not finite, files changed by hand, chance."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def edits(bench: Bench, times: int, draw: random.Random) -> Iterator[Outcome]:
             ended = bench.run(bench.command(command, "--workdir", workdir))
             named = ended.refused and path.name in ended.text
             result = f"refused, names {path.name}" if named else f"exit {ended.code}: {ended.last}"
-            injected = f"{name}: {change.__doc__}, then {command}"
+            injected = f"{name}: {(change.__doc__ or '').rstrip('.')}, then {command}"
             yield Outcome(injected=injected, result=result, held=named)
 
 
@@ -78,7 +78,7 @@ def _not_finite(workdir: Path, ended: Ended) -> str:
     from jax import tree
     from numpy import asarray, isfinite
 
-    if "Traceback" in ended.text or (ended.code and not ended.text.count("error: ") == 1):
+    if "Traceback" in ended.text or (ended.code and ended.text.count("error: ") != 1):
         return f"exit {ended.code}: {ended.last}"
     for item in workdir.glob("checkpoints/*/*/*/_METADATA"):
         with ocp.PyTreeCheckpointer() as reader:
@@ -86,10 +86,10 @@ def _not_finite(workdir: Path, ended: Ended) -> str:
         if not all(isfinite(asarray(leaf, float)).all() for leaf in leaves):
             return f"not finite: {item.parent.relative_to(workdir)}"
     for line in _lines(workdir / "metrics.jsonl"):
-        try:
-            json.loads(line, parse_constant=lambda name: [][0])
-        except (IndexError, ValueError):
-            return f"metrics.jsonl holds {line[:60]}"
+        constants: list[str] = []
+        json.loads(line, parse_constant=constants.append)
+        if constants:
+            return f"metrics.jsonl holds {constants[0]}, which is not JSON"
     return ""
 
 
@@ -98,12 +98,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _swap_splits(text: str) -> str:
-    """train and test swapped"""
+    """Train and test swapped."""
     return text.replace(",test,", ",?,").replace(",train,", ",test,").replace(",?,", ",train,")
 
 
 def _swap_labels(text: str) -> str:
-    """labels moved on by a row"""
+    """Labels moved on by a row."""
     head, *lines = text.splitlines()
     place = head.split(",").index("label")
     rows = [line.split(",") for line in lines]
@@ -114,7 +114,7 @@ def _swap_labels(text: str) -> str:
 
 
 def _swap_ids(text: str) -> str:
-    """identifiers of the first and the last row swapped"""
+    """Identifiers of the first and the last row swapped."""
     head, *lines = text.splitlines()
     first, last = lines[0].split(","), lines[-1].split(",")
     first[0], last[0] = last[0], first[0]
@@ -122,17 +122,17 @@ def _swap_ids(text: str) -> str:
 
 
 def _newer_schema(text: str) -> str:
-    """a schema of the future"""
+    """A schema of the future."""
     return text.replace('"schema_version": 1', '"schema_version": 99')
 
 
 def _cut(text: str) -> str:
-    """cut in the middle"""
+    """Cut in the middle."""
     return text[: len(text) // 2]
 
 
 def _other_preprocessing(text: str) -> str:
-    """another preprocessing"""
+    """Another preprocessing."""
     return text.replace('"preprocess": "paper"', '"preprocess": "native"')
 
 

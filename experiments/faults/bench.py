@@ -30,10 +30,10 @@ CONFIG = (
     "--config.train.steps_per_dispatch=2",
     "--config.optim.schedule=constant",
 )
-_SAME = ("metrics.jsonl", "splits.csv", "config.json") + tuple(
-    f"eval/{split}/{name}"
-    for split in ("validation", "test")
-    for name in ("predictions.csv", "metrics.json")
+_RESULTS = ("predictions.csv", "metrics.json")
+_SAME = (
+    *("metrics.jsonl", "splits.csv", "config.json"),
+    *(f"eval/{split}/{name}" for split in ("validation", "test") for name in _RESULTS),
 )
 
 
@@ -168,14 +168,14 @@ class Bench:
     def differences(self, workdir: Path) -> list[str]:
         """Returns what differs between a run and the reference; empty if nothing does."""
         want, have = _contents(self.reference), _contents(workdir)
-        return sorted(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
+        return sorted(
+            name for name in want.keys() | have.keys() if want.get(name) != have.get(name)
+        )
 
     def same_bytes(self, injected: str, workdir: Path, ended: Ended) -> Outcome:
         """Returns the outcome of a run that was disturbed, and then asked again to its end."""
         if ended.code:
-            return Outcome(
-                injected=injected, result=f"exit {ended.code}: {ended.last}", held=False
-            )
+            return Outcome(injected=injected, result=f"exit {ended.code}: {ended.last}", held=False)
         differ = self.differences(workdir)
         result = f"differs in {', '.join(differ[:3])}" if differ else "continued to the same bytes"
         return Outcome(injected=injected, result=result, held=not differ)

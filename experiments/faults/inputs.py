@@ -1,4 +1,4 @@
-"""Inputs that are damaged, hostile or impossible: images, names, labels, weights, configurations."""
+"""Damaged, hostile or impossible inputs: images, names, labels, weights, configurations."""
 
 import pickle
 import random
@@ -104,6 +104,7 @@ def labels(bench: Bench, times: int, draw: random.Random) -> Iterator[Outcome]:
 
     def copy_again_encoded(root: Path) -> None:
         image = cv2.imread(str(min((root / "train/fracture").iterdir())), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
         cv2.imwrite(str(root / "train/normal/pat98_s01.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
     def third(root: Path) -> None:
@@ -120,14 +121,16 @@ def labels(bench: Bench, times: int, draw: random.Random) -> Iterator[Outcome]:
         "a third class": third,
         "an empty class in val": empty,
         "no folder of a class in val": lambda root: shutil.rmtree(root / "val/normal"),
-        "no image at all": lambda root: [path.unlink() for path in root.rglob("*.png")],
+        "no image at all": lambda root: list(map(Path.unlink, root.rglob("*.png"))),
     }
     for injected, change in list(changes.items())[: times or None]:
         root, workdir = image_folder(bench.new("labels-set"), draw), bench.new("labels")
         change(root)
         given = f"--config.data.root={root}"
         yield _refused(
-            injected, bench.run(bench.command("train", "--workdir", workdir, *FOLDER, given)), workdir
+            injected,
+            bench.run(bench.command("train", "--workdir", workdir, *FOLDER, given)),
+            workdir,
         )
     root, workdir = image_folder(bench.new("labels-set"), draw), bench.new("labels")
     given = f"--config.data.root={root}"
@@ -179,18 +182,20 @@ def configurations(bench: Bench, times: int, draw: random.Random) -> Iterator[Ou
 _CONFIGURATIONS = (
     *("--config.train.epoch=3", "--config.train.epochs=three", "--config.train.epochs=0"),
     *("--config.train.batch_size=100000", "--config.model.alpha=nan", "--config.model.alpha=0.001"),
-    *("--config.model.backbone=vgg", "--config.model.kernel_sizes=(2,)", "--config.model.dropout=1"),
+    *(
+        "--config.model.backbone=vgg",
+        "--config.model.kernel_sizes=(2,)",
+        "--config.model.dropout=1",
+    ),
     *("--config.data.image_size=100000", "--config.data.phantom_patients=2000000000"),
     *("--config.data.source=folder", "--config.data.fold=9", "--config.train.seed=-1"),
     *("--config.data.group_pattern=(", "--config.optim.learning_rate=nan", "--config=/none.py"),
     *("--config.optim.schedule=step", "--config.eval.threshold=1", "extra", "--workdirr=x"),
-    "--config.train.epochs=1000000000",
-    "--config.train.steps_per_dispatch=100000",
 )
 
 
 def image_folder(root: Path, draw: random.Random) -> Path:
-    """Writes ``{train,val}/{fracture,normal}/patNN_sNN.png``: 14 patients, a bright line is a fracture."""
+    """Writes {train,val}/{fracture,normal}/patNN_sNN.png of 14 patients; fractures are bright."""
     noise = np.random.default_rng(draw.randrange(2**32))
     for patient in range(14):
         for number in range(4):

@@ -105,10 +105,17 @@ def _small_disk(bench: Bench, size: int) -> Iterator[tuple[Path, _Room, str]]:
     folder = bench.new("small")
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={max(size, 8192)}", "tmpfs", str(folder)]
-    if shutil.which("mount") and not subprocess.run(mount, capture_output=True).returncode:
+    if (
+        shutil.which("mount")
+        and not subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
         larger = ["mount", "-o", "remount,size=200m", str(folder)]
         try:
-            yield folder, _Room(bench.run, lambda: subprocess.run(larger)), f"tmpfs, {size} bytes"
+            yield (
+                folder,
+                _Room(bench.run, lambda: subprocess.run(larger, check=True)),
+                f"tmpfs, {size} bytes",
+            )
         finally:
             subprocess.run(["umount", str(folder)], check=True)
         return
