@@ -2,8 +2,8 @@
 
     python experiments/fuzz.py images|weights|tables|settings [--seconds 150] [--corpus DIR]
 
-Coverage-guided, by atheris (`pip install atheris`): files that reach new lines of the reader are
-kept and mutated further. It begins with good files, which it makes. Any other exception than
+Coverage-guided, by atheris (`pip install -e ".[fuzz]"`): files that reach new lines of the reader
+are kept and mutated further. It begins with good files, which it makes. Any other exception than
 files.UserError, more than 2 GiB of memory or 10 seconds for one file end it, and the file is kept
 in DIR. RELIABILITY.md has the counts of the last runs.
 """
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import atheris
     except ImportError as error:
-        raise UserError("expected the package atheris: pip install atheris") from error
+        raise UserError('expected the package atheris: pip install -e ".[fuzz]"') from error
     with atheris.instrument_imports(include=["msa_flax"]):
         read, seeds = READERS[options.reader]()
     corpus = options.corpus or Path(tempfile.mkdtemp())

@@ -9,7 +9,7 @@ import pytest
 from msa_flax.config import Config, DataConfig, ModelConfig
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-sys.path[:0] = [str(FOLDER / name) for name in (".", "published", "benchmarks")]
+sys.path[:0] = [str(FOLDER / name) for name in (".", "published", "benchmarks", "faults")]
 
 
 @pytest.fixture
