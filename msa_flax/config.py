@@ -137,7 +137,7 @@ class Config:
         """Builds a configuration from the output of :meth:`to_dict`.
 
         Raises:
-            ConfigError: names all unknown fields.
+            ConfigError: names all unknown fields, or sections that hold no fields.
         """
         unknown: list[str] = []
         config = _fill(cls(), values, "", unknown)
@@ -190,12 +190,15 @@ def changed_fields(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _fill(target: Any, values: dict[str, Any], prefix: str, unknown: list[str]) -> Any:
+def _fill(target: Any, values: Any, prefix: str, unknown: list[str]) -> Any:
+    if not isinstance(values, dict):
+        where = prefix.rstrip(".") or "the configuration"
+        raise ConfigError(f"{where}: expected fields by name, got {str(values)[:80]!r}")
     fields = {field.name for field in dataclasses.fields(target)}
     for key, value in values.items():
         if key not in fields:
             unknown.append(prefix + key)
-        elif isinstance(value, dict) and dataclasses.is_dataclass(getattr(target, key)):
+        elif dataclasses.is_dataclass(getattr(target, key)):
             _fill(getattr(target, key), value, f"{prefix}{key}.", unknown)
         else:
             setattr(target, key, tuple(value) if isinstance(value, list) else value)
