@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from msa_flax.data.examples import Examples
-from msa_flax.data.images import read_header
+from msa_flax.data.headers import read_header
 
 SIZE = 224  # pixels, the side of the images that an audit compares with one another
 BORDER = 0.04  # width of the border, as a share of the shorter side

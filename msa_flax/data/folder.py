@@ -17,7 +17,8 @@ import numpy as np
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows, pixel_hash
 from msa_flax.data.facts import facts_of_file, name_order
-from msa_flax.data.images import SUFFIXES, ImageError, decode, read_bytes
+from msa_flax.data.headers import SUFFIXES, ImageError
+from msa_flax.data.images import decode, read_bytes
 from msa_flax.files import time_limit
 
 PARTS = ("train", "val")  # of a data set to train with

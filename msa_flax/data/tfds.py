@@ -26,7 +26,8 @@ from absl import logging as absl_logging
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows
 from msa_flax.data.folder import PARTS, File, Listing, check_bad_files, list_folder
-from msa_flax.data.images import ImageError, decode, preprocess, read_image, resize_mask
+from msa_flax.data.headers import ImageError
+from msa_flax.data.images import decode, preprocess, read_image, resize_mask
 from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
 from msa_flax.files import cache_dir
@@ -40,7 +41,9 @@ _KNOWN = ("label", "example_id", "group", "family", "slice_index")  # before a f
 class _Builder(tfds.core.GeneratorBasedBuilder):
     """A builder that downloads nothing; the others derive from it."""
 
-    VERSION = tfds.core.Version("1.0.0")  # raise it when what is stored changes: copies are kept
+    VERSION = tfds.core.Version(
+        "1.1.0"
+    )  # raise it when what is stored or read changes: copies are kept
     # TFDS would look for a checksum file beside the builder's source, with a package
     # (importlib_resources) that it does not declare as needed.
     url_infos: ClassVar[dict[str, Any]] = {}

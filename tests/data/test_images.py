@@ -1,6 +1,5 @@
 """Files become grey values, or are refused with a reason, before anything is decoded."""
 
-import io
 import struct
 import zlib
 
@@ -9,28 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import chunk, encoded, picture
 from PIL import Image
 
-from msa_flax.data.images import ImageError, decode, read_bytes, read_header, read_image
-
-
-def picture(h=48, w=64):
-    y, x = np.mgrid[:h, :w]
-    smooth = 128 + 60 * np.sin(x / 9) + 50 * np.cos(y / 7)
-    return smooth.astype(np.uint8)  # smooth, so that JPEG keeps it
-
-
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
-        buffer, kind, **options
-    )
-    return buffer.getvalue()
-
-
-def chunk(name, content):
-    body = name + content
-    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+from msa_flax.data.headers import ImageError, read_header
+from msa_flax.data.images import decode, read_bytes, read_image
 
 
 def png_with_size(width, height, bits=8, colour=0):
