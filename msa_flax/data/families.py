@@ -12,8 +12,11 @@ products of matrices. That is n^2, with so small a constant that at 20,000 image
 still goes into describing and comparing, which are proportional to n
 (``experiments/benchmarks/families.py`` measures it).
 
-Not found: copies that were also shifted, zoomed or cropped, and what has no noise, such as slices
-of a smooth reconstruction or of strong JPEG compression.
+Copies that were shifted, zoomed, cropped, padded or inverted are sought among the families found
+so, one image of each (:mod:`msa_flax.data.moved`). Where neighbouring slices share noise, links
+between them are told from copies by :mod:`msa_flax.data.neighbours`.
+
+Not found: what :data:`NOT_SEARCHED` says.
 """
 
 import dataclasses
@@ -25,10 +28,21 @@ import numpy as np
 from msa_flax.data.examples import Examples, pixel_hash
 from msa_flax.data.facts import SIZE
 from msa_flax.data.folder import Progress
+from msa_flax.data.moved import Moved, find_moved
+from msa_flax.data.neighbours import doubtful
 from msa_flax.data.sources import connected, find_sources
 
 THRESHOLD = 0.70  # correlation from which two images are copies of one source
 CANDIDATES = 24  # images that each image is compared with
+
+SEARCHED = (
+    "copies that were rotated, mirrored, shifted, zoomed, cropped, padded, inverted, or changed in "
+    "brightness, contrast or sharpness"
+)
+NOT_SEARCHED = (
+    "copies that were bent, cut to less than half, compressed strongly or covered with much noise; "
+    "images without noise of their own"
+)
 
 _ANGLES, _RADII = 512, 48  # of the polar grid
 _INNER, _OUTER = 10.0, 104.0  # its smallest and largest radius, pixels
@@ -36,6 +50,7 @@ _BAND = (0.15, 0.40)  # what is compared, cycles per pixel; the Nyquist frequenc
 _EDGE = 0.015  # softness of the band's ends, cycles per pixel
 _WAVES, _EVERY = 32, 2  # candidates: angular frequencies, every second radius
 _FINER = 2  # correlations are evaluated at this many angles per angle of the grid
+_AS_GOOD = 0.9  # of two links of a moved copy, the weaker counts if it is so nearly as strong
 _FLAT = 0.5  # standard deviation, grey levels, below which an image has nothing to compare
 
 
@@ -51,6 +66,9 @@ class Families:
         degrees: by how much the second is rotated clockwise against the first, float32 [m], 0..360.
         mirrored: whether it was also reflected, top to bottom, before it was rotated, bool [m].
         threshold: the similarity from which two images were linked.
+        moved: pairs of copies that were shifted, zoomed, cropped, padded or inverted, int [k, 2].
+        unclear: pairs whose similarity reached the threshold, but which may be neighbouring slices
+            that share noise; they were not linked, and are in different families, int [u, 2].
     """
 
     family: np.ndarray
@@ -59,6 +77,8 @@ class Families:
     degrees: np.ndarray
     mirrored: np.ndarray
     threshold: float
+    moved: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.intp))
+    unclear: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.intp))
 
 
 def find_families(
@@ -94,10 +114,52 @@ def find_families(
     repeats = with_first[:, 0] != with_first[:, 1]
     distinct, equal = with_first[~repeats, 0], with_first[repeats]
     count = len(distinct)
+    spectra, pairs, likeness, angle, reflected = _search(images[distinct], progress)
+    linked, in_place = likeness >= threshold, (np.abs((angle + 180) % 360 - 180) < 1) & ~reflected
+    doubted = linked.copy()
+    doubted[linked] = doubtful(
+        images[distinct],
+        pairs[linked],
+        likeness[linked],
+        in_place[linked],
+        lambda i, others: _compare(spectra, i, others)[0],
+    )
+    family = connected(pairs[linked & ~doubted], count)
+    moved = _moved(images[distinct], family, pairs, likeness, threshold)
+    joined = np.array([(pair.first, pair.second) for pair in moved], np.intp).reshape(-1, 2)
+    family = connected(np.concatenate([pairs[linked & ~doubted], joined]), count)
+    unclear = pairs[doubted & (family[pairs[:, 0]] != family[pairs[:, 1]])]
+    ones, still = np.ones(len(equal), np.float32), np.zeros(len(equal), np.float32)
+    links = np.concatenate([distinct[pairs[linked & ~doubted]], distinct[joined], equal])
+    turned, flipped, alike = (
+        np.array([getattr(pair, name) for pair in moved], kind)
+        for name, kind in (
+            ("degrees", np.float32),
+            ("mirrored", np.bool_),
+            ("similarity", np.float32),
+        )
+    )
+    return Families(
+        family=connected(links, len(images)),
+        pairs=np.concatenate([distinct[pairs], equal, distinct[joined]]),
+        similarity=np.concatenate([likeness, ones, alike]),
+        degrees=np.concatenate([angle, still, turned]),
+        mirrored=np.concatenate([reflected, still.astype(np.bool_), flipped]),
+        threshold=threshold,
+        moved=distinct[joined],
+        unclear=distinct[unclear],
+    )
+
+
+def _search(
+    images: np.ndarray, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the spectra of images, the pairs compared, and what was found of each pair."""
+    count = len(images)
     spectra = np.zeros((count, _ANGLES // 2 + 1, _RADII), np.complex64)
     similarity, degrees, mirrored = [], [], []
     with ThreadPoolExecutor() as pool:
-        for i, spectrum in enumerate(pool.map(_spectrum, map(images.__getitem__, distinct))):
+        for i, spectrum in enumerate(pool.map(_spectrum, images)):
             spectra[i] = spectrum
             if progress:
                 progress("described", i + 1, count)
@@ -111,17 +173,42 @@ def find_families(
                 progress("compared", i + 1, count)
     first = np.repeat(np.arange(count), [len(others) for others in partners])
     second = np.concatenate([*partners, np.zeros(0, np.intp)])
-    pairs = np.concatenate([distinct[np.stack([first, second], axis=1)], equal])
-    likeness = np.concatenate([*similarity, np.ones(len(equal), np.float32)])
-    links = np.concatenate([pairs[likeness >= threshold], equal])
-    return Families(
-        family=connected(links, len(images)),
-        pairs=pairs,
-        similarity=likeness,
-        degrees=np.concatenate([*degrees, np.zeros(len(equal), np.float32)]),
-        mirrored=np.concatenate([*mirrored, np.zeros(len(equal), np.bool_)]),
-        threshold=threshold,
+    none = np.zeros(0, np.float32)
+    return (
+        spectra,
+        np.stack([first, second], axis=1),
+        np.concatenate([*similarity, none]),
+        np.concatenate([*degrees, none]),
+        np.concatenate([*mirrored, none.astype(np.bool_)]),
     )
+
+
+def _moved(
+    images: np.ndarray,
+    family: np.ndarray,
+    pairs: np.ndarray,
+    likeness: np.ndarray,
+    threshold: float,
+) -> list[Moved]:
+    """Returns the links between families by moved copies, sought in one image of each family."""
+    inside = family[pairs[:, 0]] == family[pairs[:, 1]]
+    weight = np.bincount(
+        pairs[inside].ravel(), np.repeat(likeness[inside], 2), minlength=len(images)
+    )
+    order = np.lexsort((-weight, family))  # the image that is most like its family comes first
+    _, at = np.unique(family[order], return_index=True)
+    chosen = order[at]
+    found = find_moved(images[chosen], lambda image, window: _even(_whitened(image, window)))
+    links = [pair for pair in found if pair.similarity >= threshold]
+    best = np.zeros(len(chosen))
+    for pair in links:
+        for i in (pair.first, pair.second):
+            best[i] = max(best[i], pair.similarity)
+    return [  # a neighbour of the source is less like the copy than the source is
+        pair._replace(first=int(chosen[pair.first]), second=int(chosen[pair.second]))
+        for pair in links
+        if pair.similarity >= _AS_GOOD * max(best[pair.first], best[pair.second])
+    ]
 
 
 def names_by_pixels(examples: Examples, families: Families) -> np.ndarray:
@@ -178,10 +265,16 @@ def _spectrum(image: np.ndarray) -> np.ndarray:
     return spectrum
 
 
-def _whitened(image: np.ndarray) -> np.ndarray:
-    """Returns an image in which all frequencies of the band are equally strong, float32."""
+def _whitened(image: np.ndarray, window: np.ndarray | None = None) -> np.ndarray:
+    """Returns an image in which all frequencies of the band are equally strong, float32.
+
+    Args:
+        image: uint8 [224, 224].
+        window: what of it counts, float32 [224, 224], 0..1; None: a disk.
+    """
     pixels = image.astype(np.float32)
-    fine = _even(pixels - cv2.GaussianBlur(pixels, (0, 0), 3)) * _GRID.disk
+    fine = _even(pixels - cv2.GaussianBlur(pixels, (0, 0), 3))
+    fine *= _GRID.disk if window is None else window
     spectrum = np.fft.rfft2(fine)
     power = np.bincount(_GRID.ring.ravel(), np.abs(spectrum).ravel() ** 2) / _GRID.in_ring
     spectrum *= _GRID.band / np.sqrt(power[_GRID.ring] + 1e-9)
