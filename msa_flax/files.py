@@ -5,8 +5,11 @@ written whole or not at all, the cache folder, tables of text, and batches of on
 """
 
 import contextlib
+import csv
+import io
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,18 +85,49 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, text.encode("utf-8", "surrogateescape"))
 
 
+# A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV Injection").
+_FORMULA = re.compile("'*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-inf|-nan", re.IGNORECASE)
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Returns a table as CSV: cells as ``str`` has them, None as an empty cell.
 
     Cells with a comma, a quote or an end of line are quoted; Python's csv.writer quotes a carriage
-    return in some versions only, and readers need it.
+    return in some versions only, and readers need it. Text that a spreadsheet would run as a
+    formula gets an apostrophe before it, which :func:`csv_rows` takes away; numbers stay numbers.
     """
 
     def quoted(cell: Any) -> str:
         text = "" if cell is None else str(cell)
+        if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+            text = "'" + text
         return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
     return "".join(",".join(map(quoted, row)) + "\n" for row in (header, *rows))
+
+
+def csv_rows(path: str | os.PathLike[str]) -> list[list[str]]:
+    """Returns the cells of a file that :func:`csv_text` made, the header first; [] if it is empty.
+
+    A byte-order mark, which a spreadsheet puts before a table that it saves, is left out.
+
+    Raises:
+        UserError: the file cannot be read, or is no table of text.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected a table, which cannot be read: {error.strerror}"
+        ) from error
+    except csv.Error as error:
+        raise UserError(f"{path}: expected a table, got {error}; make the file again") from error
+    return [
+        [cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell for cell in row]
+        for row in rows
+    ]
 
 
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
@@ -109,9 +143,31 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns what :func:`write_json` has written, or {} where there is no such file."""
+    """Returns what :func:`write_json` has written, or {} where there is no such file.
+
+    Raises:
+        UserError: the file cannot be read, is no JSON object, or is of a newer version.
+    """
     path = Path(path)
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_not_json)
+    except (OSError, ValueError, RecursionError) as error:
+        got = "an empty file" if path.is_file() and not path.stat().st_size else str(error)
+        raise UserError(f"{path}: expected JSON, got {got}; make the file again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    if (version := values.get("schema_version", SCHEMA_VERSION)) != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}: the file is of "
+            "another version of msa_flax; use that version, or make the file again"
+        )
+    return values
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"{name}, which is no JSON")
 
 
 def cache_dir() -> Path:
@@ -141,10 +197,16 @@ def flatten(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table in markdown."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, *rows)]
+    """Returns a table in markdown; what the cells hold is shown as text, never as markup."""
+    lines = [[_markdown(cell) for cell in line] for line in (head, *rows)]
     lines.insert(1, ["---"] * len(head))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _markdown(cell: str) -> str:
+    """Escapes a cell (CommonMark 2.4 and 2.5), its ends of line as spaces: a row is one line."""
+    text = " ".join(cell.splitlines()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`|])", r"\\\1", text).replace("](", "]\\(")
 
 
 def batches(rows: "np.ndarray", size: int) -> "Iterator[tuple[np.ndarray, int]]":

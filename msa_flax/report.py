@@ -12,6 +12,7 @@ p values, which Holm's method corrects for their number. Where it is known which
 together, intervals come from draws of whole groups. The report on several runs has this table too.
 """
 
+import logging
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,8 @@ from msa_flax import cli, files
 
 if TYPE_CHECKING:
     from msa_flax.reporting.saved import SavedRun
+
+log = logging.getLogger("msa_flax")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -70,9 +73,9 @@ def report(workdirs: list[Path], out: Path, *, split: str) -> int:
     Raises:
         UserError: a run is not evaluated, its files do not fit, or runs cannot be compared.
     """
-    from msa_flax.reporting import page, saved
+    from msa_flax.reporting import page
 
-    runs = [saved.read_run(folder, split) for folder in workdirs]
+    runs = [_read(folder, split) for folder in workdirs]
     text = page.render_page(runs[0], runs[1:], commands=commands(runs[0]))
     # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
     data = text.encode("utf-8", "replace")
@@ -90,7 +93,7 @@ def compare(workdirs: list[Path], out: Path, *, split: str) -> str:
         UserError: a run is not evaluated, its files do not fit, or runs cannot be compared.
     """
     from msa_flax.evaluation.compare import COLUMNS
-    from msa_flax.reporting import comparison, saved
+    from msa_flax.reporting import comparison
 
     if len(workdirs) < 2 or len(set(workdirs)) < len(workdirs):
         got = ", ".join(map(str, workdirs))
@@ -100,7 +103,7 @@ def compare(workdirs: list[Path], out: Path, *, split: str) -> str:
             f"--out: expected a new file or an earlier comparison, got {out}, which is another "
             "file; name another one"
         )
-    runs = {str(folder): saved.read_run(folder, split) for folder in workdirs}
+    runs = {str(folder): _read(folder, split) for folder in workdirs}
     table, text = comparison.compare(runs)
     _write(out, table.encode("utf-8", "surrogateescape"))
     return text
@@ -129,6 +132,22 @@ def commands(run: "SavedRun") -> list[tuple[str, str]]:
         ("Explain", f"python -m msa_flax.explain --workdir NEW --split {run.split}"),
         ("Report", f"python -m msa_flax.report --workdir NEW --split {run.split}"),
     ]
+
+
+def _read(folder: Path, split: str) -> "SavedRun":
+    from msa_flax.reporting.saved import read_run
+
+    run = read_run(folder, split)
+    if found := run.differences:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        log.warning(
+            "warning: %s differs from predictions.csv, from which the numbers here are computed: "
+            "%s%s; evaluate again",
+            folder / "eval" / split / "metrics.json",
+            "; ".join(found[:3]),
+            more,
+        )
+    return run
 
 
 def _write(out: Path, data: bytes) -> None:

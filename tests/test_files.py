@@ -1,21 +1,76 @@
 """The ground floor: what every part writes."""
 
 import csv
-import io
+import os
 import pathlib
+import re
+import tempfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msa_flax.files import cache_dir, csv_text, markdown_table, write_json
+from msa_flax.files import (
+    UserError,
+    cache_dir,
+    csv_rows,
+    csv_text,
+    markdown_table,
+    read_json,
+    write_json,
+)
+
+CELLS = st.text() | st.text("'=+-@\t\r\n,\"1.e", max_size=6)
 
 
-@given(st.lists(st.tuples(st.text(), st.text()), max_size=5))
-def test_every_table_comes_back_from_its_csv(rows):
-    header = ("one", "two")
-    read = list(csv.reader(io.StringIO(csv_text(header, rows), newline="")))
-    assert [tuple(row) for row in read] == [header, *rows]
+@given(st.lists(st.tuples(CELLS, CELLS), max_size=5))
+def test_every_table_comes_back_from_its_csv_and_no_cell_is_a_formula(rows):
+    header, path = ("one", "two"), pathlib.Path(tempfile.gettempdir()) / f"csv-{os.getpid()}.csv"
+    rows = [tuple(cell.encode("utf-8", "replace").decode() for cell in row) for row in rows]
+    path.write_bytes(csv_text(header, rows).encode())
+    assert [tuple(row) for row in csv_rows(path)] == [header, *rows]
+    with path.open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    path.unlink()
+    for cell in cells:
+        assert cell[:1] not in tuple("=+-@\t\r\n") or float(cell) is not None
+
+
+@pytest.mark.parametrize("cell", ["=cmd|'/c'!A1", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\rx", "-x"])
+def test_what_a_spreadsheet_would_run_gets_an_apostrophe(cell):
+    assert csv_text(("a",), [(cell,)]).splitlines()[1].lstrip('"').startswith("'")
+
+
+@pytest.mark.parametrize("number", ["-1.5", "-3", "+2.5e-07", "-inf", -0.25])
+def test_numbers_below_0_stay_numbers(number):
+    assert csv_text(("a",), [(number,)]) == f"a\n{number}\n"
+
+
+def test_a_table_that_a_spreadsheet_has_saved_is_read_and_a_binary_one_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfa,b\r\n1,2\r\n")
+    assert csv_rows(tmp_path / "a.csv") == [["a", "b"], ["1", "2"]]
+    with pytest.raises(UserError, match=r"none\.csv"):
+        csv_rows(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "an empty file"),
+        (b'{"a": 1', "expected JSON"),
+        (b"[1]", "got list"),
+        (b'{"a": NaN}', "NaN, which is no JSON"),
+        (b"\xff\x00", "expected JSON"),
+        (b'{"schema_version": 99}', "expected schema_version 1, got 99"),
+        (b'{"a":' * 100_000, "expected JSON"),
+    ],
+)
+def test_json_that_is_damaged_or_of_another_version_is_refused_by_name(text, said, tmp_path):
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        read_json(tmp_path / "a.json")
+    assert "a.json" in str(caught.value)
+    assert read_json(tmp_path / "none.json") == {}
 
 
 def test_numbers_have_all_their_digits_and_nothing_is_an_empty_cell():
@@ -45,3 +100,10 @@ def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
 def test_a_markdown_table_has_a_line_per_row_whatever_the_cells_hold():
     text = markdown_table(["a", "b"], [["1", "2 | 3"], ["3", ""]])
     assert text.splitlines() == ["| a | b |", "| --- | --- |", "| 1 | 2 \\| 3 |", "| 3 |  |"]
+
+
+def test_a_markdown_cell_is_text_and_never_markup():
+    row = markdown_table(
+        ["a"], [["<img src=x onerror=alert(1)>\n`c` [t](javascript:x)"]]
+    ).splitlines()[2]
+    assert row == "| &lt;img src=x onerror=alert(1)> \\`c\\` [t]\\(javascript:x) |"

@@ -112,7 +112,7 @@ def main() -> None:
 
 def text(rates: list, helped: list[float], started: list) -> str:
     """Returns the section."""
-    seconds = [["`python -m msa_flax.evaluate --help`", "", timings.as_cell(helped)]]
+    seconds = [["python -m msa_flax.evaluate --help", "", timings.as_cell(helped)]]
     for name, times in started:
         seconds.append([name, *(timings.as_cell(column) for column in zip(*times, strict=True))])
     _, _, median, _ = timings.quartiles([step for _, step in started[1][1]])

@@ -1,10 +1,8 @@
 """Which image is used for what: the table of splits, and four protocols that fill it."""
 
 import collections
-import csv
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +10,7 @@ import numpy as np
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.sources import find_sources
-from msa_flax.files import csv_text, write_text
+from msa_flax.files import UserError, csv_rows, csv_text, write_text
 
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("example_id", "split", "fold")
@@ -77,10 +75,9 @@ class Splits:
             DataError: not such a table: missing, other columns, unknown splits, an id twice.
         """
         try:
-            with pathlib.Path(path).open(newline="", encoding="utf-8") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            header, *rows = csv_rows(path) or [[]]
+        except UserError as error:
+            raise DataError(str(error)) from error
         ok = tuple(header) == _COLUMNS and all(len(row) == 3 and row[1] in SPLITS for row in rows)
         if not ok or len({row[0] for row in rows}) != len(rows):
             raise DataError(f"{path} is not a table of splits with columns {', '.join(_COLUMNS)}")

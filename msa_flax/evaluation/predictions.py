@@ -1,8 +1,7 @@
 """The table of predictions: one row per image; every number is computed from it."""
 
-import csv
 import dataclasses
-import io
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from msa_flax.evaluation.metrics import outcomes
-from msa_flax.files import UserError, batches, csv_text, write_text
+from msa_flax.files import UserError, batches, csv_rows, csv_text, write_text
 
 WORST = 24  # images of each outcome that a report shows, and errors that training explains
 TEXT_COLUMNS = ("example_id", "split", "fold", "group", "family")
@@ -74,10 +73,17 @@ class Predictions:
 
         The same table gives the same bytes, and :meth:`read` gives back the same float32 values.
         """
+        write_text(path, self._text())
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of what :meth:`write` writes, whatever the order of the rows."""
+        return hashlib.sha256(self._text().encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _text(self) -> str:
         table = self.take(np.argsort(self.example_id, kind="stable"))
         columns = {name: getattr(table, name).tolist() for name in COLUMNS}
         columns |= {name: map(float_text, columns[name]) for name in ("logit", "probability")}
-        write_text(path, csv_text(COLUMNS, zip(*columns.values(), strict=True)))
+        return csv_text(COLUMNS, zip(*columns.values(), strict=True))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Predictions":
@@ -146,12 +152,9 @@ _DTYPES = dict.fromkeys(TEXT_COLUMNS, np.str_) | {
 
 def _read_columns(path: pathlib.Path) -> tuple[dict[str, np.ndarray], list[str]]:
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise PredictionsError(
-            f"{path}: expected a table of predictions, got {error.strerror}; run evaluate first"
-        ) from error
-    header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        header, *rows = csv_rows(path) or [[]]
+    except UserError as error:
+        raise PredictionsError(f"{error}; run evaluate first") from error
     if not header:
         raise PredictionsError(f"{path}: expected the columns {', '.join(COLUMNS)}, got nothing")
     problems = _header_problems(header)

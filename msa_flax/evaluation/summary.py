@@ -36,7 +36,13 @@ NO_IMAGES = {  # why a metric that is about some of the images only is undefined
 
 
 def metrics_json(
-    predictions: Predictions, *, split: str, threshold: float, stamps: Sequence[str], seconds: float
+    predictions: Predictions,
+    *,
+    split: str,
+    threshold: float,
+    stamps: Sequence[str],
+    seconds: float,
+    positive: str = "fracture",
 ) -> dict[str, Any]:
     """Returns what ``metrics.json`` holds for the predictions of one split.
 
@@ -46,6 +52,7 @@ def metrics_json(
         threshold: see :func:`compute_metrics`, which makes the metrics.
         stamps: warnings that belong to the data, such as "series cross the split".
         seconds: wall-clock time of the evaluation; the one value two equal runs do not share.
+        positive: name of the class with label 1.
 
     Raises:
         PredictionsError: rows of another split are among the predictions.
@@ -60,7 +67,7 @@ def metrics_json(
         "split": split,
         "n": len(predictions),
         "groups": len(set(predictions.group.tolist()) - {""}),
-        "positive": "fracture",
+        "positive": positive,
         "threshold": float(threshold),
         "stamps": list(stamps),
         **compute_metrics(

@@ -56,7 +56,10 @@ def render_page(
         run=run,
         notice=NOTICE,
         phantom=facts.phantom(run),
-        stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]],
+        stamps=[
+            *((stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]),
+            *[("metrics.json was changed", _listed(run.differences))] * bool(run.differences),
+        ],
         facts=facts,
         not_stated=NOT_STATED,
         metrics=tables.main_metrics(run),
@@ -84,6 +87,14 @@ def render_page(
         script=script,
         plotly=plotly,
         policy=_policy(script, plotly),
+    )
+
+
+def _listed(differences: Sequence[str]) -> str:
+    more = f" and {len(differences) - 6} more" if len(differences) > 6 else ""
+    return (
+        "It differs from predictions.csv, from which all numbers of this page are computed: "
+        f"{'; '.join(differences[:6])}{more}."
     )
 
 

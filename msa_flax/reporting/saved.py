@@ -1,9 +1,8 @@
 """The results of a run, read from its saved files and checked: nothing here needs a model."""
 
-import csv
 import dataclasses
-import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from msa_flax.evaluation.metrics import confusion, outcomes
-from msa_flax.evaluation.predictions import Predictions
-from msa_flax.files import UserError
+from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.summary import metrics_json
+from msa_flax.files import UserError, csv_rows, flatten, read_json
 
 SPLITS = ("train", "validation", "test")
 _SAME_PROBABILITY = 0.01  # of a network in batches of other sizes or on another device
+_ROUNDING = 1e-6  # of a probability in float32
 _NEEDED = ("confusion", "metrics", "n", "stamps", "threshold")
 
 
@@ -45,7 +46,9 @@ class SavedRun:
         run: ``run.json``; empty if there is none.
         history: rows of ``metrics.jsonl``.
         sizes: images by split, from ``splits.csv``.
-        metrics: ``eval/<split>/metrics.json``.
+        metrics: ``eval/<split>/metrics.json``, with all that follows from the predictions computed
+            from these again.
+        differences: what metrics.json says and the predictions do not.
         predictions: ``eval/<split>/predictions.csv``.
         explained: the images in the ``explanations.csv`` of ``eval/<split>/explanations`` and
             ``eval/<split>/errors``.
@@ -64,6 +67,7 @@ class SavedRun:
     explained: Sequence[ExplainedImage]
     audit: Mapping[str, Any]
     faithfulness: Mapping[str, Any]
+    differences: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -111,12 +115,7 @@ def read_run(workdir: Path, split: str) -> SavedRun:
     rows = _table(workdir / "splits.csv", ("example_id", "split"))
     splits = {row["example_id"]: row["split"] for row in rows}
     _check_ids(folder, split, predictions, splits)
-    found = confusion(predictions.label, predictions.probability, metrics["threshold"])
-    if found != metrics["confusion"]:
-        raise ReportError(
-            f"{folder}: expected metrics.json and predictions.csv of one evaluation, got the "
-            f"confusion matrices {metrics['confusion']} and {found}; evaluate again"
-        )
+    _check_rows(folder, split, predictions, metrics)
     optional = {
         name: _json(path) if path.is_file() else {}
         for name, path in (
@@ -125,6 +124,7 @@ def read_run(workdir: Path, split: str) -> SavedRun:
             ("faithfulness", folder / "explanations/faithfulness.json"),
         )
     }
+    metrics, differences = _recomputed(metrics, predictions, optional["run"], split)
     return SavedRun(
         workdir=workdir,
         split=split,
@@ -138,6 +138,7 @@ def read_run(workdir: Path, split: str) -> SavedRun:
             for name in ("explanations", "errors")
             for image in _explained(folder / name, predictions)
         ],
+        differences=differences,
         **optional,
     )
 
@@ -155,25 +156,98 @@ def _metrics(workdir: Path, split: str) -> dict[str, Any]:
         raise ReportError(
             f"{path}: expected the metrics of a split, got no {', '.join(missing)}; evaluate again"
         )
+    kinds = {"confusion": dict, "metrics": dict, "n": int, "stamps": list, "threshold": float}
+    for name, kind in kinds.items():
+        if type(metrics[name]) is not kind:
+            raise ReportError(
+                f"{path}: expected {name} as evaluate writes it, got {str(metrics[name])[:80]!r}; "
+                "evaluate again"
+            )
     return metrics
+
+
+def _check_rows(
+    folder: Path, split: str, predictions: Predictions, metrics: Mapping[str, Any]
+) -> None:
+    """Refuses predictions that are not those of ``metrics.json``, naming a row where it can."""
+    table = folder / "predictions.csv"
+    wrong = np.abs(sigmoid(predictions.logit) - predictions.probability) > _ROUNDING
+    for problem, rows in (
+        (f"split {split!r}", predictions.split != split),
+        ("the probability that belongs to the logit", wrong),
+    ):
+        if rows.any():
+            name = str(predictions.example_id[rows][0])
+            raise ReportError(
+                f"{table}: expected {problem}, got another one in {int(rows.sum())} rows, for "
+                f"instance {name!r}; evaluate again"
+            )
+    found = confusion(predictions.label, predictions.probability, metrics["threshold"])
+    if found != metrics["confusion"]:
+        raise ReportError(
+            f"{folder}: expected metrics.json and predictions.csv of one evaluation, got the "
+            f"confusion matrices {metrics['confusion']} and {found}; evaluate again"
+        )
+    if metrics.get("predictions_sha256", predictions.digest()) != predictions.digest():
+        raise ReportError(
+            f"{table}: expected the table that metrics.json was made from, got one whose ids, "
+            "groups, families, labels or values were changed afterwards; evaluate again"
+        )
+
+
+def _recomputed(
+    metrics: Mapping[str, Any], predictions: Predictions, run: Mapping[str, Any], split: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the metrics, computed from the predictions again, and where they were different."""
+    stamps = [str(stamp) for stamp in metrics["stamps"]]
+    known = (run.get("stamps") or []) if split in SPLITS else []
+    lost = [str(stamp) for stamp in known if stamp not in stamps]
+    fresh = metrics_json(
+        predictions,
+        split=split,
+        threshold=metrics["threshold"],
+        stamps=[*stamps, *lost],
+        seconds=0.0,
+    )
+    kept = ("schema_version", "seconds", "positive", "stamps", "predictions_sha256")
+    was, now = (flatten(_plain(values)) for values in (metrics, fresh))
+    differ = [
+        f"{name} ({was[name]} in metrics.json, {value} here)"
+        for name, value in now.items()
+        if name in was and not name.startswith(kept) and not _same(was[name], value)
+    ]
+    differ += [f"the stamp {stamp!r} of run.json is missing" for stamp in lost]
+    return {**metrics, **{k: v for k, v in fresh.items() if k not in kept[:3]}}, differ
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in ("stamps", "by_group")} | {
+        f"group {name}": part for name, part in (values.get("by_group") or {}).items()
+    }
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) in (int, float) and type(b) in (int, float):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)  # sums in another order
+    return a == b
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        got = "an empty file" if path.is_file() and not path.stat().st_size else str(error)
-        raise ReportError(f"{path}: expected JSON, got {got}; make the file again") from error
-    if not isinstance(values, dict):
-        raise ReportError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
+        return read_json(path)
+    except UserError as error:
+        raise ReportError(str(error)) from error
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: expected lines of JSON, got {error}") from error
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
@@ -183,17 +257,22 @@ def _history(path: Path) -> list[dict[str, Any]]:
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise ReportError(f"{path}: expected a table, got {error.strerror}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        got = f"no {', '.join(missing)}" if text else "an empty file"
+        header, *rows = csv_rows(path) or [[]]
+    except UserError as error:
+        raise ReportError(str(error)) from error
+    missing = [name for name in columns if name not in header]
+    if missing or len(set(header)) < len(header):
+        got = f"no {', '.join(missing)}" if header else "an empty file"
         raise ReportError(
             f"{path}: expected the columns {', '.join(columns)}, got {got}; make the file again"
         )
-    return [row for row in reader if all(row[name] is not None for name in columns)]
+    for number, row in enumerate(rows, 2):
+        if row and len(row) != len(header):
+            raise ReportError(
+                f"{path}: expected {len(header)} cells in row {number}, got {len(row)}; make the "
+                "file again"
+            )
+    return [dict(zip(header, row, strict=True)) for row in rows if row]
 
 
 def _check_ids(

@@ -119,7 +119,9 @@ def _write(
         threshold=point.threshold if point else run.config.eval.threshold,
         stamps=stamps,
         seconds=seconds,
+        positive=run.config.data.classes[1],
     )
+    values["predictions_sha256"] = predictions.digest()  # a report refuses other ones
     if split == "validation" and (stored or reason):
         values |= calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
     elif stored:

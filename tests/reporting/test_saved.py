@@ -5,9 +5,11 @@ import re
 import shutil
 
 import pytest
-from saved_runs import write_run
+from saved_runs import RUN, write_run
 
-from msa_flax.evaluation import PredictionsError
+from msa_flax.evaluation import Predictions, PredictionsError
+from msa_flax.files import csv_rows, csv_text
+from msa_flax.reporting.page import render_page
 from msa_flax.reporting.saved import ReportError, read_run
 
 
@@ -120,6 +122,101 @@ def test_what_cannot_be_used_is_said_in_one_sentence(tmp_path, damage, said):
         read_run(folder, "test")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def _cells(change):
+    """Damages predictions.csv: ``change`` takes the header and the rows of cells."""
+
+    def damage(folder):
+        path = folder / "eval/test/predictions.csv"
+        header, *rows = csv_rows(path)
+        change(header, rows)
+        path.write_text(csv_text(header, rows))
+
+    return damage
+
+
+def _swap_ids(header, rows):
+    rows[0][0], rows[1][0] = rows[1][0], rows[0][0]
+
+
+def _set(column, value, rows=slice(None)):
+    def change(header, found):
+        for row in found[rows]:
+            row[header.index(column)] = value
+
+    return _cells(change)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_cells(_swap_ids), "whose ids, groups, families, labels or values were changed"),
+        (_set("group", "G1"), "whose ids, groups, families"),
+        (_set("family", "F1", slice(1)), "whose ids, groups, families"),
+        (_set("split", "train", slice(1)), "expected split 'test'"),
+        (_set("logit", "7", slice(1)), "the probability that belongs to the logit"),
+        (_cells(lambda header, rows: rows.pop()), "expected the 120 images"),
+    ],
+)
+def test_predictions_that_were_edited_are_refused(tmp_path, damage, said):
+    folder = write_run(tmp_path / "w")
+    path = folder / "eval/test/metrics.json"
+    values = json.loads(path.read_text())
+    values["predictions_sha256"] = Predictions.read(folder / "eval/test/predictions.csv").digest()
+    path.write_text(json.dumps(values))
+    read_run(folder, "test")
+    damage(folder)
+    with pytest.raises(ReportError, match=re.escape(said)) as caught:
+        read_run(folder, "test")
+    assert "predictions.csv" in str(caught.value)
+
+
+def test_numbers_typed_into_metrics_json_are_named_and_not_shown(tmp_path):
+    folder = write_run(tmp_path / "w", stamps=["series cross the split"])
+    (folder / "run.json").write_text(json.dumps(RUN | {"stamps": ["series cross the split"]}))
+    before = read_run(folder, "test")
+    assert before.differences == []
+    path = folder / "eval/test/metrics.json"
+    values = json.loads(path.read_text())
+    values["metrics"]["auc"] |= {"value": 0.9999, "low": 0.999, "high": 1.0}
+    values["stamps"] = []
+    path.write_text(json.dumps(values))
+    run = read_run(folder, "test")
+    assert [text.split()[0] for text in run.differences] == [
+        "metrics.auc.value",
+        "metrics.auc.low",
+        "metrics.auc.high",
+        "the",
+    ]
+    assert run.metrics["metrics"] == before.metrics["metrics"]
+    assert run.metrics["stamps"] == ["series cross the split"]
+    page = render_page(run)
+    assert "metrics.json was changed" in page
+    assert "0.9999 in metrics.json" in page
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "run.json", "eval/test/metrics.json", "audit/audit.json"]
+)
+def test_a_newer_schema_is_refused_wherever_it_is(tmp_path, name):
+    folder = write_run(tmp_path / "w", audit=True)
+    values = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(values | {"schema_version": 99}))
+    with pytest.raises(ReportError, match="expected schema_version 1, got 99") as caught:
+        read_run(folder, "test")
+    assert name.rpartition("/")[2] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("threshold", "x"), ("confusion", 3), ("stamps", None), ("metrics", [1])]
+)
+def test_metrics_of_another_form_are_refused_by_name(tmp_path, key, value):
+    folder = write_run(tmp_path / "w")
+    path = folder / "eval/test/metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ReportError, match=f"expected {key} as evaluate writes it"):
+        read_run(folder, "test")
 
 
 @pytest.mark.parametrize("text", ["", "example_id,label\n"])
