@@ -15,14 +15,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from msa_flax.files import UserError
+from msa_flax.training.rendezvous import HostsError, meet, watch
 
 SHUTDOWN_SECONDS = 30  # how long a process that fails alone waits before all of them are ended
 T = TypeVar("T")
-
-
-class HostsError(UserError):
-    """The processes cannot work together."""
 
 
 class PeerError(RuntimeError):
@@ -42,7 +38,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         process: which of them this is, 0 .. processes - 1.
 
     Raises:
-        HostsError: only some of the three are given, or they do not fit together.
+        HostsError: only some of the three are given, they do not fit together, or the processes
+            do not find each other.
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [flag for flag, value in given.items() if value is None]
@@ -55,11 +52,13 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         raise HostsError(f"--coordinator: expected HOST:PORT of process 0, got {coordinator!r}")
     if not 0 <= process < processes:
         raise HostsError(f"--process: expected 0 .. --processes - 1, got {process} of {processes}")
+    connections = meet(host.strip("[]"), int(port), processes, process)
     # This service would swallow SIGTERM, which the loop answers with a checkpoint.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator, processes, process, shutdown_timeout_seconds=SHUTDOWN_SECONDS
     )
+    watch(connections)
 
 
 def is_first() -> bool:
