@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from keras_networks import exported
 
 from msa_flax.weights import KERAS_FAMILIES
@@ -230,3 +232,22 @@ def test_other_collections_pass_through(arrays):
     tree = random_variables(2) | {"intermediates": {"map": np.ones(3)}}
     loaded, _ = load(tree, arrays, RULES, initial=OURS)
     assert loaded["intermediates"] is tree["intermediates"]
+
+
+NAMES = sorted(exported(random_variables(1), RULES))
+CHANGES = {
+    "missing": lambda arrays, name: arrays.pop(name),
+    "renamed": lambda arrays, name: arrays.update({f"{name}_other": arrays.pop(name)}),
+    "another shape": lambda arrays, name: arrays.update({name: arrays[name][None]}),
+    "not finite": lambda arrays, name: arrays.update({name: arrays[name] * np.nan}),
+}
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(sorted(CHANGES)), min_size=1))
+def test_every_tensor_with_something_wrong_is_named(wrong):
+    arrays = exported(random_variables(1), RULES)
+    for name, change in wrong.items():
+        CHANGES[change](arrays, name)
+    with pytest.raises(WeightsError) as caught:
+        load(random_variables(2), arrays, RULES, initial=OURS)
+    assert all(name in str(caught.value) for name in wrong)
