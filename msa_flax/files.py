@@ -6,6 +6,7 @@ written whole or not at all, the cache folder, tables of text, and batches of on
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -168,6 +169,14 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _not_json(name: str) -> None:
     raise ValueError(f"{name}, which is no JSON")
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a file's bytes; "" where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def cache_dir() -> Path:

@@ -156,11 +156,11 @@ def learning(
     """Returns epochs and values of a quantity on a split, from rows of ``metrics.jsonl``.
 
     Args:
-        rows: with "epoch", "split", and quantities; rows of other kinds are left out.
+        rows: with "epoch", "split", and quantities; rows of other kinds, and null, are left out.
         split: "train" or "validation".
         quantity: "accuracy" or "loss".
     """
-    chosen = [row for row in rows if row.get("split") == split and quantity in row]
+    chosen = [r for r in rows if r.get("split") == split and r.get(quantity) is not None]
     return [row["epoch"] for row in chosen], [row[quantity] for row in chosen]
 
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.files import write_text
+from msa_flax.files import UserError, write_text
 from msa_flax.training import hosts
-from msa_flax.training.checkpoint import Checkpoints, Progress
+from msa_flax.training.checkpoint import Checkpoints, Progress, is_finite
 from msa_flax.training.progress import Monitor, Row
 from msa_flax.training.steps import Batch, TrainState
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss, or what was learned, became NaN or infinite; nothing of it was saved."""
 
 
 class InterruptedRunError(RuntimeError):
@@ -88,7 +88,7 @@ class Loop:
             NonFiniteLossError: names the steps and the images of the dispatch that did it.
             InterruptedRunError: SIGINT or SIGTERM came; a checkpoint was written.
         """
-        step = int(state.step)
+        step = saved = int(state.step)
         totals = progress.get("totals", _zero_totals())
         best = _shared_best(progress)
         if self.checkpoints:
@@ -100,20 +100,23 @@ class Loop:
                     began = time.perf_counter()
                     state, sums = self.train_steps(state, batch, count)
                     totals = {key: totals[key] + float(sums[key]) for key in totals}
-                    self._check_finite(totals, batch, step, count)
+                    self._check_finite(totals, batch, step, count, saved)
                     step += count
                     self.monitor.dispatch(step, totals, time.perf_counter() - began)
                     number = hosts.first_signal(received)
                     if number and step % self.steps_per_epoch:
+                        self._check_state(state, step, saved)
                         self._save(state, totals, best)
                         raise InterruptedRunError(number, step)
                 loss = self._end_epoch(state, epoch, step, totals)
+                self._check_state(state, step, saved, loss)
                 if loss < best["loss"]:
                     best = {"loss": loss, "step": step}
                     if self.checkpoints:
                         self.checkpoints.save_best(state, {"best": best})
                 state, totals = self.after_epoch(state, loss), _zero_totals()
                 self._save(state, totals, best)
+                saved = step
                 if number := hosts.first_signal(received):
                     raise InterruptedRunError(number, step)
         return state
@@ -149,7 +152,7 @@ class Loop:
             for split, values in scores.items()
         ]
         with (self.workdir / "metrics.jsonl").open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(json_line(row) for row in rows)
             file.flush()
             os.fsync(file.fileno())
         self.monitor.epoch(step, rows)
@@ -157,9 +160,26 @@ class Loop:
 
     def _save(self, state: TrainState, totals: dict[str, float], best: Row) -> None:
         if self.checkpoints:
-            self.checkpoints.save_last(state, {"totals": totals, "best": best})
+            known = {"best": best} if math.isfinite(best["loss"]) else {}
+            self.checkpoints.save_last(state, {"totals": totals, **known})
 
-    def _check_finite(self, totals: dict[str, float], batch: Batch, step: int, count: int) -> None:
+    def _check_state(self, state: TrainState, step: int, saved: int, loss: float = 0.0) -> None:
+        """Refuses to go on with, and so to save, what is not finite."""
+        learned = {"variables": state.variables, "opt_state": state.opt_state}
+        if not math.isfinite(loss):
+            what = f"the validation loss became non-finite ({loss})"
+        elif not is_finite(learned):
+            what = "the parameters or the state of the optimiser became non-finite"
+        else:
+            return
+        raise NonFiniteLossError(
+            f"{what} at step {step}, and was not saved; {_kept(saved)}; lower optim.learning_rate "
+            "in a new --workdir"
+        )
+
+    def _check_finite(
+        self, totals: dict[str, float], batch: Batch, step: int, count: int, saved: int
+    ) -> None:
         if math.isfinite(totals["loss"]):
             return
         rows = np.unique(np.asarray(batch["index"])[:count]) if "index" in batch else None
@@ -167,7 +187,7 @@ class Loop:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
         raise NonFiniteLossError(
             f"the loss became non-finite in steps {step + 1} to {step + count} (images: {shown}); "
-            "the last checkpoint is from before; lower optim.learning_rate or look at these images"
+            f"{_kept(saved)}; lower optim.learning_rate in a new --workdir, or look at these images"
         )
 
 
@@ -185,14 +205,53 @@ def loss_and_accuracy(labels: np.ndarray, logits: np.ndarray) -> dict[str, float
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Reads ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    """Reads ``metrics.jsonl``; a last line cut off by a kill is left out.
+
+    Raises:
+        UserError: another line is not a row of metrics.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").split("\n") if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; put the original back") from error
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            row = None if number == len(lines) else line
+        if row is not None and not _is_row(row):
+            raise UserError(
+                f"{path}: expected step, epoch, split, loss and accuracy in line {number}, got "
+                f"{line[:60]!r}; put the original back, or delete that line"
+            )
+        rows += [] if row is None else [row]
     return rows
+
+
+def json_line(row: Row) -> str:
+    """Returns a row as a line of JSON; what is not finite is null, with the reason beside it."""
+    bad = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+    reasons = {f"{key}_reason": f"not finite: {row[key]}" for key in bad}
+    return json.dumps({**row, **dict.fromkeys(bad), **reasons}, allow_nan=False) + "\n"
+
+
+def _is_row(row: Any) -> bool:
+    number = lambda value: type(value) in (int, float) or value is None  # noqa: E731
+    return (
+        isinstance(row, dict)
+        and all(type(row.get(key)) is int for key in ("step", "epoch"))
+        and isinstance(row.get("split"), str)
+        and all(key in row and number(row[key]) for key in ("loss", "accuracy"))
+    )
+
+
+def _kept(saved: int) -> str:
+    if not saved:
+        return "no checkpoint was written before"
+    return (
+        f"the last good checkpoint, of step {saved}, is kept, and the same command starts from it"
+    )
 
 
 def _shared_best(progress: Progress) -> Row:
@@ -205,7 +264,7 @@ def _shared_best(progress: Progress) -> Row:
 def _keep_rows(path: Path, step: int) -> None:
     """Drops rows written after the checkpoint that the run continues from."""
     rows = [row for row in read_rows(path) if row["step"] <= step]
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(map(json_line, rows)))
 
 
 def _zero_totals() -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msa_flax.config import TrainConfig
+from msa_flax.training.plain import PlainPath
 
 log = logging.getLogger("msa_flax")
 
@@ -40,7 +41,8 @@ class TerminalMonitor(Monitor):
     ) -> None:
         from clu import metric_writers
 
-        self._writer = metric_writers.SummaryWriter(str(workdir))
+        self._plain = PlainPath(workdir)
+        self._writer = metric_writers.SummaryWriter(str(self._plain.path))
         self._config, self._steps_per_epoch, self._last = config, steps_per_epoch, start_step
         self._seconds: list[float] = []
         self._bar: Any = None

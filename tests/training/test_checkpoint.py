@@ -1,6 +1,7 @@
 """Checkpoints: what comes back is what was saved, or it is refused."""
 
 import gc
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -137,3 +138,88 @@ def test_a_checkpoint_knows_nothing_of_the_devices_it_was_made_on(tmp_path):
     restored, _ = Checkpoints(tmp_path).restore_last(state_of(1))
     same(restored, state)
     assert {leaf.committed for leaf in jax.tree.leaves(restored)} == {False}
+
+
+@pytest.mark.parametrize("name", ["[2026] study", "a*b?", "{x}", "back\\slash", "Zürich\n患者"])
+def test_any_path_that_a_file_system_allows_works(tmp_path, name):
+    for step in (1, 2, 3):
+        Checkpoints(tmp_path / name).save_last(at_step(state_of(step), step), {"at": step})
+    restored, progress = Checkpoints(tmp_path / name).restore_last(state_of(9))
+    same(restored.params, state_of(3).params)
+    assert progress == {"at": 3}
+    kept = sorted(p.name for p in (tmp_path / name / "checkpoints/last").iterdir())
+    assert kept == ["2", "3"]
+
+
+def test_an_older_checkpoint_goes_only_when_the_new_one_has_been_read_back(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_best(at_step(state_of(1), 1), {})
+
+    def unreadable(*args):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoints, "_check_saved", unreadable)
+    with pytest.raises(CheckpointError, match=r"step 2 cannot be written .*Input/output error"):
+        checkpoints.save_best(at_step(state_of(2), 2), {})
+    assert (tmp_path / "checkpoints/best/1").is_dir()
+
+
+def test_what_is_not_finite_is_never_saved(tmp_path):
+    ruined = at_step(state_of(0), 1)
+    ruined.opt_state[0].mu["classifier"]["bias"] *= np.nan
+    with pytest.raises(CheckpointError, match="not finite"):
+        Checkpoints(tmp_path).save_last(ruined, {})
+
+
+def progress_file(workdir, folder):
+    return workdir / "checkpoints" / folder / "progress/metadata"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"loss": 0.3', '"loss": 0.2'),
+        ('"digests"', '"digestr"'),
+        ('"optimizer": "', '"optimizes": "'),
+        ('"digest": ', '"digesu": '),
+        ('"best"', '"bess"'),
+        ('"step": 2', '"step": 3'),
+    ],
+)
+def test_a_flip_in_what_steers_the_run_costs_one_checkpoint(tmp_path, caplog, old, new):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        best = {"loss": 0.3, "step": step}
+        checkpoints.save_last(at_step(state_of(step), step), {"best": best})
+    path = progress_file(tmp_path, "last/2")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    restored, progress = Checkpoints(tmp_path).restore_last(state_of(9))
+    assert (int(restored.step), progress["best"]["step"]) == (1, 1)
+    assert "last/2 is damaged" in caplog.text
+
+
+def test_a_renamed_step_and_a_checkpoint_of_another_configuration_are_not_believed(tmp_path):
+    for step in (1, 2):
+        Checkpoints(tmp_path, run="a").save_last(at_step(state_of(step), step), {})
+    (tmp_path / "checkpoints/last/2").rename(tmp_path / "checkpoints/last/999")
+    assert Checkpoints(tmp_path, run="a").restore_last(state_of(9))[0].step == 1
+    with pytest.raises(CheckpointError, match="another configuration"):
+        Checkpoints(tmp_path, run="b").restore_last(state_of(9))
+
+
+def test_a_lost_best_checkpoint_is_replaced_by_a_last_one_of_the_same_step(tmp_path, caplog):
+    checkpoints, like = Checkpoints(tmp_path), state_of(9).variables
+    best = {"best": {"loss": 0.3, "step": 2}}
+    checkpoints.save_best(at_step(state_of(2), 2), best)
+    checkpoints.save_last(at_step(state_of(2), 2), best)
+    shutil.rmtree(tmp_path / "checkpoints/best/2")
+    variables, step = Checkpoints(tmp_path, read_only=True).restore_variables("best", like)
+    assert step == 2
+    same(variables, state_of(2).variables)
+    assert "last/2 is of the same step and is used" in caplog.text
+    for step in (3, 4):
+        checkpoints.save_last(at_step(state_of(step), step), best)
+    with pytest.raises(CheckpointError, match="--checkpoint last"):
+        Checkpoints(tmp_path, read_only=True).restore_variables("best", like)

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from msa_flax.files import UserError
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.loop import (
     InterruptedRunError,
@@ -202,3 +203,38 @@ def test_loss_and_accuracy_are_those_worked_out_by_hand():
     expected = (np.log(2) + np.log1p(np.exp(2.0)) + 0.0) / 3
     assert values["loss"] == pytest.approx(expected, rel=1e-12)
     assert values["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_a_state_that_is_not_finite_is_not_saved_and_the_last_good_one_goes_on(tmp_path):
+    def ruined(state, batch, count):
+        state, sums = train_steps(state, batch, count)
+        if int(state.step) == 10:
+            state = state.replace(params=jax.tree.map(lambda x: x * math.nan, state.params))
+        return state, sums
+
+    start_or_continue(tmp_path / "whole")
+    with pytest.raises(NonFiniteLossError, match="of step 5, is kept"):
+        start_or_continue(tmp_path / "run", steps=ruined)
+    assert Checkpoints(tmp_path / "run").restore_last(fresh_state())[0].step == 5
+    start_or_continue(tmp_path / "run")
+    a, b = (tmp_path / name / "metrics.jsonl" for name in ("whole", "run"))
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training_and_is_null_in_the_file(tmp_path):
+    loop = dataclasses.replace(
+        make_loop(tmp_path), validate=lambda variables: {"loss": math.nan, "accuracy": 0.5}
+    )
+    with pytest.raises(NonFiniteLossError, match="no checkpoint was written before"):
+        loop.run(fresh_state(), {})
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (row["loss"], row["loss_reason"]) == (None, "not finite: nan")
+    assert Checkpoints(tmp_path).restore_last(fresh_state()) is None
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"a": 1}', "{", '{"step": "x", "epoch": 1}'])
+def test_a_row_changed_by_hand_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: expected .* in line 1"):
+        read_rows(path)
