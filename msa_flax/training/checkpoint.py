@@ -3,8 +3,8 @@
 ``checkpoints/last/<step>`` holds everything that a run needs to continue, and
 ``checkpoints/best/<step>`` the variables with the lowest validation loss. Orbax writes a checkpoint
 under a temporary name and renames it, so a killed run leaves whole checkpoints only. But Orbax does
-not notice a bit that is flipped later on the disk; so digests are stored and compared, of arrays and
-of everything else that steers the run. What was saved is read back before an older one goes.
+not notice a bit that is flipped later on the disk; so digests are stored and compared, of arrays
+and of everything else that steers the run. What was saved is read back before an older one goes.
 """
 
 import hashlib
