@@ -27,7 +27,7 @@ def load(config: DataConfig) -> Examples:
     """Returns the data set of a configuration, every image preprocessed, sorted by example id.
 
     The first call prepares the data set with TFDS below :func:`files.cache_dir`; later calls
-    read that copy for as long as the folder's listing (names, sizes, times) stays the same.
+    read that copy for as long as the folder's files (names and content) stay the same.
 
     Raises:
         DataError: the folder is not as expected, or holds files that cannot be read and

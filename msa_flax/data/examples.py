@@ -25,8 +25,10 @@ class Examples:
     label: np.ndarray  # int8 [n], index into classes; -1 unknown
     group: np.ndarray  # str [n], CT series or patient, "" unknown
     family: np.ndarray  # str [n], source slice, "" unknown
-    slice_index: np.ndarray  # int32 [n], -1 unknown
-    part: np.ndarray  # str [n], what an image is for: "train", "val" or as the folder says; "" none
+    slice_index: np.ndarray  # int64 [n], -1 unknown
+    part: (
+        np.ndarray
+    )  # str [n], what an image is for: "train", "val", "test" or as the folder says; "" none
     height: np.ndarray  # int32 [n], pixels of the file
     width: np.ndarray  # int32 [n], pixels of the file
     images: np.ndarray  # uint8 [n, s, s], grey
@@ -144,7 +146,7 @@ def from_rows(
         label=column("label", np.int8 if len(classes) < 128 else np.int32),
         group=column("group", np.str_),
         family=column("family", np.str_),
-        slice_index=column("slice_index", np.int32),
+        slice_index=column("slice_index", np.int64),
         part=column("part", np.str_),
         height=column("height", np.int32),
         width=column("width", np.int32),

@@ -4,13 +4,16 @@ There is one reader for training and for audits. Both accept the same files and 
 for refusing one; they differ in the folders that they accept, see :func:`list_folder`.
 """
 
+import collections
 import dataclasses
+import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,17 +22,27 @@ from msa_flax.data.examples import DataError, Examples, from_rows, pixel_hash
 from msa_flax.data.facts import facts_of_file, name_order
 from msa_flax.data.headers import SUFFIXES, ImageError
 from msa_flax.data.images import decode, read_bytes
+from msa_flax.data.layout import (
+    Layout,
+    check_labels,
+    check_layout,
+    find_base,
+    fold,
+    is_image,
+    is_other_image,
+    parts_in_classes,
+    place_of,
+    printable,
+    refusal,
+    walk,
+)
 from msa_flax.files import time_limit
 
-PARTS = ("train", "val")  # of a data set to train with
-_PART_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")  # of any other
+_DIGITS = 18  # of a slice's number: what an int64 holds
 _PATTERN_SECONDS = 10  # for all names of a folder; 4,200 names take some milliseconds
-_IGNORED = ("thumbs.db", "desktop.ini", "__macosx")  # left behind by desktops, never data
 
-Layout = Literal["parts", "classes", "any"]
 Progress = Callable[[str, int, int], None]  # called with (what is done, images done, images)
-_Place = tuple[str, ...]  # names of folders, from the root
-_Tree = dict[_Place, tuple[list[str], list[str]]]  # names of the folders and of the files inside
+log = logging.getLogger("msa_flax")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +52,7 @@ class File:
     path: pathlib.Path
     example_id: str  # path below the data set's folder, with forward slashes
     label: int = -1  # index into the listing's classes; -1 unknown
-    part: str = ""  # "train", "val" or, with layout "any", as the folder is called; "" none
+    part: str = ""  # "train", "val", "test" or, with layout "any", as the folder is called; "" none
     group: str = ""  # "" unknown
     family: str = ""  # "" unknown
     slice_index: int = -1  # -1 unknown
@@ -65,28 +78,36 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
     Args:
         root: the folder.
         config: ``classes``, ``family_pattern`` and ``group_pattern`` are used.
-        layout: "parts": ``train/`` and ``val/``, both with exactly the configured classes.
-            "classes": the same, or the class folders alone. "any": any parts or none, any classes;
-            folders inside a class folder name the group where ``group_pattern`` does not fit.
+        layout: "parts": ``train/`` and ``val/`` or ``test/`` or both (``training``, ``valid``,
+            ``validation`` and ``testing`` are the same), each with exactly the configured classes.
+            "classes": the same, or the class folders alone. "any": any parts or none, any classes,
+            in the order PART/CLASS or CLASS/PART; folders inside a class folder name the group
+            where ``group_pattern`` does not fit.
 
     Raises:
         DataError: the folder is missing or does not have this layout, and everything that is wrong
             with it; with "any", fewer than two classes.
     """
-    base = _find_base(pathlib.Path(root).expanduser(), config, layout)
+    base = find_base(pathlib.Path(root).expanduser(), config, layout)
     bad: list[tuple[str, str]] = []
-    tree = _walk(base, bad, depth=None if layout == "any" else 2)
+    passed: list[str] = []
+    tree = walk(base, bad, passed, depth=None if layout == "any" else 2)
     if layout != "any":
-        _check_layout(base, tree, config)
+        check_layout(base, tree, config, bad)
+    by_class = layout == "any" and parts_in_classes(base, tree)
     names = sorted("/".join([*place, name]) for place, (_, files) in tree.items() for name in files)
-    placed = {name: _place(name, layout) for name in names}
-    reasons = {name: _refusal(name, class_name) for name, (_, class_name, _) in placed.items()}
-    used = {placed[name][1].casefold() for name in names if not reasons[name]}
-    bad += [
-        (_printable(name), reasons[name])
-        for name in names
-        if reasons[name] and (_is_image(name) or placed[name][1].casefold() in used)
-    ]
+    placed = {name: place_of(name, layout, tree, by_class=by_class) for name in names}
+    reasons = {name: refusal(name, class_name) for name, (_, class_name, _) in placed.items()}
+    _refuse_twins(names, reasons)
+    used = {fold(placed[name][1]) for name in names if not reasons[name]}
+    for name in names:
+        image = is_image(name) or is_other_image(name)
+        if reasons[name] and (image or fold(placed[name][1]) in used):
+            bad.append((printable(name), reasons[name]))
+        elif reasons[name]:
+            passed.append(name.rpartition("/")[2])
+    if layout == "any":
+        check_labels(base, tree, sorted(used), known={fold(name) for name in config.classes})
     classes = _classes(base, used, config.classes, bad)
     slow = DataError(
         "data.family_pattern or data.group_pattern: searching them in the file names takes more "
@@ -96,7 +117,40 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
         files = [
             _file(base, name, placed[name], classes, config) for name in names if not reasons[name]
         ]
+        _warn_of_numbers(files, config.family_pattern)
+    log.info(_understood(files, classes, bad, passed, by_class=by_class))
     return Listing(root=base, classes=classes, files=tuple(files), bad_files=tuple(sorted(bad)))
+
+
+def _refuse_twins(names: Sequence[str], reasons: dict[str, str]) -> None:
+    """Refuses files whose names are one in two forms of Unicode: their ids would be the same."""
+    forms = collections.Counter(unicodedata.normalize("NFC", name) for name in names)
+    for name in names:
+        if forms[unicodedata.normalize("NFC", name)] > 1:
+            reasons[name] = "two files have this name, in two forms of Unicode; rename one"
+
+
+def _understood(
+    files: Sequence[File],
+    classes: Sequence[str],
+    bad: Sequence[tuple[str, str]],
+    passed: Sequence[str],
+    *,
+    by_class: bool,
+) -> str:
+    """Says in one line how a folder was understood, and what was not read in it."""
+    parts = list(dict.fromkeys(file.part for file in files if file.part))
+    form = "CLASS/PART/file" if by_class else "PART/CLASS/file" if parts else "CLASS/file"
+    counted = [f"{len(parts)} parts ({listed(parts)})"] if parts else []
+    counted += [f"{len(classes)} classes ({listed(classes)})", f"{len(files)} images"]
+    text = f"understood as {form}: {', '.join(counted)}"
+    if bad:
+        text += f"; {len(bad)} files or folders cannot be read: {listed([n for n, _ in bad], 3)}"
+    if passed:
+        text += f"; passed over, hidden or no images: {len(passed)}, such as " + listed(
+            [printable(name) for name in dict.fromkeys(passed)], 3
+        )
+    return text
 
 
 def read(
@@ -164,129 +218,16 @@ def check_bad_files(bad_files: Sequence[tuple[str, str]], *, skip: bool, total: 
     )
 
 
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """Returns the first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def first_reasons(bad_files: Sequence[tuple[str, str]]) -> str:
     """Returns the first ten names with their reasons, and how many more there are."""
     first = "; ".join(f"{name}: {reason}" for name, reason in sorted(bad_files)[:10])
     return first + (f"; and {len(bad_files) - 10} more" if len(bad_files) > 10 else "")
-
-
-def _find_base(root: pathlib.Path, config: DataConfig, layout: Layout) -> pathlib.Path:
-    """Returns the folder that holds the parts or the classes: the root or a folder inside it."""
-    if not root.is_dir():
-        raise DataError(f"expected a folder of images, got {str(root)!r}")
-    folders, files = _inside(root)
-    classes = {name.casefold() for name in config.classes}
-    if layout == "any":  # what is inside may be called anything: only a single folder is entered
-        known = {*_PART_NAMES, *classes}
-        alone = len(folders) == 1 and folders[0].casefold() not in known
-        alone = alone and not any(map(_is_image, files)) and bool(_inside(root / folders[0])[0])
-        return root / folders[0] if alone else root
-    wanted = {*PARTS} if layout == "parts" else {*PARTS, *classes}
-
-    def fits(folder: pathlib.Path) -> bool:
-        return any(name.casefold() in wanted for name in _inside(folder)[0])
-
-    candidates = [root] if fits(root) else [root / name for name in folders if fits(root / name)]
-    if len(candidates) != 1:
-        names = [folder.name for folder in candidates] or folders
-        listed = ", ".join(f"{name}/" for name in names[:10]) or "no folders"
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        found = f"{listed}{more} and {len(files)} files" if names or files else "nothing"
-        raise DataError(f"data.root: expected {_expected(config)} in {root}, found {found}")
-    return candidates[0]
-
-
-def _inside(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Returns the sorted names of the visible folders and files inside a folder."""
-    _, folders, files = next(os.walk(folder), ("", [], []))
-    return _visible(folders), _visible(files)
-
-
-def _visible(names: Iterable[str]) -> list[str]:
-    return sorted(
-        name for name in names if not name.startswith(".") and name.casefold() not in _IGNORED
-    )
-
-
-def _walk(base: pathlib.Path, bad: list[tuple[str, str]], *, depth: int | None) -> _Tree:
-    """Returns what is inside a folder, down to a depth; notes folders that cannot be listed."""
-    tree: _Tree = {}
-
-    def note(error: OSError) -> None:
-        place = pathlib.Path(error.filename).relative_to(base)
-        tree[place.parts] = [], []
-        bad.append((_printable(place.as_posix()), f"cannot be read: {error.strerror}"))
-
-    for folder, folders, files in os.walk(base, followlinks=True, onerror=note):
-        here = pathlib.Path(folder)
-        place = here.relative_to(base).parts
-        visible = [
-            name
-            for name in _visible(folders)
-            if not here.resolve().is_relative_to((here / name).resolve())  # a link in a circle
-        ]
-        tree[place] = visible, _visible(files)
-        folders[:] = visible if depth is None or len(place) < depth else []
-    return tree
-
-
-def _check_layout(base: pathlib.Path, tree: _Tree, config: DataConfig) -> None:
-    """Refuses folders that are unknown, missing, there twice or without images, all at once."""
-    problems: list[str] = []
-
-    def children(place: _Place, names: Sequence[str]) -> list[_Place]:
-        where = f" in {'/'.join(place)}/" if place else ""
-        spellings: dict[str, list[str]] = {name.casefold(): [] for name in names}
-        for child in tree[place][0]:
-            if child.casefold() in spellings:
-                spellings[child.casefold()].append(child)
-            else:
-                number = len(tree[(*place, child)][1])
-                problems.append(f"unknown folder {child}/ ({number} files){where}")
-        for name, found in zip(names, spellings.values(), strict=True):
-            if len(found) != 1:
-                same = " and ".join(f"{child}/" for child in found)
-                problems.append(f"{same} are the same{where}" if found else f"no {name}/{where}")
-        return [(*place, found[0]) for found in spellings.values() if found]
-
-    has_parts = any(name.casefold() in PARTS for name in tree[()][0])
-    for part in children((), PARTS) if has_parts else [()]:
-        for place in children(part, config.classes):
-            folders, files = tree[place]
-            where = "/".join(place)
-            problems += [f"unknown folder {name}/ in {where}/" for name in folders]
-            if all(_refusal(name, place[-1]) for name in files):
-                problems.append(f"{where}/ has no images")
-    if problems:
-        found = "; ".join(problems)
-        raise DataError(f"{base}: expected {_expected(config)}, with images; found: {found}")
-
-
-def _place(name: str, layout: Layout) -> tuple[str, str, str]:
-    """Returns a file's part, class and group by its folders, "" where there is none."""
-    folders, part = name.split("/")[:-1], ""
-    if folders and folders[0].casefold() in (_PART_NAMES if layout == "any" else PARTS):
-        part = folders.pop(0)
-    class_name, group = folders[0] if folders else "", "/".join(folders[1:])
-    return part if layout == "any" else part.casefold(), class_name, group
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
-def _refusal(name: str, class_name: str) -> str:
-    """Returns why a file cannot be an image of the data set, "" if it can."""
-    if not class_name:
-        return "not inside a class folder"
-    if not _is_image(name):
-        return f"wrong extension, expected {', '.join(SUFFIXES)}"
-    # What is not valid UTF-8 is not printable either: it could not be written down.
-    return "" if name.isprintable() else "unprintable file name"
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _classes(
@@ -294,13 +235,17 @@ def _classes(
 ) -> tuple[str, ...]:
     """Returns the classes by label: in the configured order if that names exactly these."""
     if len(used) < 2:
-        outside = f"{len(bad)} images in no class folder" if bad else "no images"
+        loose = all(reason == "not inside a class folder" for _, reason in bad)
+        outside = f"{len(bad)} {'images in no class folder' if loose else 'unusable files'}"
+        outside = outside if bad else "no images"
+        why = f"; {first_reasons(bad[:3])}" if bad else ""
         raise DataError(
             f"{base}: expected images in two or more class folders, CLASS/FILE or PART/CLASS/FILE "
             f"with extension {', '.join(SUFFIXES)}; found "
             + (f"only the class {min(used)}" if used else outside)
+            + why
         )
-    return tuple(known) if used == {name.casefold() for name in known} else tuple(sorted(used))
+    return tuple(known) if used == {fold(name) for name in known} else tuple(sorted(used))
 
 
 def _file(
@@ -318,17 +263,31 @@ def _file(
         return match.groupdict() if match else {}
 
     family = named(config.family_pattern)
-    slice_index = family.get("slice") or ""
+    number = family.get("slice") or ""
     return File(
         path=base / name,
-        example_id=name,
-        label=[one.casefold() for one in classes].index(class_name.casefold()),
+        example_id=unicodedata.normalize("NFC", name),  # the same on every file system
+        label=[fold(one) for one in classes].index(fold(class_name)),
         part=part,
         group=named(config.group_pattern).get("group") or folder,
         family=family.get("family") or "",
-        slice_index=int(slice_index) if slice_index.isdecimal() else -1,
+        slice_index=int(number) if _is_number(number) else -1,
     )
 
 
-def _expected(config: DataConfig) -> str:
-    return f"train/ and val/, each with {' and '.join(f'{name}/' for name in config.classes)}"
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _DIGITS
+
+
+def _warn_of_numbers(files: Sequence[File], pattern: str) -> None:
+    """Says that a pattern finds slices that are no numbers: they count as unknown."""
+    if "(?P<slice>" not in pattern:
+        return
+    found = {file.path.name: re.search(pattern, file.path.name) for file in files}
+    odd = [name for name, m in found.items() if m and m["slice"] and not _is_number(m["slice"])]
+    if odd:
+        log.warning(
+            "data.family_pattern: (?P<slice>...) finds no number of at most %d digits in %d files, "
+            "such as %r: their slice counts as unknown",
+            *(_DIGITS, len(odd), odd[0]),
+        )

@@ -89,7 +89,8 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
     """Assigns every example to training, validation or test, by ``config.protocol``.
 
     - "published": the data set's ``val`` is the test split, its ``train`` is split at random, image
-      by image and class by class (paper 1 §3.1).
+      by image and class by class (paper 1 §3.1). Where the data set has a ``test`` too, that is
+      the test split and ``val`` the validation split, and so they are with "family".
     - "family": as "published", but families stay whole, in test too: a family is test if at least
       half of its images are in ``val``; validation takes whole families of the others.
     - "grouped": ``config.holdout_group`` is the test split; validation takes whole families.
@@ -124,7 +125,7 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
     elif config.protocol == "kfold":
         test, fold = _is_in_fold(rows, config, seed), str(config.fold)
     else:
-        test = _is_in_val(rows, config)
+        test = _is_in_part(rows, "test" if "test" in rows.part else "val", config)
     sorted_split = np.where(test, "test", "train").astype("<U10")
     sorted_split[_choose_validation(rows, test, config, seed)] = "validation"
     split = np.empty_like(sorted_split)
@@ -145,16 +146,17 @@ class _Rows:
     part: np.ndarray
 
 
-def _is_in_val(rows: _Rows, config: DataConfig) -> np.ndarray:
+def _is_in_part(rows: _Rows, part: str, config: DataConfig) -> np.ndarray:
+    """Whether each image, with protocol "family" most of its family, is in a part of the set."""
     if unknown := int((rows.part == "").sum()):
         raise DataError(
             f"protocol {config.protocol!r} needs train/ and val/; {unknown} images are in neither"
         )
-    in_val = rows.part == "val"
+    inside = rows.part == part
     if config.protocol == "published":
-        return in_val
+        return inside
     _, member = np.unique(rows.family, return_inverse=True)
-    return (2 * np.bincount(member, weights=in_val) >= np.bincount(member))[member]
+    return (2 * np.bincount(member, weights=inside) >= np.bincount(member))[member]
 
 
 def _is_of_group(rows: _Rows, config: DataConfig) -> np.ndarray:
@@ -189,6 +191,8 @@ def _is_in_fold(rows: _Rows, config: DataConfig, seed: int) -> np.ndarray:
 def _choose_validation(rows: _Rows, test: np.ndarray, config: DataConfig, seed: int) -> np.ndarray:
     """Returns the positions of the validation images: single ones, or whole families or groups."""
     rng = np.random.default_rng([seed, _STREAM])
+    if config.protocol in ("published", "family") and {"val", "test"} <= {*rows.part.tolist()}:
+        return np.flatnonzero(~test & _is_in_part(rows, "val", config))
     if config.protocol == "published":
         classes = [np.flatnonzero(~test & (rows.label == label)) for label in (0, 1)]
         return np.concatenate(

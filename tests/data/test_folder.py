@@ -42,12 +42,12 @@ def test_two_data_sets_in_one_folder_are_refused(tmp_path):
 
 def test_everything_wrong_with_the_folders_is_said_at_once(root):
     shutil.rmtree(root / "val/fracture")
-    write_data_set(root, folders=["train/sprain", "test/normal"])
+    write_data_set(root, folders=["train/sprain", "exam/normal"])
     for path in (root / "train/normal").iterdir():
         path.unlink()
     message = refusal(root, "expected train/ and val/")
     for part in (
-        "unknown folder test/",
+        "unknown folder exam/ (2 files)",
         "unknown folder sprain/ (2 files) in train/",
         "train/normal/ has no images",
         "no fracture/ in val/",

@@ -15,6 +15,7 @@ from msa_flax.data.folder import list_folder
 NAMED = DataConfig(
     family_pattern=r"^(?P<family>S\d+ \((?P<slice>\w+)\))", group_pattern=r"^(?P<group>S\d+)?"
 )
+DICOM = "a DICOM file, which is not read; convert it to an 8-bit PNG"
 SUFFIX = "wrong extension, expected .png, .jpg, .jpeg"
 
 
@@ -227,7 +228,7 @@ def test_files_of_other_kinds_in_a_class_folder_are_bad_files_as_they_are_in_tra
     assert found.bad_files == trained.bad_files
     assert dict(found.bad_files) == {
         "train/loose.png": "not inside a class folder",
-        "train/normal/slice.dcm": SUFFIX,
+        "train/normal/slice.dcm": DICOM,
         "val/fracture/new\\nline.png": "unprintable file name",
         "val/normal/notes.txt": SUFFIX,
     }
@@ -245,11 +246,14 @@ def test_a_folder_that_cannot_be_listed_is_a_bad_file(tmp_path, layout, monkeypa
         return listed(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
+    reason = "a folder that cannot be read: Permission denied; its files are not counted"
     if layout == "any":
         bad = list_folder(tmp_path, DataConfig(), layout=layout).bad_files
-        assert bad == (("val/normal", "cannot be read: Permission denied"),)
+        assert bad == (("val/normal", reason),)
     else:
-        with pytest.raises(data.DataError, match="val/normal/ has no images"):
+        with pytest.raises(
+            data.DataError, match="val/normal/: a folder that cannot be read: Permission denied"
+        ):
             list_folder(tmp_path, DataConfig(), layout=layout)
 
 

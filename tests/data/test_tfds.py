@@ -168,7 +168,7 @@ def add_bad_files(root):
     return (
         ("train/normal/empty.png", "empty file"),
         ("train/normal/tiny.png", "8 x 8 pixels, expected 32 or more a side"),
-        ("val/fracture/slice.dcm", "wrong extension, expected .png, .jpg, .jpeg"),
+        ("val/fracture/slice.dcm", "a DICOM file, which is not read; convert it to an 8-bit PNG"),
         ("val/fracture/text.png", "not a PNG or JPEG image"),
         ("val/loose.png", "not inside a class folder"),
     )
