@@ -66,12 +66,12 @@ def group_findings(examples: Examples) -> list[Finding]:
         ),
         Finding(
             key="one-class groups",
-            severity="medium" if single else "none",
+            severity="medium" if single else "open" if unknown else "none",
             title="groups of a single class",
             evidence=(
                 f"One class only: {len(single)} of {len(names)} groups, {listed(single)}."
                 if single
-                else "Every group holds images of more than one class."
+                else "Every known group holds images of more than one class."
             ),
             advice="What tells the group tells the class; report such a group apart."
             if single
@@ -100,10 +100,16 @@ def _groups_in_parts(examples: Examples) -> Finding:
     said += [f"All {part} images are of one group, {min(inside[part])}." for part in alone]
     if len(parts) < 2:
         said = ["The images are in one part."]
+    unknown = int((examples.group == "").sum())
+    if unknown and len(parts) > 1:
+        said.append(
+            f"{unknown} images have no group; whether theirs is in two splits is not known."
+        )
+    is_open = unknown > 0 or len(parts) < 2
     counts = {f"groups in {part}": len(found) for part, found in inside.items()}
     return Finding(
         key="groups across splits",
-        severity="high" if shared or alone else "none",
+        severity="high" if shared or alone else "open" if is_open else "none",
         title="groups and splits",
         evidence=" ".join(said) or "No group is in two splits.",
         advice="Split by group: data.protocol=grouped or kfold." if shared or alone else "",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SEVERITIES = ("high", "medium", "low", "none")
+SEVERITIES = ("high", "medium", "open", "low", "none")
 SHOWN = 6  # example files that a finding names
 
 
@@ -15,7 +15,8 @@ class Finding:
     Attributes:
         key: its name in ``audit.json``.
         severity: "high": a number from these splits will not mean what it seems to; "medium": it
-            may not; "low": worth knowing; "none": nothing was found.
+            may not; "open": it cannot be told, or nothing was found by a search that leaves
+            something out; "low": worth knowing; "none": all was looked at and nothing was found.
         title: a few words.
         evidence: one or two sentences with the counts.
         advice: what to do, "" where there is nothing to do.

@@ -11,6 +11,9 @@ from msa_flax.data.examples import Examples
 from msa_flax.evaluation.intervals import wilson
 
 WHERE = {"family": "in other families", "group": "in other groups"}
+_CONSTANT, _ONE_ANSWER = "it is the same for every image", "there is only one answer"
+_SEPARATES = 0.95  # AUC in the images themselves from which a fact is named, with few families too
+_ENOUGH = 5  # images of an answer, below which order is chance
 _MARGIN = 0.1  # by how much a fact must beat the commonest class to be a shortcut
 _FOLDS, _LEFT_OUT = 5, 10  # folds; up to so many groups are left out one by one
 
@@ -25,6 +28,8 @@ class Predictability:
         majority: accuracy of always saying the commonest class.
         folds: number of folds.
         reason: why there is no number.
+        auc: how well the fact orders the images themselves, nothing held out, 0.5 (not at all)..1
+            (completely); NaN where it is undefined. It needs no families.
     """
 
     majority: float
@@ -33,14 +38,16 @@ class Predictability:
     high: float = np.nan
     folds: int = 0
     reason: str = ""
+    auc: float = np.nan
 
     def __str__(self) -> str:
         return self.reason or f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON takes them: None in place of NaN."""
-        undefined = dict.fromkeys(("accuracy", "low", "high")) if self.reason else {}
-        return dataclasses.asdict(self) | undefined
+        values = dataclasses.asdict(self)
+        undefined = [name for name in ("accuracy", "low", "high", "auc") if np.isnan(values[name])]
+        return values | dict.fromkeys(undefined)
 
 
 Predictabilities = Mapping[str, Mapping[str, Predictability]]  # by fact, then by what is left out
@@ -99,13 +106,14 @@ def predictability(
     majority = float(np.bincount(target).max() / len(target))
     number = len(np.unique(unit))
     reasons = {
-        "it is the same for every image": np.ptp(fact, axis=0).max() == 0,
-        "there is only one answer": len(np.unique(target)) < 2,
+        _CONSTANT: np.ptp(fact, axis=0).max() == 0,
+        _ONE_ANSWER: len(np.unique(target)) < 2,
         "there is nothing to leave out": number < 2,
     }
     for reason, applies in reasons.items():
         if applies:
-            return Predictability(majority=majority, reason=reason)
+            auc = _separation(fact, target)
+            return Predictability(majority=majority, reason=reason, auc=auc)
     folds = LeaveOneGroupOut() if number <= _LEFT_OUT else GroupKFold(_FOLDS)
     seen = fact.reshape(len(fact), -1)
     right = cross_val_predict(make_tree(), seen, target, groups=unit, cv=folds) == target
@@ -117,7 +125,24 @@ def predictability(
         low=interval.low,
         high=interval.high,
         folds=number if number <= _LEFT_OUT else _FOLDS,
+        auc=_separation(fact, target),
     )
+
+
+def _separation(fact: np.ndarray, target: np.ndarray) -> float:
+    """Returns the best AUC, 0.5..1, of one column of a fact for one answer; NaN if undefined."""
+    from scipy.stats import rankdata
+
+    best = np.nan
+    for column in fact.reshape(len(fact), -1).T:
+        rank = rankdata(column)
+        for answer in np.unique(target).tolist():
+            inside, number = rank[target == answer], int((target == answer).sum())
+            others = len(target) - number
+            if min(number, others) >= _ENOUGH:
+                auc = (inside.sum() - number * (number + 1) / 2) / (number * others)
+                best = float(np.nanmax([best, auc, 1 - auc]))
+    return best
 
 
 def make_tree() -> Any:
@@ -128,40 +153,78 @@ def make_tree() -> Any:
 
 
 def shortcut_findings(target: str, found: Predictabilities) -> list[Finding]:
-    """Returns a finding for each fact that predicts the target, and one for all the others.
+    """Returns a finding for each fact that predicts the target, and for the others together.
+
+    Too few families to be sure are no reason for silence: a fact that tells the answer in these
+    images is a finding, and what cannot be told is "open", not good news.
 
     Args:
         target: "label" or "split".
         found: how well each fact predicts it.
     """
-    findings, weak = [], []
+    findings: list[Finding] = []
+    rest: dict[str, list[str]] = {"open": [], "none": []}
     for name, values in found.items():
-        measured = {unit: value for unit, value in values.items() if not value.reason}
-        said = "; ".join(f"{WHERE[unit]} {value}" for unit, value in measured.items())
-        strong = [value for value in measured.values() if value.low > value.majority + _MARGIN]
-        if not strong:
-            reasons = ", ".join(sorted({value.reason for value in values.values()}))
-            weak.append(f"{name} {said}" if said else f"{name} ({reasons})")
+        said = "; ".join(f"{WHERE[u]} {value}" for u, value in values.items() if not value.reason)
+        reasons = ", ".join(sorted({value.reason for value in values.values() if value.reason}))
+        severity = _severity(list(values.values()))
+        if severity in rest:
+            rest[severity].append(f"{name} {said}" if said else f"{name} ({reasons})")
             continue
-        finding = Finding(
-            key=f"{target} from {name}",
-            severity="medium",
-            title=f"{target} from {name}",
-            evidence=f"Right {said}; the commonest answer alone {strong[0].majority:.3f}.",
-            advice="The splits are not drawn from the same images.",
-            counts={unit: value.to_dict() for unit, value in values.items()},
+        first = next(iter(values.values()))
+        evidence = f"Right {said}; the commonest answer alone {first.majority:.3f}."
+        if severity == "medium":
+            held = f"held out, it is right {said}" if said else f"it could not be tested: {reasons}"
+            evidence = (
+                f"AUC {first.auc:.3f} in these images; {held}. There are too few families to say "
+                "whether it holds in others."
+            )
+        findings.append(
+            Finding(
+                key=f"{target} from {name}",
+                severity=severity if target == "label" else "medium",
+                title=f"{target} from {name}",
+                evidence=evidence,
+                advice="A model can do this without looking at the anatomy."
+                if target == "label"
+                else "The splits are not drawn from the same images.",
+                counts={unit: value.to_dict() for unit, value in values.items()},
+            )
         )
-        if target == "label":
-            advice = "A model can do this without looking at the anatomy."
-            finding = dataclasses.replace(finding, severity="high", advice=advice)
-        findings.append(finding)
-    if weak:
+    if target == "label" and "slice position" not in found:
+        rest["open"].append("slice position (not known of every image)")
+    if rest["open"]:
+        findings.append(
+            Finding(
+                key=f"{target}, cannot be told",
+                severity="open",
+                title=f"{target} from facts that could not be judged",
+                evidence="Too little is known to say that it is not told by "
+                f"{'; '.join(rest['open'])}.",
+            )
+        )
+    if rest["none"]:
         findings.append(
             Finding(
                 key=f"{target} from other facts",
                 severity="none",
                 title=f"{target} from other facts",
-                evidence=f"Little or nothing is told by {'; '.join(weak)}.",
+                evidence=f"Little or nothing is told by {'; '.join(rest['none'])}.",
             )
         )
     return findings
+
+
+def _severity(values: list[Predictability]) -> str:
+    """Judges a fact: "high" predicts, "medium" may well, "open" cannot be told, "none" does not."""
+    measured = [value for value in values if not value.reason]
+    if any(value.low > value.majority + _MARGIN for value in measured):
+        return "high"
+    if all(value.reason in (_CONSTANT, _ONE_ANSWER) for value in values):
+        return "none"
+    if values[0].auc >= _SEPARATES:
+        return "medium"
+    unsure = not measured or any(
+        value.high > value.majority + _MARGIN or value.folds < _FOLDS for value in measured
+    )
+    return "open" if unsure else "none"

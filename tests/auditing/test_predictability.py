@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from msa_flax.auditing.predictability import predictability
+from msa_flax.auditing.predictability import predictability, shortcut_findings
 
 
 def families_of_copies(number=40, copies=5):
@@ -123,3 +123,41 @@ def test_the_interval_counts_families_not_images():
     # The mutation: with every image a trial it would be four times as narrow.
     images = predictability(fact, label, family, np.arange(200))
     assert found.high - found.low > 3 * (images.high - images.low)
+
+
+def judged(fact, label, family):
+    """Returns the findings about one fact by their keys, as an audit makes them."""
+    found = {"mean": {"family": predictability(fact, label, family, family)}}
+    found["slice position"] = {"family": predictability(0 * fact, label, family, family)}
+    return {finding.key: finding for finding in shortcut_findings("label", found)}
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_too_few_families_do_not_turn_a_shortcut_off(number):
+    family = np.repeat(np.arange(number), 24 // number)
+    label = np.arange(24) * number // 24 % 2 if number > 1 else np.arange(24) % 2
+    finding = judged(label + np.linspace(0, 0.4, 24), label, family)["label from mean"]
+    assert finding.severity == "medium"
+    assert "AUC 1.000 in these images" in finding.evidence
+    assert "too few families" in finding.evidence
+
+
+def test_what_few_families_cannot_tell_is_open_and_not_good_news():
+    fact = np.random.default_rng(0).normal(size=24)
+    for family in (np.zeros(24, int), np.repeat(np.arange(3), 8), np.repeat(np.arange(6), 4)):
+        findings = judged(fact, np.arange(24) % 2, family)
+        assert findings["label, cannot be told"].severity == "open"
+        assert "mean" in findings["label, cannot be told"].evidence
+        assert "mean" not in findings["label from other facts"].evidence
+
+
+def test_many_families_can_tell_that_a_fact_tells_nothing():
+    fact = np.random.default_rng(0).normal(size=2000)
+    findings = judged(fact, np.arange(2000) % 2, np.arange(2000))
+    assert list(findings) == ["label from other facts"]
+
+
+def test_order_among_a_handful_of_images_is_chance():
+    label = np.array([0, 0, 0, 1, 1, 1])
+    assert np.isnan(predictability(label * 1.0, label, np.zeros(6), np.zeros(6)).auc)
+    assert predictability(label * 1.0, label, np.zeros(6), np.zeros(6)).to_dict()["auc"] is None
