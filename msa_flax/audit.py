@@ -88,9 +88,7 @@ def _output(args: SimpleNamespace) -> Path:
     """Returns the folder for the results; refuses one that holds anything but an earlier audit."""
     inside = Path(args.workdir) / "audit" if args.workdir else Path("audit")
     out = Path(args.out) if args.out else inside
-    for path in (out, *out.parents):
-        if path.is_file():
-            raise cli.UsageError(f"--out: expected a folder, got the file {str(path)!r}")
+    cli.check_folder("--out", out)
     if out.is_dir() and any(out.iterdir()) and not (out / "audit.json").exists():
         raise cli.UsageError(
             f"--out: {str(out)!r} holds other files than an audit's; name an empty or new folder"

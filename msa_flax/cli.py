@@ -119,6 +119,21 @@ def workdir(args: SimpleNamespace, *, trained: bool) -> Path:
     return path
 
 
+def check_folder(flag: str, folder: str | Path | None) -> None:
+    """Refuses a folder for results where there is a file.
+
+    Args:
+        flag: its name, for the message.
+        folder: the flag's value; None: none was given.
+
+    Raises:
+        UsageError: it, or a folder that it would be in, is a file.
+    """
+    for path in (Path(folder), *Path(folder).parents) if folder else ():
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{flag}: expected a folder, got the file {str(path)!r}")
+
+
 @contextlib.contextmanager
 def _arguments(argv: Sequence[str]) -> Iterator[None]:
     """Puts ``argv`` into ``sys.argv``, where the flag ``--config`` looks for its overrides."""

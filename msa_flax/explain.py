@@ -74,8 +74,9 @@ def main(args: SimpleNamespace) -> None:
         raise cli.UsageError("--out: expected a folder for the results, got nothing")
     if names and args.faithfulness:
         raise cli.UsageError("--faithfulness: expected --split test or validation, got images")
+    cli.check_folder("--out", args.out)
     from msa_flax import saliency
-    from msa_flax.results.maps import explain_split, write_maps
+    from msa_flax.results.maps import explain_split
     from msa_flax.run import restore
     from msa_flax.training.compile import prepare_jax
 
@@ -85,9 +86,7 @@ def main(args: SimpleNamespace) -> None:
     out = Path(args.out) if args.out else None
     if not split:
         assert out is not None
-        chosen = _find_images(run, names)
-        found = run.explain(chosen.images, methods=methods, layer=args.layer)
-        write_maps(run, out, methods, [(chosen, found)])
+        _explain_images(run, names, methods, args.layer, out)
         return
     limit = args.limit if args.limit is not None else TESTED * args.faithfulness
     explain_split(
@@ -102,6 +101,25 @@ def main(args: SimpleNamespace) -> None:
     )
 
 
+def _explain_images(
+    run: "Run", names: list[str], methods: list[str], layer: str | None, out: Path
+) -> None:
+    """Explains the images that can be read; names the others at the end, as an error."""
+    from msa_flax.data import DataError
+    from msa_flax.data.folder import first_reasons
+    from msa_flax.results.maps import write_maps
+
+    chosen = _find_images(run, names)
+    write_maps(
+        run, out, methods, [(chosen, run.explain(chosen.images, methods=methods, layer=layer))]
+    )
+    if bad := chosen.bad_files:
+        raise DataError(
+            f"{len(bad)} of {len(chosen) + len(bad)} files cannot be explained: "
+            f"{first_reasons(bad)}; the others are explained in {out}"
+        )
+
+
 def _find_images(run: "Run", names: list[str]) -> "Examples":
     """Returns the images named on the command line: files, or ids of the run's own data."""
     import numpy as np
@@ -111,7 +129,7 @@ def _find_images(run: "Run", names: list[str]) -> "Examples":
     files = [name for name in dict.fromkeys(names) if Path(name).is_file()]
     ids = [name for name in names if name not in files]
     if not ids:
-        return data.load_files(files, run.config.data)
+        return data.load_files(files, run.config.data, skip=True)
     known = run.data.examples
     missing = sorted(set(ids) - set(known.example_id.tolist()))
     if missing or files:

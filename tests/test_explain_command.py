@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from image_folders import write_image
 
 from msa_flax import cli, explain, files, restore, saliency
 from msa_flax.config import Config, DataConfig, ModelConfig
@@ -117,3 +118,33 @@ def test_an_unknown_method_ends_the_process_with_two(trained, tmp_path):
     assert all(name in done.stderr for name in saliency.METHODS)
     assert done.stdout == ""
     assert not (tmp_path / "no").exists()
+
+
+def test_a_bad_file_is_named_and_the_others_are_explained(trained, tmp_path, capsys):
+    for i in range(3):
+        write_image(tmp_path / f"{i}.png", seed=i, size=64)
+    (tmp_path / "slice.dcm").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:-20])
+    images = [tmp_path / name for name in ("0.png", "1.png", "2.png", "slice.dcm")]
+    out = tmp_path / "maps"
+    assert call("--workdir", trained, "--out", out, *images) == 2
+    error = capsys.readouterr().err
+    assert "2 of 4 files cannot be explained" in error
+    assert "1.png: truncated" in error
+    assert "slice.dcm: a DICOM file, which is not read" in error
+    with (out / "explanations.csv").open(newline="") as file:
+        explained = {row["example_id"] for row in csv.DictReader(file)}
+    assert explained == {str(images[0]), str(images[2])}
+    assert call("--workdir", trained, "--out", tmp_path / "none", images[1], images[3]) == 2
+    assert "2 of 2 files cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "deeper/still"])
+def test_a_file_where_the_results_should_go_is_refused(trained, tmp_path, capsys, inside):
+    (tmp_path / "file").write_text("mine")
+    write_image(tmp_path / "0.png", size=64)
+    out = tmp_path / "file" / inside
+    assert call("--workdir", trained, "--out", out, tmp_path / "0.png") == 2
+    assert "--out: expected a folder, got the file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"

@@ -55,21 +55,23 @@ def load_external(root: str | os.PathLike[str], config: DataConfig) -> Examples:
     return _read(listing, config, skip=config.on_bad_file == "skip")
 
 
-def load_files(names: Sequence[str], config: DataConfig) -> Examples:
+def load_files(names: Sequence[str], config: DataConfig, *, skip: bool = False) -> Examples:
     """Returns image files of which nothing is known but their pixels; their ids are the names.
 
     Args:
         names: paths of n files.
         config: image size and ``equalize`` are used, nothing else.
+        skip: whether files that cannot be read are only listed, in ``bad_files``.
 
     Raises:
-        DataError: files cannot be read, all of them are named; or one is named twice.
+        DataError: files cannot be read, with ``skip`` all of them, and each is named; or one is
+            named twice.
     """
     from msa_flax.data.folder import File, Listing
 
     files = tuple(File(path=Path(name), example_id=name) for name in names)
     listing = Listing(root=Path(), classes=tuple(config.classes), files=files, bad_files=())
-    return _read(listing, config, skip=False)
+    return _read(listing, config, skip=skip)
 
 
 def inspect(listing: "Listing", *, progress: "Progress | None" = None) -> Examples:
