@@ -8,6 +8,7 @@ Tracebacks are shown with ``--debug`` only.
 
 import contextlib
 import difflib
+import errno
 import logging
 import os
 import re
@@ -24,6 +25,11 @@ from ml_collections import config_flags
 from msa_flax.config import Config
 from msa_flax.files import NOTICE, UserError, flatten
 
+_LONGEST = 600  # characters of a sentence on the terminal
+_OF_THE_USER = {  # errors of the system about a path that the user has named, and can mend
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST),
+}
 _ARGUMENTS = ("images", "workdirs")  # flags that take the arguments which are not flags
 
 Define = Callable[[flags.FlagValues], None]
@@ -62,6 +68,11 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
             args = _parse(_define(define, argv, values), argv)
         with _logging_to_terminal():
             main(args)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # whoever read the output has read enough, as in "audit | head"
+        with contextlib.suppress(OSError, ValueError):  # Python would write the rest at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return _say("interrupted", 130)
@@ -70,9 +81,11 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
             traceback.print_exc()
         code = getattr(error, "exit_code", 1)
         said = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.filename and error.errno in _OF_THE_USER:
+            code, said = 2, f"{error.filename} cannot be used: {error.strerror}"
         if code == 1 and not debug:
             said = f"{type(error).__name__}: {said} (--debug shows where)"
-        return _say(" ".join(said.split()), code)
+        return _say(_short(" ".join(said.split())), code)
 
 
 def define_config(values: flags.FlagValues) -> None:
@@ -234,6 +247,16 @@ def _logging_to_terminal() -> Iterator[None]:
         ours.removeHandler(handler)
         ours.setLevel(level)
         ours.propagate = propagate
+
+
+def _short(said: str) -> str:
+    """Returns a sentence whose list is too long for a terminal with its beginning only."""
+    if len(said) <= _LONGEST:
+        return said
+    whole = re.match(rf".{{1,{_LONGEST - 40}}}(?=[,;] )", said)
+    start = whole[0] if whole else said[: _LONGEST - 40]
+    more = len(re.findall(r"[,;] ", said[len(start) :]))
+    return f"{start} ... and {more or 'much'} more (--debug shows all)"
 
 
 def _say(message: str, code: int) -> int:

@@ -73,9 +73,18 @@ def time_limit(seconds: float, error: Exception) -> Iterator[None]:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file, whole or not at all; makes its folder if it is not there."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(data)
+    """Writes a file, whole or not at all; makes its folder if it is not there.
+
+    Raises:
+        UserError: it cannot be written: no permission, no room, or a file where a folder should be.
+    """
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}; free it or name another place"
+        ) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

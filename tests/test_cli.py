@@ -1,10 +1,11 @@
 """What a user types wrong costs one sentence and exit code 2, and writes nothing."""
 
+import errno
 import sys
 
 import pytest
 
-from msa_flax import audit, cli, evaluate, explain, train
+from msa_flax import audit, cli, evaluate, explain, files, train
 
 COMMANDS = {"train": train, "evaluate": evaluate, "explain": explain, "audit": audit}
 
@@ -106,3 +107,31 @@ def test_a_configuration_file_may_be_broken_in_any_way(text, said, tmp_path, cap
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "w").exists()
+
+
+def saying(error):
+    def main(args):
+        raise error
+
+    return cli.call(main, lambda values: None, "doc", ["command"])
+
+
+def test_a_sentence_with_a_long_list_is_cut_and_says_how_much_more_there_is(capsys):
+    assert saying(files.UserError("unknown: " + ", ".join(f"file-{i}" for i in range(2000)))) == 2
+    said = capsys.readouterr().err
+    assert len(said) < 620
+    shown = said.count("file-")
+    assert f"and {2000 - shown} more" in said
+
+
+def test_what_the_system_says_of_a_path_is_one_sentence(capsys, tmp_path):
+    assert saying(PermissionError(errno.EACCES, "Permission denied", "/a/b")) == 2
+    assert capsys.readouterr().err == "error: /a/b cannot be used: Permission denied\n"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(files.UserError, match=r"x\.json cannot be written"):
+        files.write_json(tmp_path / "file/x.json", {})
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_quietly(capsys):
+    assert saying(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 0
+    assert capsys.readouterr().err == ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from msa_flax.evaluation.predictions import Predictions
 from msa_flax.plots import bands
-from msa_flax.plots.style import GREY, VERMILION, Path, colour, drawn, wrapped
+from msa_flax.plots.style import GREY, VERMILION, Path, colour, drawn, legible, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,7 +150,7 @@ def precision_recall_curves(
         for i, (name, run) in enumerate(runs.items()):
             curve = bands.precision_recall(run)
             score = f"average precision {curve.area:.4f}"
-            score = "undefined, no fracture" if curve.undefined else score
+            score = "undefined, no positive" if curve.undefined else score
             _draw_curve(axes, i, curve, f"{wrapped(name, 28)}\n{score}", drawstyle="steps-pre")
         figure.legend(loc="outside right upper")
 
@@ -255,8 +255,9 @@ def _draw_confusion(axes: "Axes", counts: Mapping[str, int], classes: Sequence[s
         axes.text(j, i, f"{count}{share}", ha="center", va="center", color=ink, fontsize=11)
     axes.set(xlabel="predicted", ylabel="true", xticks=(0, 1), yticks=(0, 1))
     axes.set_title("Confusion matrix")
-    axes.set_xticklabels(classes)
-    axes.set_yticklabels(classes, rotation=90, va="center")
+    names = [legible(name) for name in classes]  # of ticks the axis keeps a copy
+    axes.set_xticklabels(names)
+    axes.set_yticklabels(names, rotation=90, va="center")
     axes.tick_params(length=0)
 
 

@@ -6,10 +6,13 @@ says. Colours are Okabe and Ito's and perceptually uniform maps: readable with a
 """
 
 import contextlib
+import functools
 import io
+import logging
 import os
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,10 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6E6E6E"
 # contrast of 3 or more on white and on the dark ground of a report.
 COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _NOTE_INCHES = 0.15  # height of one line of notes
+
+_FONT = "DejaVu Sans"  # matplotlib brings it along
+
+log = logging.getLogger("msa_flax")
 
 Path = str | os.PathLike[str]
 
@@ -59,6 +66,69 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
+def legible(text: str) -> str:
+    r"""Returns the text with what no installed font can show as an escape, such as ``\u6b63``."""
+    lost = set(text) - {"\n"} - _can_be_shown(frozenset(text))
+    if lost:
+        _say_once(frozenset(lost))
+    return "".join(c.encode("unicode_escape").decode() if c in lost else c for c in text)
+
+
+def _can_be_shown(characters: frozenset[str]) -> set[str]:
+    return set().union(*_fonts(characters).values())
+
+
+@functools.lru_cache(maxsize=256)
+def _fonts(characters: frozenset[str]) -> dict[str, set[str]]:
+    """Returns the fonts that it takes to show the characters, each with those that it has."""
+    from matplotlib import font_manager
+
+    def has(file: str) -> set[str]:
+        known = font_manager.get_font(file).get_charmap()
+        return {c for c in characters if ord(c) in known}
+
+    found = {_FONT: has(font_manager.findfont(_FONT))}
+    missing = characters - found[_FONT] - {"\n"}
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda e: (e.weight != 400, e.name)):
+        if not missing:
+            break
+        # The font of last resort has boxes only, those of TeX have letters for signs.
+        if not entry.name.startswith(("Last Resort", "cm", "STIX", "DejaVu")):
+            own = has(entry.fname) & missing
+            missing -= own
+            if own:
+                found.setdefault(entry.name, set()).update(own)
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _say_once(characters: frozenset[str]) -> None:
+    scripts = sorted({unicodedata.name(c, "control").split()[0].lower() for c in characters})
+    package = (
+        "fonts-noto-cjk" if {"cjk", "hangul", "hiragana", "katakana"} & {*scripts} else "fonts-noto"
+    )
+    log.warning(
+        "figures: no installed font has %d of the characters (%s); they are shown as escapes such "
+        "as \\u6b63; install Noto fonts (%s) and delete matplotlib's font cache to see them",
+        *(len(characters), ", ".join(scripts), package),
+    )
+
+
+def _use_fonts(figure: "Figure") -> None:
+    """Makes every text of a figure one that can be shown, with the fonts that it takes."""
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    fonts: dict[str, None] = {_FONT: None}
+    for text in texts:
+        if not (said := text.get_text()).isascii():
+            fonts |= dict.fromkeys(_fonts(frozenset(said)))
+        if not said.isprintable() or not said.isascii():
+            text.set_text(legible(said))
+    for text in texts if len(fonts) > 1 else []:
+        text.set_fontfamily(list(fonts))
+
+
 @contextlib.contextmanager
 def drawn(path: Path, width: float, height: float, stamps: Sequence[str]) -> "Iterator[Figure]":
     """Gives a figure to draw on; on leaving, adds the notes below it and writes the PNG.
@@ -90,6 +160,7 @@ def drawn(path: Path, width: float, height: float, stamps: Sequence[str]) -> "It
         for i, note in enumerate(notes):
             y = _NOTE_INCHES * (len(notes) - i - 0.6) / (height + margin)
             figure.text(0.01, y, note, fontsize=6.5, color=GREY, va="bottom")
+        _use_fonts(figure)
         buffer = io.BytesIO()
         # The version of matplotlib would make the bytes differ between machines.
         figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -150,7 +150,7 @@ def test_the_area_under_the_steps_of_precision_is_the_average_precision(drawn, t
 def test_what_one_class_leaves_undefined_is_said_and_not_drawn(drawn, texts):
     roc, pr = (drawn(f"{name} of one class").axes[0] for name in ("roc", "pr"))
     assert len(lines_of(roc)["onlyAUCundefined"].get_xdata()) == 0
-    assert len(lines_of(pr)["onlyundefined,nofracture"].get_xdata()) == 0
+    assert len(lines_of(pr)["onlyundefined,nopositive"].get_xdata()) == 0
     drawn("split of one class")
     assert any("AUC is undefined" in text for text in texts())
     assert sum("no such image" in text for text in texts()) == 2
