@@ -8,7 +8,6 @@ Tracebacks are shown with ``--debug`` only.
 
 import contextlib
 import difflib
-import errno
 import logging
 import os
 import re
@@ -26,10 +25,6 @@ from msa_flax.config import Config
 from msa_flax.files import NOTICE, UserError, flatten
 
 _LONGEST = 600  # characters of a sentence on the terminal
-_OF_THE_USER = {  # errors of the system about a path that the user has named, and can mend
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST),
-}
 _ARGUMENTS = ("images", "workdirs")  # flags that take the arguments which are not flags
 
 Define = Callable[[flags.FlagValues], None]
@@ -81,7 +76,7 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
             traceback.print_exc()
         code = getattr(error, "exit_code", 1)
         said = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.filename and error.errno in _OF_THE_USER:
+        if isinstance(error, OSError) and error.filename:
             code, said = 2, f"{error.filename} cannot be used: {error.strerror}"
         if code == 1 and not debug:
             said = f"{type(error).__name__}: {said} (--debug shows where)"
@@ -253,8 +248,7 @@ def _short(said: str) -> str:
     """Returns a sentence whose list is too long for a terminal with its beginning only."""
     if len(said) <= _LONGEST:
         return said
-    whole = re.match(rf".{{1,{_LONGEST - 40}}}(?=[,;] )", said)
-    start = whole[0] if whole else said[: _LONGEST - 40]
+    start = re.split(r"[,;] (?!.*[,;] )", said[: _LONGEST - 40])[0]
     more = len(re.findall(r"[,;] ", said[len(start) :]))
     return f"{start} ... and {more or 'much'} more (--debug shows all)"
 

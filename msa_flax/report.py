@@ -138,14 +138,11 @@ def _read(folder: Path, split: str) -> "SavedRun":
     from msa_flax.reporting.saved import read_run
 
     run = read_run(folder, split)
-    if found := run.differences:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    if run.differences:
         log.warning(
             "warning: %s differs from predictions.csv, from which the numbers here are computed: "
-            "%s%s; evaluate again",
-            folder / "eval" / split / "metrics.json",
-            "; ".join(found[:3]),
-            more,
+            "%s; evaluate again",
+            *(folder / "eval" / split / "metrics.json", "; ".join(run.differences)),
         )
     return run
 

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import textwrap
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -68,14 +67,10 @@ def wrapped(text: str, width: int) -> str:
 
 def legible(text: str) -> str:
     r"""Returns the text with what no installed font can show as an escape, such as ``\u6b63``."""
-    lost = set(text) - {"\n"} - _can_be_shown(frozenset(text))
+    lost = set(text).difference("\n", *_fonts(frozenset(text)).values())
     if lost:
         _say_once(frozenset(lost))
     return "".join(c.encode("unicode_escape").decode() if c in lost else c for c in text)
-
-
-def _can_be_shown(characters: frozenset[str]) -> set[str]:
-    return set().union(*_fonts(characters).values())
 
 
 @functools.lru_cache(maxsize=256)
@@ -90,27 +85,19 @@ def _fonts(characters: frozenset[str]) -> dict[str, set[str]]:
     found = {_FONT: has(font_manager.findfont(_FONT))}
     missing = characters - found[_FONT] - {"\n"}
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda e: (e.weight != 400, e.name)):
-        if not missing:
-            break
         # The font of last resort has boxes only, those of TeX have letters for signs.
-        if not entry.name.startswith(("Last Resort", "cm", "STIX", "DejaVu")):
-            own = has(entry.fname) & missing
-            missing -= own
-            if own:
-                found.setdefault(entry.name, set()).update(own)
-    return found
+        if missing and not entry.name.startswith(("Last Resort", "cm", "STIX", "DejaVu")):
+            found[entry.name] = found.get(entry.name, set()) | (has(entry.fname) & missing)
+            missing -= found[entry.name]
+    return {name: own for name, own in found.items() if own or name == _FONT}
 
 
 @functools.lru_cache(maxsize=64)
 def _say_once(characters: frozenset[str]) -> None:
-    scripts = sorted({unicodedata.name(c, "control").split()[0].lower() for c in characters})
-    package = (
-        "fonts-noto-cjk" if {"cjk", "hangul", "hiragana", "katakana"} & {*scripts} else "fonts-noto"
-    )
     log.warning(
-        "figures: no installed font has %d of the characters (%s); they are shown as escapes such "
-        "as \\u6b63; install Noto fonts (%s) and delete matplotlib's font cache to see them",
-        *(len(characters), ", ".join(scripts), package),
+        "figures: no installed font has %d of the characters; they are shown as escapes such as "
+        "\\u6b63; install Noto fonts (fonts-noto-cjk, fonts-noto) to see them",
+        len(characters),
     )
 
 
@@ -123,8 +110,7 @@ def _use_fonts(figure: "Figure") -> None:
     for text in texts:
         if not (said := text.get_text()).isascii():
             fonts |= dict.fromkeys(_fonts(frozenset(said)))
-        if not said.isprintable() or not said.isascii():
-            text.set_text(legible(said))
+        text.set_text(legible(said))
     for text in texts if len(fonts) > 1 else []:
         text.set_fontfamily(list(fonts))
 

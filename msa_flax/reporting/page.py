@@ -27,6 +27,7 @@ _STAMPS = {
     "groups unknown": "It is not known which images belong to one patient or series, so nobody "
     "can tell whether the split leaks.",
 }
+_RECOMPUTED = "All numbers of this page are computed from predictions.csv. It differs in: "
 _TEMPLATES = importlib.resources.files("msa_flax.reporting") / "templates"
 
 
@@ -58,7 +59,9 @@ def render_page(
         phantom=facts.phantom(run),
         stamps=[
             *((stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]),
-            *[("metrics.json was changed", _listed(run.differences))] * bool(run.differences),
+            *[("metrics.json was changed", _RECOMPUTED + "; ".join(run.differences))][
+                : len(run.differences)
+            ],
         ],
         facts=facts,
         not_stated=NOT_STATED,
@@ -87,14 +90,6 @@ def render_page(
         script=script,
         plotly=plotly,
         policy=_policy(script, plotly),
-    )
-
-
-def _listed(differences: Sequence[str]) -> str:
-    more = f" and {len(differences) - 6} more" if len(differences) > 6 else ""
-    return (
-        "It differs from predictions.csv, from which all numbers of this page are computed: "
-        f"{'; '.join(differences[:6])}{more}."
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def read_run(workdir: Path, split: str) -> SavedRun:
     _check_ids(folder, split, predictions, splits)
     _check_rows(folder, split, predictions, metrics)
     optional = {
-        name: _json(path) if path.is_file() else {}
+        name: _read(read_json, path) if path.is_file() else {}
         for name, path in (
             ("run", workdir / "run.json"),
             ("audit", workdir / "audit/audit.json"),
@@ -128,7 +128,7 @@ def read_run(workdir: Path, split: str) -> SavedRun:
     return SavedRun(
         workdir=workdir,
         split=split,
-        config=_json(workdir / "config.json").get("config", {}),
+        config=_read(read_json, workdir / "config.json").get("config", {}),
         history=_history(workdir / "metrics.jsonl"),
         sizes={name: sum(s == name for s in splits.values()) for name in SPLITS},
         metrics=metrics,
@@ -151,7 +151,7 @@ def _metrics(workdir: Path, split: str) -> dict[str, Any]:
             f"eval/{split}/metrics.json; run python -m msa_flax.evaluate --workdir {workdir} "
             f"--split {split}"
         )
-    metrics = _json(path)
+    metrics = _read(read_json, path)
     if missing := [key for key in _NEEDED if key not in metrics]:
         raise ReportError(
             f"{path}: expected the metrics of a split, got no {', '.join(missing)}; evaluate again"
@@ -202,28 +202,18 @@ def _recomputed(
     stamps = [str(stamp) for stamp in metrics["stamps"]]
     known = (run.get("stamps") or []) if split in SPLITS else []
     lost = [str(stamp) for stamp in known if stamp not in stamps]
-    fresh = metrics_json(
-        predictions,
-        split=split,
-        threshold=metrics["threshold"],
-        stamps=[*stamps, *lost],
-        seconds=0.0,
-    )
+    about = {"split": split, "threshold": metrics["threshold"], "seconds": 0.0}
+    fresh = metrics_json(predictions, stamps=[*stamps, *lost], **about)
     kept = ("schema_version", "seconds", "positive", "stamps", "predictions_sha256")
-    was, now = (flatten(_plain(values)) for values in (metrics, fresh))
+    was, now = (flatten(values) for values in (metrics, fresh))
     differ = [
         f"{name} ({was[name]} in metrics.json, {value} here)"
         for name, value in now.items()
         if name in was and not name.startswith(kept) and not _same(was[name], value)
     ]
     differ += [f"the stamp {stamp!r} of run.json is missing" for stamp in lost]
-    return {**metrics, **{k: v for k, v in fresh.items() if k not in kept[:3]}}, differ
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in ("stamps", "by_group")} | {
-        f"group {name}": part for name, part in (values.get("by_group") or {}).items()
-    }
+    more = [f"{len(differ) - 6} more"] * (len(differ) > 6)
+    return {**metrics, **{k: v for k, v in fresh.items() if k not in kept[:3]}}, differ[:6] + more
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -232,9 +222,9 @@ def _same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read(read: Callable[[Path], Any], path: Path) -> Any:
     try:
-        return read_json(path)
+        return read(path)
     except UserError as error:
         raise ReportError(str(error)) from error
 
@@ -243,10 +233,7 @@ def _history(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: expected lines of JSON, got {error}") from error
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
@@ -256,10 +243,7 @@ def _history(path: Path) -> list[dict[str, Any]]:
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        header, *rows = csv_rows(path) or [[]]
-    except UserError as error:
-        raise ReportError(str(error)) from error
+    header, *rows = _read(csv_rows, path) or [[]]
     missing = [name for name in columns if name not in header]
     if missing or len(set(header)) < len(header):
         got = f"no {', '.join(missing)}" if header else "an empty file"
