@@ -17,9 +17,10 @@ class ImageWithMaps:
     """One image, and what each method of explanation lays over it."""
 
     example_id: str
-    probability: float  # of a fracture, 0..1
+    probability: float  # of the positive class, 0..1
     image: np.ndarray  # uint8 [s, s]
     overlays: Sequence[np.ndarray]  # uint8 [s, s, 3], RGB
+    positive: str = "fracture"  # name of the positive class
     title: str = ""  # written before its row of a contact sheet
 
 
@@ -79,7 +80,7 @@ def gradcam_panel(
                 show(left, member.image)
                 show(right, member.overlays[0])
                 left.set_xlabel(wrapped(member.example_id, 26), fontsize=6.5)
-                right.set_xlabel(f"P(fracture) {member.probability:.4f}", fontsize=7.5)
+                right.set_xlabel(f"P({member.positive}) {member.probability:.4f}", fontsize=7.5)
         _colour_bar(figure, grid, "Grad-CAM")
 
 
@@ -108,7 +109,9 @@ def contact_sheet(
         for row, member in zip(grid, members, strict=True):
             row_title(row[0], wrapped(member.title, 18), size=7)
             show(row[0], member.image)
-            below = f"{wrapped(member.example_id, 24)}\nP(fracture) {member.probability:.4f}"
+            below = (
+                f"{wrapped(member.example_id, 24)}\nP({member.positive}) {member.probability:.4f}"
+            )
             row[0].set_xlabel(below, fontsize=5.5)
             for axes, overlay in zip(row[1:], member.overlays, strict=True):
                 show(axes, overlay)

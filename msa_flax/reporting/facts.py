@@ -164,7 +164,7 @@ def explanations(run: SavedRun) -> str:
 def failures(run: SavedRun) -> str:
     """Says how many errors there are."""
     counts = run.metrics["confusion"]
-    return f"{counts['fn']} missed fractures and {counts['fp']} false alarms; see the gallery."
+    return f"{counts['fn']} missed images of {run.classes[1]!r} and {counts['fp']} false alarms; see the gallery."
 
 
 def code(run: SavedRun) -> str:

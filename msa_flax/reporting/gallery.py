@@ -16,11 +16,11 @@ from msa_flax.reporting.text import in_words
 from msa_flax.saliency.titles import TITLES
 
 RANDOM = 12  # images of each outcome that are shown beside the worst
-OUTCOMES = {
-    "fn": "missed fracture (false negative)",
+OUTCOMES = {  # with the names of the negative and of the positive class
+    "fn": "missed {1} (false negative)",
     "fp": "false alarm (false positive)",
-    "tp": "found fracture (true positive)",
-    "tn": "normal image, predicted normal (true negative)",
+    "tp": "found {1} (true positive)",
+    "tn": "{0} image, predicted {0} (true negative)",
 }
 ERRORS = ("fn", "fp")
 _SIDE, _SMALL_SIDE, _QUALITY = 160, 96, 80  # longest sides in pixels; of a JPEG

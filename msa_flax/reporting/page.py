@@ -71,7 +71,7 @@ def render_page(
         charts=drawn,
         metric_name=tables.metric_name,
         formulas=tables.FORMULAS,
-        outcomes=OUTCOMES,
+        outcomes={key: title.format(*run.classes) for key, title in OUTCOMES.items()},
         threshold=f"{run.threshold:g}",
         chosen=operating_point_lines(run.metrics),
         point={k: shown(float(v)) for k, v in rates(**run.metrics["confusion"]).items()},

@@ -180,6 +180,7 @@ def _with_maps(
                 probability=probability,
                 image=examples.images[i],
                 overlays=overlays,
+                positive=run.config.data.classes[1],
                 title=run.config.data.classes[int(examples.label[i])],
             )
         )

@@ -23,7 +23,7 @@ def test_answers_are_those_of_the_files(run):
     assert "jax 0.10" in answers[23]
     assert "adam, learning rate 0.001" in answers[25]
     assert f"accuracy {run.metrics['metrics']['accuracy']['value']:.4f}" in answers[37]
-    assert f"{run.metrics['confusion']['fn']} missed fractures" in answers[39]
+    assert f"{run.metrics['confusion']['fn']} missed images of 'fracture'" in answers[39]
 
 
 def test_a_leaking_split_is_said_where_the_checklist_asks(tmp_path):

@@ -1,6 +1,7 @@
 """The gallery shows what went worst, small, and says what it leaves out."""
 
 import base64
+import dataclasses
 import shlex
 
 import cv2
@@ -11,6 +12,7 @@ from saved_runs import write_run
 
 from msa_flax.evaluation.predictions import WORST
 from msa_flax.reporting import gallery
+from msa_flax.reporting.page import render_page
 from msa_flax.reporting.saved import read_run
 
 
@@ -124,3 +126,11 @@ def test_pictures_that_are_missing_or_damaged_are_left_out(tmp_path):
     ids = {str(run.predictions.example_id[item.row]) for item in run.explained}
     cases = [case for case in gallery.choose_cases(run).cases if case.example_id in ids]
     assert [len(case.pictures) for case in cases] == [4, 4]
+
+
+def test_the_outcomes_are_named_after_the_classes_of_the_run(run):
+    config = {**run.config, "data": {**run.config["data"], "classes": ["正常", "骨折"]}}
+    page = render_page(dataclasses.replace(run, config=config))
+    assert "missed 骨折 (false negative)" in page
+    assert "正常 image, predicted 正常 (true negative)" in page
+    assert "missed fracture" not in page
