@@ -164,7 +164,8 @@ def explanations(run: SavedRun) -> str:
 def failures(run: SavedRun) -> str:
     """Says how many errors there are."""
     counts = run.metrics["confusion"]
-    return f"{counts['fn']} missed images of {run.classes[1]!r} and {counts['fp']} false alarms; see the gallery."
+    missed = f"{counts['fn']} missed images of {run.classes[1]!r}"
+    return f"{missed} and {counts['fp']} false alarms; see the gallery."
 
 
 def code(run: SavedRun) -> str:
