@@ -185,8 +185,7 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> SimpleNamespace:
 
 
 def _cannot_be_used(error: BaseException) -> str:
-    said = str(error) if isinstance(error, Exception) else ""
-    return f"--config: the file cannot be used: it raises {type(error).__name__} {said}".rstrip()
+    return f"--config: the file cannot be used: it raises {type(error).__name__} {error}".rstrip()
 
 
 def _with_tuples(argv: Sequence[str]) -> list[str]:

@@ -164,8 +164,7 @@ def explanations(run: SavedRun) -> str:
 def failures(run: SavedRun) -> str:
     """Says how many errors there are."""
     counts = run.metrics["confusion"]
-    missed = f"{counts['fn']} missed images of {run.classes[1]!r}"
-    return f"{missed} and {counts['fp']} false alarms; see the gallery."
+    return f"{counts['fn']} missed images of {run.classes[1]!r}, {counts['fp']} false alarms."
 
 
 def code(run: SavedRun) -> str:

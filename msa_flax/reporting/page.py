@@ -51,17 +51,15 @@ def render_page(
 
     runs = _named([run, *others])
     drawn = _charts(run, runs)
+    changed = [("metrics.json was changed", _RECOMPUTED + "; ".join(run.differences))]
+    changed *= bool(run.differences)
     script, plotly = _text("operating_point.js") + _text("report.js"), str(get_plotlyjs())
     template = _environment().get_template("report.html.j2")
     return template.render(
         run=run,
         notice=NOTICE,
         phantom=facts.phantom(run),
-        stamps=[
-            *((stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]),
-            *[("metrics.json was changed", _RECOMPUTED + "; ".join(run.differences))][
-                : len(run.differences)
-            ],
+        stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]] + changed,
         ],
         facts=facts,
         not_stated=NOT_STATED,
