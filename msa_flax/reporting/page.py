@@ -60,7 +60,6 @@ def render_page(
         notice=NOTICE,
         phantom=facts.phantom(run),
         stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]] + changed,
-        ],
         facts=facts,
         not_stated=NOT_STATED,
         metrics=tables.main_metrics(run),
