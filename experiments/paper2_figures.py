@@ -30,9 +30,10 @@ from msa_flax.evaluation import compute_metrics
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import NOTICE, UserError, write_text
 from msa_flax.plots import figures
-from msa_flax.run import read_config, restore
+from msa_flax.run import restore
 from msa_flax.training.compile import prepare_jax
 from msa_flax.training.loop import read_rows
+from msa_flax.training.workdir import read_config
 
 SEED = 0  # of the disturbances: the same for every run
 COLUMNS = ("run", "corruption", "severity", "n", "accuracy", "auc")

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "create_model": "msa_flax.models",
-    "load_keras": "msa_flax.run",
+    "load_keras": "msa_flax.initial",
     "restore": "msa_flax.run",
     "Run": "msa_flax.run",
     "preprocess": "msa_flax.data.images",

@@ -33,6 +33,7 @@ log = logging.getLogger("msa_flax")
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     cli.define_workdir(values, "audit the data of this run, on its own splits")
+    cli.define_moved(values)
     cli.define_config(values)
     data = DataConfig()
     flags.DEFINE_string("root", None, "audit this folder: [PART/]CLASS/FILE", flag_values=values)
@@ -124,17 +125,23 @@ def _audit_folder(args: SimpleNamespace) -> "Audit":
 
 def _audit_splits(args: SimpleNamespace) -> "Audit":
     """Audits a configuration's images on the splits that it trains with, or a run on its own."""
+    from msa_flax.files import check_run_files
     from msa_flax.results.audits import audit_splits
-    from msa_flax.run import read_config, read_data, split_data
+    from msa_flax.run import read_data, split_data
     from msa_flax.training.compile import prepare_jax
+    from msa_flax.training.workdir import read_config
 
     prepare_jax()
     workdir = Path(args.workdir) if args.workdir else None
+    accept = args.accept_changes
+    changes = check_run_files(workdir, accept=accept) if workdir else []
     config = read_config(workdir) if workdir else args.config.validate()
+    if workdir and args.moved_to:
+        config.data.root = args.moved_to
     with _bar() as progress:
         return audit_splits(
             config,
-            read_data(workdir, config) if workdir else split_data(config),
+            read_data(workdir, config, changes) if workdir else split_data(config),
             workdir=workdir,
             with_ladder=args.ladder,
             threshold=args.family_threshold,

@@ -50,6 +50,7 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
         argv: the name of the program, and its arguments.
     """
     values, debug = flags.FlagValues(), "--debug" in argv
+    argv = [_without_tilde(argument) for argument in argv]
     argv = _with_tuples(argv)
     try:
         # TensorFlow would otherwise begin with lines about devices that it does not find.
@@ -100,6 +101,19 @@ def define_workdir(values: flags.FlagValues, what: str) -> None:
     flags.DEFINE_string("workdir", None, what, flag_values=values)
 
 
+def define_accept_changes(values: flags.FlagValues) -> None:
+    """Defines the flag ``--accept_changes``."""
+    what = "take files of the run that were changed by hand; what is written says so"
+    flags.DEFINE_boolean("accept_changes", False, what, flag_values=values)
+
+
+def define_moved(values: flags.FlagValues) -> None:
+    """Defines ``--accept_changes``, and ``--moved_to`` for commands that read a run's images."""
+    define_accept_changes(values)
+    what = "folder where the run's own images are now, if they have moved"
+    flags.DEFINE_string("moved_to", None, what, flag_values=values)
+
+
 def define_checkpoint(values: flags.FlagValues) -> None:
     """Defines the flag ``--checkpoint``."""
     what = "lowest validation loss, or the newest"
@@ -140,6 +154,13 @@ def check_folder(flag: str, folder: str | Path | None) -> None:
     for path in (Path(folder), *Path(folder).parents) if folder else ():
         if path.exists() and not path.is_dir():
             raise UsageError(f"{flag}: expected a folder, got the file {str(path)!r}")
+
+
+def _without_tilde(argument: str) -> str:
+    """Returns ``--flag=~/x`` with the home folder in it, which shells leave as it is."""
+    flag, equals, value = argument.partition("=")
+    home = flag.startswith("-") and (value == "~" or value.startswith("~/"))
+    return f"{flag}{equals}{os.path.expanduser(value)}" if home else argument
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "split", "test", ["train", "validation", "test"], "what to evaluate", flag_values=values
     )
     cli.define_checkpoint(values)
+    cli.define_moved(values)
     flags.DEFINE_string(
         "data_root", None, "evaluate on this folder of images instead", flag_values=values
     )
@@ -81,7 +82,8 @@ def main(args: SimpleNamespace) -> None:
     from msa_flax.training.compile import prepare_jax
 
     prepare_jax()
-    run, results = restore(workdir, checkpoint_name=args.checkpoint), {}
+    taken = {"root": args.moved_to, "accept_changes": args.accept_changes}
+    run, results = restore(workdir, checkpoint_name=args.checkpoint, **taken), {}
     if args.calibrate:
         results["validation"] = calibrate(run, sensitivity=sensitivity)
     if args.data_root:

@@ -35,6 +35,7 @@ TESTED = 100  # images per class on which --faithfulness tests by default
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     cli.define_workdir(values, "folder of the trained run")
+    cli.define_moved(values)
     flags.DEFINE_list("images", [], "set by the arguments IMAGE...", flag_values=values)
     flags.DEFINE_string("out", None, "folder for the results", flag_values=values)
     how = "methods, separated by commas, or all; case, - and _ do not matter"
@@ -82,7 +83,8 @@ def main(args: SimpleNamespace) -> None:
 
     methods = list(saliency.choose(args.method))
     prepare_jax()
-    run = restore(workdir, checkpoint_name=args.checkpoint)
+    taken = {"root": args.moved_to, "accept_changes": args.accept_changes}
+    run = restore(workdir, checkpoint_name=args.checkpoint, **taken)
     out = Path(args.out) if args.out else None
     if not split:
         assert out is not None

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 NOTICE = "Research use only, not a medical device."
+log = logging.getLogger("msa_flax")
 SCHEMA_VERSION = 1  # of every JSON file that this package writes
 
 
@@ -178,6 +180,35 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _not_json(name: str) -> None:
     raise ValueError(f"{name}, which is no JSON")
+
+
+RUN_FILES = ("config.json", "splits.csv")  # of a run; run.json has their SHA-256 in "files"
+
+
+def check_run_files(workdir: Path, *, accept: bool) -> list[str]:
+    """Returns the stamp that names files of a run which are not what training wrote; [] if none.
+
+    Args:
+        workdir: the folder of the run.
+        accept: whether such files are taken, and named in the stamp, instead of refused.
+
+    Raises:
+        UserError: a file is changed or gone, and is not to be taken.
+    """
+    known = read_json(workdir / "run.json").get("files")
+    if not isinstance(known, dict):
+        log.info("%s: an older version wrote no hashes; its files cannot be checked", workdir)
+        return []
+    changed = [name for name in RUN_FILES if sha256(workdir / name) != known.get(name)]
+    if changed and not accept:
+        raise UserError(
+            f"{workdir}: {' and '.join(changed)} changed since training wrote it; put the original "
+            "back, or pass --accept_changes, and everything that is written says so"
+        )
+    stamps = [f"files of the run were changed by hand: {', '.join(changed)}"] if changed else []
+    for stamp in stamps:
+        log.warning("%s: %s", workdir, stamp)
+    return stamps
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

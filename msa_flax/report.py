@@ -12,6 +12,7 @@ p values, which Holm's method corrects for their number. Where it is known which
 together, intervals come from draws of whole groups. The report on several runs has this table too.
 """
 
+import dataclasses
 import logging
 import shlex
 from pathlib import Path
@@ -30,6 +31,7 @@ log = logging.getLogger("msa_flax")
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
+    cli.define_accept_changes(values)
     values.set_gnu_getopt()  # flags may follow the further folders
     flags.DEFINE_multi_string(
         "workdir", [], "folder of an evaluated run; again, or with commas, for more", values
@@ -59,15 +61,15 @@ def main(args: SimpleNamespace) -> None:
         )
     if args.compare:
         out = Path(args.out) if args.out else folders[0] / f"compare-{args.split}.csv"
-        print(compare(folders, out, split=args.split), end="")
+        print(compare(folders, out, split=args.split, accept=args.accept_changes), end="")
         print(f"{out}: {len(folders)} runs; {files.NOTICE}")
         return
     out = Path(args.out) if args.out else folders[0] / "report.html"
-    size = report(folders, out, split=args.split)
+    size = report(folders, out, split=args.split, accept=args.accept_changes)
     print(f"{out}: {size / 1e6:.1f} MB; {files.NOTICE}")
 
 
-def report(workdirs: list[Path], out: Path, *, split: str) -> int:
+def report(workdirs: list[Path], out: Path, *, split: str, accept: bool = False) -> int:
     """Writes the report on the first run, compared with the others; returns its size in bytes.
 
     Raises:
@@ -75,7 +77,7 @@ def report(workdirs: list[Path], out: Path, *, split: str) -> int:
     """
     from msa_flax.reporting import page
 
-    runs = [_read(folder, split) for folder in workdirs]
+    runs = [_read(folder, split, accept) for folder in workdirs]
     text = page.render_page(runs[0], runs[1:], commands=commands(runs[0]))
     # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
     data = text.encode("utf-8", "replace")
@@ -83,7 +85,7 @@ def report(workdirs: list[Path], out: Path, *, split: str) -> int:
     return len(data)
 
 
-def compare(workdirs: list[Path], out: Path, *, split: str) -> str:
+def compare(workdirs: list[Path], out: Path, *, split: str, accept: bool = False) -> str:
     """Writes the paired comparison of runs with the first as CSV; returns it as a table of text.
 
     Runs are named by their folders.
@@ -103,7 +105,7 @@ def compare(workdirs: list[Path], out: Path, *, split: str) -> str:
             f"--out: expected a new file or an earlier comparison, got {out}, which is another "
             "file; name another one"
         )
-    runs = {str(folder): _read(folder, split) for folder in workdirs}
+    runs = {str(folder): _read(folder, split, accept) for folder in workdirs}
     table, text = comparison.compare(runs)
     _write(out, table.encode("utf-8", "surrogateescape"))
     return text
@@ -134,10 +136,13 @@ def commands(run: "SavedRun") -> list[tuple[str, str]]:
     ]
 
 
-def _read(folder: Path, split: str) -> "SavedRun":
+def _read(folder: Path, split: str, accept: bool) -> "SavedRun":
     from msa_flax.reporting.saved import read_run
 
     run = read_run(folder, split)
+    if changes := files.check_run_files(folder, accept=accept):
+        stamps = [*run.metrics["stamps"], *changes]
+        run = dataclasses.replace(run, metrics={**run.metrics, "stamps": stamps})
     if run.differences:
         log.warning(
             "warning: %s differs from predictions.csv, from which the numbers here are computed: "

@@ -14,7 +14,6 @@ of a run is in :mod:`msa_flax.results`.
 
 import dataclasses
 import functools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,9 +28,9 @@ from msa_flax.data.examples import Examples
 from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
 from msa_flax.data.splits import Splits, assign_splits
 from msa_flax.evaluation.predictions import predict_logits
+from msa_flax.initial import initial_variables
 from msa_flax.models import (
     Classifier,
-    backbone_name,
     create_model,
     fold_batch_norm,
     initialise,
@@ -43,7 +42,7 @@ from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.compile import compile_predict_step, compiler_options
 from msa_flax.training.features import cached_features, features_file
 from msa_flax.training.steps import make_predict_step
-from msa_flax.training.workdir import WorkdirError
+from msa_flax.training.workdir import WorkdirError, identity, read_config
 from msa_flax.weights import WeightsReport
 
 log = logging.getLogger("msa_flax")
@@ -82,6 +81,7 @@ class Run:
         checkpoint: "best" or "last", or "" before training.
         report: which weights were loaded from a file, before training.
         loaded: the data, where they are in memory already; see :attr:`data`.
+        changes: the stamp of files that were changed by hand and are taken all the same.
     """
 
     workdir: Path
@@ -92,6 +92,7 @@ class Run:
     checkpoint: str
     report: WeightsReport | None = None
     loaded: Data | None = None
+    changes: Sequence[str] = ()
 
     @functools.cached_property
     def data(self) -> Data:
@@ -100,7 +101,7 @@ class Run:
         Raises:
             WorkdirError: the images are not the ones that the run was trained with.
         """
-        return self.loaded or read_data(self.workdir, self.config)
+        return self.loaded or read_data(self.workdir, self.config, self.changes)
 
     def results(self, split: str) -> Path:
         """Returns ``eval/<split>/``, or ``eval/<split>-last/`` for the last checkpoint."""
@@ -225,21 +226,32 @@ def untrained(workdir: Path, config: Config, loaded: Data | None = None) -> Run:
     )
 
 
-def restore(workdir: str | Path, *, checkpoint_name: str = "best") -> Run:
+def restore(
+    workdir: str | Path,
+    *,
+    checkpoint_name: str = "best",
+    root: str | None = None,
+    accept_changes: bool = False,
+) -> Run:
     """Returns a trained run.
 
     Args:
         workdir: a folder written by ``python -m msa_flax.train``.
         checkpoint_name: "best" (lowest validation loss) or "last".
+        root: where the images of the run are now, if they have moved.
+        accept_changes: whether files of the run that were changed by hand are taken, with a stamp.
 
     Raises:
+        UserError: a file of the run was changed by hand.
         CheckpointError: no such checkpoint, a damaged one, or one of another model.
     """
     workdir = Path(workdir)
+    changes = files.check_run_files(workdir, accept=accept_changes)
     config = read_config(workdir)
+    config.data.root = root or config.data.root
     model = create_model(config.model)
     init = functools.partial(initialise, model, seed=0)
-    kept = Checkpoints(workdir, read_only=True)
+    kept = Checkpoints(workdir, read_only=True, run="" if changes else identity(config))
     variables, step = kept.restore_variables(checkpoint_name, jax.eval_shape(init))
     return Run(
         workdir=workdir,
@@ -248,20 +260,27 @@ def restore(workdir: str | Path, *, checkpoint_name: str = "best") -> Run:
         variables=variables,
         step=step,
         checkpoint=checkpoint_name,
+        changes=changes,
     )
 
 
-def read_config(workdir: Path) -> Config:
-    """Returns the configuration that the run in a folder was started with."""
-    return Config.from_dict(json.loads((workdir / "config.json").read_text())["config"]).validate()
-
-
-def read_data(workdir: Path, config: Config) -> Data:
+def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Data:
     """Returns the data that the run in a folder was trained with.
+
+    Args:
+        workdir: the folder of the run.
+        config: its configuration.
+        changes: further stamps, from :func:`msa_flax.files.check_run_files`.
 
     Raises:
         WorkdirError: the images are not the ones that the run was trained with.
     """
+    root = Path(config.data.root).expanduser()
+    if config.data.root and not root.is_dir():
+        raise WorkdirError(
+            f"the images of {workdir} were in {root}, which is no folder now; say where they are "
+            "with --moved_to NEW (msa_flax.train: --config.data.root=NEW)"
+        )
     examples = data.load(config.data)
     if files.read_json(workdir / "run.json").get("data_fingerprint") != examples.fingerprint:
         raise WorkdirError(
@@ -269,7 +288,8 @@ def read_data(workdir: Path, config: Config) -> Data:
             f"{workdir} was trained with; restore them, or evaluate them with --data_root"
         )
     splits = Splits.read(workdir / "splits.csv")
-    return Data(examples=examples, splits=splits, stamps=find_stamps(examples, splits))
+    stamps = [*find_stamps(examples, splits), *changes]
+    return Data(examples=examples, splits=splits, stamps=stamps)
 
 
 def split_data(config: Config, examples: Examples | None = None) -> Data:
@@ -282,49 +302,6 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
     examples = data.load(config.data) if examples is None else examples
     splits = assign_splits(examples, config.data, seed=config.train.seed)
     return Data(examples=examples, splits=splits, stamps=find_stamps(examples, splits))
-
-
-def load_keras(
-    model: Classifier, path: str | Path, *, seed: int = 0
-) -> tuple[Variables, WeightsReport]:
-    """Returns the variables of a model with its backbone taken from a Keras file.
-
-    Attention and head keep their initial values; a classification top in the file is left out.
-
-    Args:
-        model: from :func:`msa_flax.create_model`; it says itself which backbone it has.
-        path: a ``.h5``, ``.weights.h5`` or ``.keras`` file of the same backbone.
-        seed: of the initial values.
-
-    Raises:
-        WeightsError: Keras has no such network, or the message names all tensors that are missing,
-            unexpected or of another shape.
-    """
-    name = backbone_name(model)
-    if name not in weights.KERAS_FAMILIES:
-        raise weights.WeightsError(
-            f"Keras has no {name}, and so no weights for it; expected one of "
-            f"{', '.join(sorted(weights.KERAS_FAMILIES))}, or model.pretrained 'none'"
-        )
-    family = weights.KERAS_FAMILIES[name]
-    return weights.load(
-        initialise(model, seed=seed),
-        family.canonical(weights.read(path, layers=family.layers)),
-        family.rules,
-        initial=("attention", "classifier"),
-        ignore=family.top,
-        source=Path(path).name,
-    )
-
-
-def initial_variables(model: Classifier, config: Config) -> tuple[Variables, WeightsReport | None]:
-    """Returns the variables that training starts from, as ``model.pretrained`` says."""
-    path, seed = config.model.pretrained, config.train.seed
-    if path == "none":
-        return initialise(model, seed=seed), None
-    if path == "imagenet":
-        path = str(weights.imagenet_path(config.model.backbone, alpha=config.model.alpha))
-    return load_keras(model, path, seed=seed)
 
 
 def pooled_features(config: Config, examples: Examples) -> np.ndarray | None:

@@ -12,6 +12,7 @@ share each batch. So do several processes, if each is started with the same comm
 
 import json
 import logging
+import os
 from types import SimpleNamespace
 
 from absl import flags
@@ -42,6 +43,8 @@ def main(args: SimpleNamespace) -> None:
         return
     workdir = cli.workdir(args, trained=False)
     args.config.validate()
+    if root := args.config.data.root:  # a run must not depend on the folder that it is started in
+        args.config.data.root = os.path.abspath(os.path.expanduser(root))
     if args.process:  # of processes that train together, the first one speaks for all
         log.setLevel(logging.ERROR)
     log.info("training %s in %s: loading JAX and TensorFlow", args.config.name, workdir)

@@ -48,6 +48,7 @@ GROUND = {
     "config",
     "config_checks",
     "files",
+    "initial",
     "run",
 }  # beside them, at the top
 NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msa_flax import files
 from msa_flax.files import (
     UserError,
     cache_dir,
@@ -107,3 +108,20 @@ def test_a_markdown_cell_is_text_and_never_markup():
         ["a"], [["<img src=x onerror=alert(1)>\n`c` [t](javascript:x)"]]
     ).splitlines()[2]
     assert row == "| &lt;img src=x onerror=alert(1)> \\`c\\` [t]\\(javascript:x) |"
+
+
+def test_files_of_a_run_that_changed_are_refused_or_stamped(tmp_path, caplog):
+    caplog.set_level("INFO", "msa_flax")
+    files.write_json(tmp_path / "run.json", {})
+    assert files.check_run_files(tmp_path, accept=False) == []
+    assert "cannot be checked" in caplog.text
+    for name in files.RUN_FILES:
+        (tmp_path / name).write_text("x")
+    known = {name: files.sha256(tmp_path / name) for name in files.RUN_FILES}
+    files.write_json(tmp_path / "run.json", {"files": known})
+    assert files.check_run_files(tmp_path, accept=False) == []
+    (tmp_path / "splits.csv").write_text("y")
+    with pytest.raises(files.UserError, match=r"splits\.csv changed .*--accept_changes"):
+        files.check_run_files(tmp_path, accept=False)
+    stamps = files.check_run_files(tmp_path, accept=True)
+    assert stamps == ["files of the run were changed by hand: splits.csv"]

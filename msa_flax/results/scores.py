@@ -109,7 +109,7 @@ def _write(
     it would belong to other predictions.
     """
     split, doubts = str(predictions.split[0]), [*stamps, *doubts, *_steered(run)]
-    folder = run.results(split)
+    folder, stamps = run.results(split), list(dict.fromkeys([*stamps, *run.changes]))
     (folder / "calibrated.csv").unlink(missing_ok=True)
     stored, reason = _stored_calibration(run)
     point = stored.operating_point if stored else None

@@ -18,6 +18,7 @@ from msa_flax import __version__
 from msa_flax.config import Config, ConfigError
 from msa_flax.data import pipeline
 from msa_flax.data.examples import Examples
+from msa_flax.data.splits import Splits
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.models import scaler
 from msa_flax.plots import figures
@@ -31,7 +32,16 @@ from msa_flax.training.compile import compile_predict_step, compile_train_steps,
 from msa_flax.training.loop import Loop, loss_and_accuracy, read_rows
 from msa_flax.training.progress import TerminalMonitor
 from msa_flax.training.steps import TrainState
-from msa_flax.training.workdir import locked, logging_to, record_end, record_start
+from msa_flax.training.workdir import (
+    WorkdirError,
+    check_workdir,
+    identity,
+    locked,
+    logging_to,
+    record_end,
+    record_files,
+    record_start,
+)
 
 log = logging.getLogger("msa_flax")
 
@@ -146,11 +156,12 @@ def _open(
     The folder is locked, and logged to, for as long as it is held.
     """
     held.enter_context(locked(run.workdir))
+    check_workdir(run.workdir, run.config)  # another process may have made a run here meanwhile
     held.enter_context(logging_to(run.workdir / "train.log"))
     record(run, seconds)
     log_overview(run)
     draw_samples(run)
-    checkpoints = Checkpoints(run.workdir)
+    checkpoints = Checkpoints(run.workdir, run=identity(run.config))
     state, progress = checkpoints.restore_last(fresh) or (fresh, {})
     return checkpoints, state, progress
 
@@ -172,7 +183,23 @@ def record(run: Run, seconds: float) -> None:
         "stamps": run.data.stamps,
     }
     record_start(run.workdir, run.config, facts, seconds=seconds)
+    _check_splits(run)
     run.data.splits.write(run.workdir / "splits.csv")
+    record_files(run.workdir)
+
+
+def _check_splits(run: Run) -> None:
+    """Refuses a table of splits that is not the one which this configuration makes."""
+    path, own = run.workdir / "splits.csv", run.data.splits
+    if path.exists():
+        kept = Splits.read(path)
+        if not all(
+            np.array_equal(getattr(kept, c), getattr(own, c)) for c in ("example_id", "split")
+        ):
+            raise WorkdirError(
+                f"{path} was changed by hand: it is not what the configuration makes; delete it, "
+                "and the same command writes it again"
+            )
 
 
 def _train(run: Run, loop: Loop, state: TrainState, progress: dict[str, Any]) -> None:

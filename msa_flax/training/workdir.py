@@ -6,7 +6,9 @@ results: versions, devices, commit, seed, data, weights, and how long it took.
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 import platform
@@ -20,8 +22,8 @@ from typing import Any
 
 import jax
 
-from msa_flax.config import Config, changed_fields
-from msa_flax.files import UserError, flatten, read_json, write_json
+from msa_flax.config import RESUMABLE_FIELDS, Config, ConfigError, changed_fields
+from msa_flax.files import RUN_FILES, UserError, flatten, read_json, sha256, write_json
 
 _PACKAGES = (
     "jax",
@@ -50,21 +52,80 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"--workdir: expected a folder, got the file {workdir}")
     if path.exists():
-        old, new = read_json(path)["config"], config.to_dict()
-        if fields := changed_fields(old, new):
+        old, new = _stored(workdir).to_dict(), config.to_dict()
+        # Images may be elsewhere now; whether they are the same ones, their fingerprint tells.
+        old["data"]["root"] = new["data"]["root"]
+        if (fields := changed_fields(old, new)) == ["train.epochs"]:
+            raise WorkdirError(_epochs_refused(workdir, old, new))
+        if fields:
             was, now = flatten(old), flatten(new)
             shown = ", ".join(f"{f} ({was.get(f)!r}, now {now.get(f)!r})" for f in fields)
             raise WorkdirError(
-                f"{workdir} holds a run that differs in {shown}; use another --workdir "
-                "(only more train.epochs may be asked of a run that exists)"
+                f"{workdir} holds a run that differs in {shown}; use another --workdir"
             )
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(map(_is_foreign, workdir.iterdir())):
         raise WorkdirError(
             f"--workdir: expected a new, empty or earlier run's folder, {workdir} holds other files"
         )
     parent = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):
         raise WorkdirError(f"--workdir: {parent} cannot be written to")
+
+
+def _epochs_refused(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> str:
+    was, now = old["train"]["epochs"], new["train"]["epochs"]
+    if now < was:
+        return f"{workdir} holds a run of {was} train.epochs; expected as many or more, got {now}"
+    return (
+        f"{workdir} holds a run of {was} train.epochs, which cannot become {now}: with "
+        f"optim.schedule {old['optim']['schedule']!r} the learning rate of every step depends on "
+        "their number, so the steps that are done would have been others; use another --workdir"
+    )
+
+
+def _is_foreign(path: Path) -> bool:
+    """Returns whether a file is none of those that a start leaves which was killed early."""
+    ours = path.name in (".lock", "train.log", "run.json")
+    return not (ours or (path.name.startswith(".") and path.name.endswith(".tmp")))
+
+
+def read_config(workdir: Path) -> Config:
+    """Returns the configuration that the run in a folder was started with.
+
+    Raises:
+        WorkdirError: config.json holds none that can be run.
+    """
+    try:
+        return _stored(workdir).validate()
+    except ConfigError as error:
+        path = workdir / "config.json"
+        raise WorkdirError(f"{path}: {error}; put the original back") from error
+
+
+def _stored(workdir: Path) -> Config:
+    path = workdir / "config.json"
+    values = read_json(path).get("config")
+    if not isinstance(values, dict) or not values:
+        raise WorkdirError(f"{path} holds no configuration; put the original back")
+    try:
+        return Config.from_dict(values)
+    except ConfigError as error:
+        raise WorkdirError(f"{path}: {error}; put the original back") from error
+
+
+def identity(config: Config) -> str:
+    """Returns the SHA-256 of what makes a run this one and no other, to tie checkpoints to it.
+
+    Fields with their default value are left out: so fields of later versions change nothing.
+    """
+    default = flatten(Config().to_dict())
+    free = (*RESUMABLE_FIELDS, "data.root")
+    fields = {
+        name: value
+        for name, value in flatten(config.to_dict()).items()
+        if value != default[name] and name not in free
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -113,17 +174,34 @@ def record_start(workdir: Path, config: Config, facts: dict[str, Any], *, second
         WorkdirError: the run was started with other images or labels.
     """
     earlier, found = read_json(workdir / "run.json"), facts["data_fingerprint"]
-    if earlier and earlier["data_fingerprint"] != found:
+    if not earlier and any((workdir / "checkpoints/last").glob("*")):
+        raise WorkdirError(f"{workdir / 'run.json'} is gone; put the original back")
+    known = str(earlier.get("data_fingerprint"))
+    if earlier and known != found:
         raise WorkdirError(
             "the images or labels are not those that this workdir's run was started with "
-            f"(fingerprint {earlier['data_fingerprint'][:12]}, now {found[:12]}); restore them or "
-            "use another --workdir"
+            f"(fingerprint {known[:12]}, now {found[:12]}); restore them or use another --workdir"
         )
     about = {"name": config.name, "seed": config.train.seed}
     spent = earlier.get("seconds", {"setup": 0.0, "train": 0.0})
-    spent["setup"] += seconds
-    write_json(workdir / "config.json", {"config": config.to_dict()})
+    try:
+        spent["setup"] += seconds
+        spent["train"] += 0.0
+    except (KeyError, TypeError) as error:
+        raise WorkdirError(
+            f"{workdir / 'run.json'}: expected seconds of setup and train, got {spent!r}; put the "
+            "original back"
+        ) from error
+    # Without hashes until both files are there: a kill in between makes nothing look changed.
     write_json(workdir / "run.json", {**environment(), **about, **facts, "seconds": spent})
+    write_json(workdir / "config.json", {"config": config.to_dict()})
+
+
+def record_files(workdir: Path) -> None:
+    """Adds to run.json the SHA-256 of the files that later commands believe."""
+    values = read_json(workdir / "run.json")
+    values["files"] = {name: sha256(workdir / name) for name in RUN_FILES}
+    write_json(workdir / "run.json", values)
 
 
 def record_end(workdir: Path, *, seconds: float, step_seconds: float | None) -> None:

@@ -12,9 +12,12 @@ import pytest
 from msa_flax import data, restore
 from msa_flax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from msa_flax.evaluation.predictions import Predictions
-from msa_flax.results.training import build, train_run
-from msa_flax.run import initial_variables, read_config, start
+from msa_flax.files import UserError
+from msa_flax.initial import initial_variables
+from msa_flax.results.training import build, record, train_run
+from msa_flax.run import start
 from msa_flax.training import checkpoint
+from msa_flax.training.workdir import read_config
 
 SIZE = 32
 
@@ -151,3 +154,25 @@ def learning_rate_factor(workdir):
     found = [x for x in jax.tree.leaves(state.opt_state, is_leaf=is_plateau) if is_plateau(x)]
     (plateau,) = found
     return float(plateau.factor)
+
+
+def test_splits_changed_by_hand_are_refused_by_training_and_by_later_commands(
+    untrained_run, tmp_path
+):
+    workdir = tmp_path / "run"
+    data_config = DataConfig(
+        source="phantom", protocol="kfold", image_size=SIZE, phantom_patients=12
+    )
+    model = ModelConfig(alpha=0.25, pretrained="none")
+    config = Config(model=model, data=dataclasses.replace(data_config, folds=3))
+    run = untrained_run(workdir, config)
+    path = workdir / "splits.csv"
+    text = path.read_text()
+    swapped = text.replace(",train,", ",x,").replace(",test,", ",train,").replace(",x,", ",test,")
+    path.write_text(swapped)
+    with pytest.raises(UserError, match=r"splits\.csv changed since training wrote it"):
+        restore(workdir)
+    taken = restore(workdir, accept_changes=True)
+    assert taken.data.stamps[-1] == "files of the run were changed by hand: splits.csv"
+    with pytest.raises(UserError, match=r"splits\.csv was changed by hand"):
+        record(run, 0.0)

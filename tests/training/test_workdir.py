@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from msa_flax.config import Config
+from msa_flax.config import Config, OptimConfig
+from msa_flax.files import UserError
 from msa_flax.training import workdir
 from msa_flax.training.workdir import WorkdirError
 
@@ -92,3 +93,50 @@ print(before, during, peak_memory_gib())
     before, during, after = (float(word) for word in done.stdout.split())
     assert 0.24 < during - before < 0.3  # 256 MiB
     assert after > during - 0.01  # the kernel counts a few pages late
+
+
+def test_epochs_that_a_schedule_depends_on_are_refused_with_the_reason(tmp_path):
+    config = Config(optim=OptimConfig(schedule="cosine"))
+    workdir.record_start(tmp_path, config, FACTS, seconds=1.0)
+    config.train.epochs += 1
+    with pytest.raises(WorkdirError, match="learning rate of every step depends on their number"):
+        workdir.check_workdir(tmp_path, config)
+    config.train.epochs -= 2
+    with pytest.raises(WorkdirError, match="expected as many or more, got 14"):
+        workdir.check_workdir(tmp_path, config)
+
+
+def test_images_may_have_moved_and_a_start_that_was_killed_early_is_no_foreign_folder(tmp_path):
+    config = Config()
+    for name in (".lock", "train.log", ".config.json.12.tmp"):
+        (tmp_path / name).write_text("")
+    workdir.check_workdir(tmp_path, config)
+    config.data.root = "old"
+    workdir.record_start(tmp_path, config, FACTS, seconds=1.0)
+    config.data.root = "new"
+    workdir.check_workdir(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "", "[]", "{}", '{"config": 3}', '{"config": {"model": 3}}', "\ufeff{"]
+)
+def test_a_configuration_changed_by_hand_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json"):
+        workdir.check_workdir(tmp_path, Config())
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"a": 1}', f'{{"data_fingerprint": "{"a" * 64}", "seconds": 3}}']
+)
+def test_facts_changed_by_hand_are_refused(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=r"run\.json|fingerprint"):
+        workdir.record_start(tmp_path, Config(), FACTS, seconds=1.0)
+
+
+def test_the_identity_of_a_run_is_all_that_it_may_not_change():
+    config, same, other = Config(), Config(), Config()
+    same.train.epochs, same.data.root = 99, "elsewhere"
+    other.train.seed = 5
+    assert workdir.identity(config) == workdir.identity(same) != workdir.identity(other)

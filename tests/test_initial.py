@@ -6,10 +6,10 @@ import pytest
 from keras_networks import assert_same, exported, keras_network, our_network, tensors, zeros
 
 import msa_flax
-from msa_flax import run
+from msa_flax import initial
 from msa_flax.config import Config, ModelConfig
+from msa_flax.initial import initial_variables
 from msa_flax.models import MODELS
-from msa_flax.run import initial_variables
 from msa_flax.weights import KERAS_FAMILIES, WeightsError, tensors_hash
 
 
@@ -31,7 +31,7 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Initial values are zeros, which compiles nothing."""
-    monkeypatch.setattr(run, "initialise", lambda model, **_: zeros(model))
+    monkeypatch.setattr(initial, "initialise", lambda model, **_: zeros(model))
 
 
 def config(pretrained):
