@@ -43,7 +43,7 @@ KEPT = ("run.json", "metrics.jsonl", "eval/validation/metrics.json", "eval/test/
 # What two configurations may differ in and still read the same images.
 _NOT_READING = (
     *("preprocess", "augment", "protocol", "holdout_group", "fold", "folds"),
-    *("validation_fraction", "allow_leakage"),
+    *("validation_fraction", "families", "allow_leakage"),
 )
 
 

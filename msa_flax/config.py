@@ -65,6 +65,9 @@ class DataConfig:
         r"^(?P<family>CSFDV\d+B\d+ \((?P<slice>\d+)\))"  # source slice and its index (ours)
     )
     group_pattern: str = r"^CSFDV\d+(?P<group>B\d+)"  # CT series or patient (ours)
+    # How copies of one slice are told: "names": by family_pattern | "pixels": by a search |
+    # "auto": by names where all of them tell it, else by a search too (ours)
+    families: str = "auto"
     allow_leakage: bool = False  # True: run even if copies of one slice cross the split (ours)
     on_bad_file: str = "error"  # "error" | "skip": what to do about an unreadable file (ours)
     phantom_patients: int = 360  # simulated patients of source "phantom" (ours)

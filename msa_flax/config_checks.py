@@ -95,6 +95,7 @@ CHOICES = {
     "data.equalize": ("none", "histogram", "clahe"),
     "data.augment": ("none", "paper2"),
     "data.protocol": ("published", "family", "grouped", "kfold"),
+    "data.families": ("names", "pixels", "auto"),
     "data.on_bad_file": ("error", "skip"),
     "optim.name": ("adam", "sgd"),
     "train.compute_dtype": ("bfloat16", "float32"),

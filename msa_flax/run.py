@@ -26,6 +26,7 @@ from msa_flax import data, files, saliency, weights
 from msa_flax.config import Config
 from msa_flax.data.examples import Examples
 from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
+from msa_flax.data.searched import with_families
 from msa_flax.data.splits import Splits, assign_splits
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.initial import initial_variables
@@ -281,15 +282,15 @@ def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Dat
             f"the images of {workdir} were in {root}, which is no folder now; say where they are "
             "with --moved_to NEW (msa_flax.train: --config.data.root=NEW)"
         )
-    examples = data.load(config.data)
-    if files.read_json(workdir / "run.json").get("data_fingerprint") != examples.fingerprint:
+    examples, recorded = data.load(config.data), files.read_json(workdir / "run.json")
+    if recorded.get("data_fingerprint") != examples.fingerprint:
         raise WorkdirError(
             f"the images in {config.data.root or 'the data set'} are not the ones that "
             f"{workdir} was trained with; restore them, or evaluate them with --data_root"
         )
     splits = Splits.read(workdir / "splits.csv")
-    stamps = [*find_stamps(examples, splits), *changes]
-    return Data(examples=examples, splits=splits, stamps=stamps)
+    stamps = [*find_stamps(examples, splits, recorded=recorded.get("stamps", ())), *changes]
+    return Data(examples=splits.with_families(examples), splits=splits, stamps=stamps)
 
 
 def split_data(config: Config, examples: Examples | None = None) -> Data:
@@ -300,6 +301,7 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
         examples: the images, where they are in memory already.
     """
     examples = data.load(config.data) if examples is None else examples
+    examples = with_families(examples, config.data)
     splits = assign_splits(examples, config.data, seed=config.train.seed)
     return Data(examples=examples, splits=splits, stamps=find_stamps(examples, splits))
 

@@ -23,11 +23,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 __all__ = ["DataError", "Examples", "inspect", "load", "load_external", "load_files"]
 
 
-def load(config: DataConfig) -> Examples:
+def load(config: DataConfig, *, for_search: bool = False) -> Examples:
     """Returns the data set of a configuration, every image preprocessed, sorted by example id.
 
     The first call prepares the data set with TFDS below :func:`files.cache_dir`; later calls
     read that copy for as long as the folder's files (names and content) stay the same.
+
+    Args:
+        config: of the data.
+        for_search: return the images not as a network sees them but as images are compared with
+            one another, see :func:`msa_flax.data.facts.comparable`.
 
     Raises:
         DataError: the folder is not as expected, or holds files that cannot be read and
@@ -35,16 +40,19 @@ def load(config: DataConfig) -> Examples:
     """
     from msa_flax.data import tfds
 
-    return tfds.load(config)
+    return tfds.load(config, for_search=for_search)
 
 
-def load_external(root: str | os.PathLike[str], config: DataConfig) -> Examples:
+def load_external(
+    root: str | os.PathLike[str], config: DataConfig, *, for_search: bool = False
+) -> Examples:
     """Returns an external set of images: ``ROOT/{train,val}/CLASS/`` or ``ROOT/CLASS/``.
 
     Args:
         root: the folder; where it has no ``train/`` and ``val/``, ``part`` is "".
         config: classes, patterns, image size, ``equalize`` and ``on_bad_file`` are used, nothing
             else.
+        for_search: as in :func:`load`.
 
     Raises:
         DataError: as in :func:`load`.
@@ -52,7 +60,7 @@ def load_external(root: str | os.PathLike[str], config: DataConfig) -> Examples:
     from msa_flax.data.folder import list_folder
 
     listing = list_folder(root, config, layout="classes")
-    return _read(listing, config, skip=config.on_bad_file == "skip")
+    return _read(listing, config, skip=config.on_bad_file == "skip", for_search=for_search)
 
 
 def load_files(names: Sequence[str], config: DataConfig, *, skip: bool = False) -> Examples:
@@ -96,14 +104,13 @@ def inspect(listing: "Listing", *, progress: "Progress | None" = None) -> Exampl
     return examples
 
 
-def _read(listing: "Listing", config: DataConfig, *, skip: bool) -> Examples:
-    from functools import partial
-
+def _read(
+    listing: "Listing", config: DataConfig, *, skip: bool, for_search: bool = False
+) -> Examples:
+    from msa_flax.data.facts import preparation
     from msa_flax.data.folder import check_bad_files, read
-    from msa_flax.data.images import preprocess
 
-    prepare = partial(preprocess, size=config.image_size, equalize=config.equalize)
-    examples = read(listing, prepare)
+    examples = read(listing, preparation(config, for_search=for_search))
     bad_files = examples.bad_files
     check_bad_files(bad_files, skip=skip, total=len(examples) + len(bad_files))
     return examples

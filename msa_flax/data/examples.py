@@ -37,6 +37,8 @@ class Examples:
     classes: tuple[str, ...] = ("normal", "fracture")  # the second one is the positive class
     facts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # see data/facts.py
     file_hash: np.ndarray | None = None  # str [n], of each file's pixels; None: they were not read
+    families_by: str = "names"  # "names" | "pixels": what tells the families
+    copies: np.ndarray | None = None  # str [n], family by pixels, "" no copy; None: not searched
 
     def __len__(self) -> int:
         return len(self.example_id)

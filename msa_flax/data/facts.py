@@ -1,14 +1,17 @@
 """Facts about image files and their pixels that may tell a label without a look at the anatomy."""
 
 import dataclasses
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
+from msa_flax.config import DataConfig
 from msa_flax.data.examples import Examples
 from msa_flax.data.headers import read_header
+from msa_flax.data.images import preprocess
 
 SIZE = 224  # pixels, the side of the images that an audit compares with one another
 BORDER = 0.04  # width of the border, as a share of the shorter side
@@ -76,6 +79,18 @@ def comparable(image: np.ndarray) -> np.ndarray:
         return image
     method = cv2.INTER_AREA if min(image.shape) > SIZE else cv2.INTER_CUBIC
     return cv2.resize(image, (SIZE, SIZE), interpolation=method)
+
+
+def preparation(config: DataConfig, *, for_search: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function from an image, uint8 [h, w], to what a table of images holds of it.
+
+    Args:
+        config: image size and ``equalize`` are used, for a network.
+        for_search: make it comparable with other images instead, see :func:`comparable`.
+    """
+    if for_search:
+        return comparable
+    return functools.partial(preprocess, size=config.image_size, equalize=config.equalize)
 
 
 def name_order(names: Sequence[str], groups: Sequence[str]) -> np.ndarray:

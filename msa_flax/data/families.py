@@ -32,6 +32,7 @@ from msa_flax.data.moved import Moved, find_moved
 from msa_flax.data.neighbours import doubtful
 from msa_flax.data.sources import connected, find_sources
 
+VERSION = 1  # of the search; what it found is kept: raise it where it finds something else
 THRESHOLD = 0.70  # correlation from which two images are copies of one source
 CANDIDATES = 24  # images that each image is compared with
 

@@ -1,5 +1,7 @@
 """Copies and series that cross a split: what is refused, and what is said beside every number."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from msa_flax.data.examples import DataError, Examples
@@ -10,19 +12,21 @@ COPIES, SERIES = "copies cross the split", "series cross the split"
 UNKNOWN = "groups unknown"
 
 
-def find_stamps(examples: Examples, splits: Splits) -> list[str]:
+def find_stamps(examples: Examples, splits: Splits, *, recorded: Sequence[str] = ()) -> list[str]:
     """Returns what must be said beside every number that comes from these splits.
 
-    "copies cross the split": one source slice, or identical pixels, are in two splits. "series
-    cross the split": one group is. "groups unknown": whether series cross cannot be checked.
+    "copies cross the split": one source slice, identical pixels, or copies that a search found, are
+    in two splits. "series cross the split": one group is. "groups unknown": whether series cross
+    cannot be checked.
 
     Args:
         examples: n examples.
         splits: their splits, in the same order.
+        recorded: the stamps of training, which had searched for copies.
     """
     sources = _sources(examples, splits)
     applies = {
-        COPIES: any(divided(source, splits.split) for source in sources),
+        COPIES: COPIES in recorded or any(divided(source, splits.split) for source in sources),
         SERIES: bool(divided(examples.group, splits.split)),
         UNKNOWN: not examples.groups_known,
     }
@@ -41,8 +45,8 @@ def check_leakage(examples: Examples, splits: Splits, *, allow: bool) -> None:
         DataError: how many slices and images cross, between which splits, and what to do.
     """
     sources = _sources(examples, splits)
-    slices, pictures = (len(divided(source, splits.split)) for source in sources)
-    if allow or slices + pictures == 0:
+    counts = [len(divided(source, splits.split)) for source in sources]
+    if allow or not any(counts):
         return
     found = []
     for seen, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
@@ -54,9 +58,16 @@ def check_leakage(examples: Examples, splits: Splits, *, allow: bool) -> None:
             count = "all" if copied.all() else f"{copied.sum()} of"
             name = "training" if other == "train" else other
             found.append(f"{count} {len(rows)} {seen} images have a copy in {name}")
+    kinds = ("source slices", "identical pictures", "families by pixels")
+    divisions = [f"{n} {kind}" for n, kind in zip(counts, kinds, strict=False)]
+    unseen = examples.copies is not None and not any(counts[:2])  # names tell of no copy
+    ways = "protocol 'family', 'grouped' or 'kfold'"
+    if examples.copies is not None:
+        ways = "data.families='pixels' with protocol 'family'" if unseen else ways
+        ways += ", or data.families='names' if the audit shows that these are no copies"
     raise DataError(
-        f"copies cross the split: {', '.join(found)} ({slices} source slices and {pictures} "
-        "identical pictures are divided); use protocol 'family', 'grouped' or 'kfold', or "
+        f"copies cross the split: {', '.join(found)} ({', '.join(divisions[:-1])} and "
+        f"{divisions[-1]} are divided); use {ways}, or "
         "accept inflated numbers with data.allow_leakage=True"
     )
 
@@ -78,11 +89,12 @@ def check_contradictions(examples: Examples) -> None:
         )
 
 
-def _sources(examples: Examples, splits: Splits) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two names per image for where it comes from: its family, and its pixels."""
+def _sources(examples: Examples, splits: Splits) -> tuple[np.ndarray, ...]:
+    """Returns names of where each image comes from: its family, its pixels and a search's find."""
     if not np.array_equal(examples.example_id, splits.example_id):
         raise DataError(
             f"the table of splits ({len(splits.example_id)} rows) and the data set "
             f"({len(examples)} images) list different examples, or in another order"
         )
-    return examples.family, examples.pixels
+    found = () if examples.copies is None else (examples.copies,)
+    return examples.family, examples.pixels, *found

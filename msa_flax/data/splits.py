@@ -14,6 +14,7 @@ from msa_flax.files import UserError, csv_rows, csv_text, write_text
 
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("example_id", "split", "fold")
+_ALL_COLUMNS = (*_COLUMNS, "family")
 _DRAWS = 16  # random draws of validation units, of which the best balanced one is taken
 _STREAM = 0x5EED  # keeps these draws apart from the training order's, which start with seed too
 
@@ -25,6 +26,7 @@ class Splits:
     example_id: np.ndarray  # str [n], unique
     split: np.ndarray  # str [n], one of SPLITS
     fold: np.ndarray  # str [n], what is held out: a group, a fold's number, "" (published, family)
+    family: np.ndarray | None = None  # str [n], "" unknown; None: they are those of the names
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions of the rows of one split, ascending.
@@ -35,6 +37,12 @@ class Splits:
         if split not in SPLITS:
             raise DataError(f"expected one of {', '.join(SPLITS)}, got {split!r}")
         return np.flatnonzero(self.split == split)
+
+    def with_families(self, examples: Examples) -> Examples:
+        """Returns the examples of the rows with the families of this table, if it has any."""
+        if self.family is None:
+            return examples
+        return dataclasses.replace(examples, family=self.family, families_by="pixels")
 
     def counts(self, labels: np.ndarray) -> dict[str, tuple[int, int]]:
         """Returns, for each split, how many examples have label 0 and how many label 1.
@@ -63,9 +71,13 @@ class Splits:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as CSV (example_id, split, fold), whole or not at all."""
-        rows = zip(self.example_id, self.split, self.fold, strict=True)
-        write_text(path, csv_text(_COLUMNS, rows))
+        """Writes the table as CSV, whole or not at all: example_id, split, fold[, family].
+
+        The families are there if the names alone do not tell them.
+        """
+        families = [] if self.family is None else [self.family]
+        rows = zip(self.example_id, self.split, self.fold, *families, strict=True)
+        write_text(path, csv_text(_ALL_COLUMNS[: 3 + len(families)], rows))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Splits":
@@ -78,11 +90,12 @@ class Splits:
             header, *rows = csv_rows(path) or [[]]
         except UserError as error:
             raise DataError(str(error)) from error
-        ok = tuple(header) == _COLUMNS and all(len(row) == 3 and row[1] in SPLITS for row in rows)
+        width, known = len(header), tuple(header) in (_COLUMNS, _ALL_COLUMNS)
+        ok = known and all(len(row) == width and row[1] in SPLITS for row in rows)
         if not ok or len({row[0] for row in rows}) != len(rows):
             raise DataError(f"{path} is not a table of splits with columns {', '.join(_COLUMNS)}")
-        columns = [np.array([row[i] for row in rows], dtype=np.str_) for i in range(3)]
-        return cls(example_id=columns[0], split=columns[1], fold=columns[2])
+        columns = [np.array([row[i] for row in rows], dtype=np.str_) for i in range(width)]
+        return cls(**dict(zip(header, columns, strict=True)))
 
 
 def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Splits:
@@ -92,7 +105,9 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
       by image and class by class (paper 1 §3.1). Where the data set has a ``test`` too, that is
       the test split and ``val`` the validation split, and so they are with "family".
     - "family": as "published", but families stay whole, in test too: a family is test if at least
-      half of its images are in ``val``; validation takes whole families of the others.
+      half of its images are in ``val``; validation takes whole families of the others. Where that
+      leaves nothing to train with or to test, families that are in both parts are drawn for test
+      at random, until it has as many images of each class as ``val``.
     - "grouped": ``config.holdout_group`` is the test split; validation takes whole families.
     - "kfold": fold ``config.fold`` of ``config.folds`` is the test split; groups stay whole.
 
@@ -125,13 +140,14 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
     elif config.protocol == "kfold":
         test, fold = _is_in_fold(rows, config, seed), str(config.fold)
     else:
-        test = _is_in_part(rows, "test" if "test" in rows.part else "val", config)
+        test = _is_in_part(rows, "test" if "test" in rows.part else "val", config, seed)
     sorted_split = np.where(test, "test", "train").astype("<U10")
     sorted_split[_choose_validation(rows, test, config, seed)] = "validation"
     split = np.empty_like(sorted_split)
     split[order] = sorted_split
     folds = np.full(len(examples), fold)
-    splits = Splits(example_id=examples.example_id, split=split, fold=folds)
+    searched = examples.family if examples.families_by == "pixels" else None
+    splits = Splits(example_id=examples.example_id, split=split, fold=folds, family=searched)
     _check_usable(splits.counts(examples.label), config)
     return splits
 
@@ -146,7 +162,7 @@ class _Rows:
     part: np.ndarray
 
 
-def _is_in_part(rows: _Rows, part: str, config: DataConfig) -> np.ndarray:
+def _is_in_part(rows: _Rows, part: str, config: DataConfig, seed: int) -> np.ndarray:
     """Whether each image, with protocol "family" most of its family, is in a part of the set."""
     if unknown := int((rows.part == "").sum()):
         raise DataError(
@@ -156,7 +172,15 @@ def _is_in_part(rows: _Rows, part: str, config: DataConfig) -> np.ndarray:
     if config.protocol == "published":
         return inside
     _, member = np.unique(rows.family, return_inverse=True)
-    return (2 * np.bincount(member, weights=inside) >= np.bincount(member))[member]
+    share = (np.bincount(member, weights=inside) / np.bincount(member))[member]
+    test = share >= 0.5
+    if test.any() and len(np.unique(rows.label[~test])) == 2:
+        return test
+    both, test = (share > 0) & (share < 1), share == 1
+    missing = [np.bincount(rows.label[some], minlength=2) for some in (inside, test)]
+    rng = np.random.default_rng([seed, _STREAM, 1])
+    test[both] = _draw(rows.family[both], rows.label[both], missing[0] - missing[1], rng)
+    return test
 
 
 def _is_of_group(rows: _Rows, config: DataConfig) -> np.ndarray:
@@ -199,13 +223,22 @@ def _choose_validation(rows: _Rows, test: np.ndarray, config: DataConfig, seed: 
             [rng.permutation(c)[: round(config.validation_fraction * len(c))] for c in classes]
         )
     unit = rows.group if config.protocol == "kfold" else rows.family
-    names, member = np.unique(unit[~test], return_inverse=True)
+    label = rows.label[~test]
+    wanted = config.validation_fraction * np.bincount(label, minlength=2)
+    return np.flatnonzero(~test)[_draw(unit[~test], label, wanted, rng)]
+
+
+def _draw(
+    unit: np.ndarray, label: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns which images are of the units that are drawn for so many images of each class."""
+    names, member = np.unique(unit, return_inverse=True)
     tally = np.zeros((len(names), 2))  # images of each class in each unit
-    np.add.at(tally, (member, rows.label[~test]), 1)
-    wanted = config.validation_fraction * tally.sum(axis=0)
+    np.add.at(tally, (member, label), 1)
     draws = [_draw_units(tally, wanted, rng) for _ in range(_DRAWS)]
     chosen, _ = min(draws, key=lambda draw: draw[1])
-    return np.flatnonzero(~test)[np.isin(member, chosen)]
+    drawn: np.ndarray = np.isin(member, chosen)
+    return drawn
 
 
 def _draw_units(

@@ -25,9 +25,10 @@ from absl import logging as absl_logging
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows
+from msa_flax.data.facts import SIZE, preparation
 from msa_flax.data.folder import File, Listing, check_bad_files, list_folder
 from msa_flax.data.headers import ImageError
-from msa_flax.data.images import decode, preprocess, read_bytes, read_image, resize_mask
+from msa_flax.data.images import decode, read_bytes, read_image, resize_mask
 from msa_flax.data.layout import PARTS
 from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
@@ -220,14 +221,14 @@ def _png(image: np.ndarray) -> io.BytesIO:
     return io.BytesIO(cv2.imencode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes())
 
 
-def load(config: DataConfig) -> Examples:
+def load(config: DataConfig, *, for_search: bool = False) -> Examples:
     """Prepares the data set of a configuration if need be, and reads it; see ``data.load``."""
     data_dir = cache_dir() / "datasets"
     make_builder = phantom_builder if config.source == "phantom" else folder_builder
     with _locked(data_dir), _quiet():
         builder = make_builder(config, data_dir=data_dir)
         prepare(builder)
-        return read(builder, config)
+        return read(builder, config, for_search=for_search)
 
 
 def prepare(builder: Folder | Phantom) -> None:
@@ -249,12 +250,13 @@ def prepare(builder: Folder | Phantom) -> None:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def read(builder: Folder | Phantom, config: DataConfig) -> Examples:
+def read(builder: Folder | Phantom, config: DataConfig, *, for_search: bool = False) -> Examples:
     """Reads a prepared copy into memory, every image preprocessed, every mask resized.
 
     Args:
         builder: its copy is prepared.
         config: image size, ``equalize`` and ``on_bad_file`` are used.
+        for_search: see :func:`msa_flax.data.load`; masks are left out.
 
     Raises:
         DataError: unreadable files (see :func:`check_bad_files`), or a damaged copy.
@@ -263,15 +265,17 @@ def read(builder: Folder | Phantom, config: DataConfig) -> Examples:
     bad_files = [(name, why) for name, why in (builder.info.metadata or {}).get("bad_files", ())]
     skip = config.on_bad_file == "skip"
     check_bad_files(bad_files, skip=skip, total=total + len(bad_files))
-    size = config.image_size
+    size = SIZE if for_search else config.image_size
+    prepare_image = preparation(config, for_search=for_search)
     images = np.empty((total, size, size), np.uint8)
-    masks = np.empty_like(images) if "mask" in builder.info.features else None
+    masked = "mask" in builder.info.features and not for_search
+    masks = np.empty_like(images) if masked else None
     rows: list[dict[str, Any]] = []
     placed: list[Future[None]] = []
 
     def place(i: int, image: bytes, mask: bytes | None) -> None:
         pixels = decode(image, "stored.png")
-        images[i] = preprocess(pixels, size=size, equalize=config.equalize)
+        images[i] = prepare_image(pixels)
         if masks is not None and mask is not None:
             masks[i] = resize_mask(decode(mask, "stored.png"), size=size)
 

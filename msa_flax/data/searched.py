@@ -1,0 +1,135 @@
+"""The search for copies among the images of a run: what it found is kept, and then it is used.
+
+A search of thousands of images takes a while, so its result is kept in the cache folder under what
+the images are: the same images are searched once, whatever is trained on them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from msa_flax.config import DataConfig
+from msa_flax.data.examples import DataError, Examples, pixel_hash
+from msa_flax.data.families import THRESHOLD, VERSION, find_families
+from msa_flax.data.sources import find_sources
+from msa_flax.files import cache_dir, read_json, write_json
+
+log = logging.getLogger("msa_flax")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Searched:
+    """What a search among n images found.
+
+    Attributes:
+        family: the position of the first image of each image's family by pixels, int [n].
+        equal: the position of the first image that is equal to each, pixel for pixel, int [n].
+    """
+
+    family: np.ndarray
+    equal: np.ndarray
+
+
+def search(
+    fingerprints: Sequence[str], count: int, images: Callable[[], Sequence[np.ndarray]]
+) -> Searched:
+    """Finds copies among images, or reads what an earlier search among the same ones found.
+
+    Args:
+        fingerprints: of the tables that the images are from, see :attr:`Examples.fingerprint`.
+        count: number of images, n.
+        images: returns them in parts, comparable with one another, uint8 [n, 224, 224] together;
+            called only where they were not searched before.
+
+    Raises:
+        DataError: the images are not so many.
+    """
+    key = json.dumps([VERSION, THRESHOLD, count, *fingerprints])
+    path = cache_dir() / "families" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    found = _kept(path, count)
+    if found:
+        return found
+    log.info(
+        "searching %d images for copies of one another: some 5 ms per image, once (kept in %s)",
+        *(count, cache_dir()),
+    )
+    began = time.perf_counter()
+    pixels = np.concatenate(list(images()))
+    if len(pixels) != count:
+        raise DataError(f"expected {count} images, found {len(pixels)} now: files have changed")
+    found = Searched(
+        family=find_families(pixels).family,
+        equal=find_sources(np.array([pixel_hash(image) for image in pixels])),
+    )
+    copied = int((np.bincount(found.family, minlength=1)[found.family] > 1).sum())
+    log.info("%d images are copies of one another: %.1f s", copied, time.perf_counter() - began)
+    values = {name: getattr(found, name).tolist() for name in ("family", "equal")}
+    try:
+        write_json(path, {**values, "sha256": _digest(values)})
+    except OSError as error:
+        log.warning("%s cannot be written (%s); the next start searches again", path, error)
+    return found
+
+
+def with_families(examples: Examples, config: DataConfig) -> Examples:
+    """Returns a data set with the families that ``config.families`` asks for, and its copies.
+
+    Names that tell the family of every image are taken at their word in "auto"; what a search finds
+    beside them is in :attr:`Examples.copies`, so that a split which divides it can be refused. The
+    phantom has no copies, and is not searched.
+
+    Args:
+        examples: their families are those of their names.
+        config: where they are from, and ``families``.
+    """
+    if config.source == "phantom" or config.families == "names":
+        return examples
+    from msa_flax.data import load
+
+    fingerprint, n = examples.fingerprint, len(examples)
+    found = search([fingerprint], n, lambda: [load(config, for_search=True).images])
+    copies = _named(examples, found.family)
+    if (examples.family != "").all() and config.families == "auto":
+        return dataclasses.replace(examples, copies=copies)
+    if config.families == "pixels" or not (examples.family != "").any():
+        family = copies
+    else:  # some names tell something: what either way connects is one
+        family = examples.family
+        own = np.where(family == "", examples.example_id, family)
+        source = find_sources(found.family, own)
+        order = np.argsort(family == "", kind="stable")  # a name goes before an id
+        named = np.where(family == "", _named(examples, source), family)[order]
+        _, first, member = np.unique(source[order], return_index=True, return_inverse=True)
+        family = np.empty_like(named)
+        family[order] = named[first[member]]
+    return dataclasses.replace(examples, family=family, families_by="pixels", copies=copies)
+
+
+def _named(examples: Examples, family: np.ndarray) -> np.ndarray:
+    """Returns the id of the first image of each family, "" where an image is alone: str [n]."""
+    sizes = np.bincount(family, minlength=len(examples))
+    return np.where(sizes[family] > 1, examples.example_id[family], "")
+
+
+def _kept(path: Path, count: int) -> Searched | None:
+    """Returns what was kept, or None if there is nothing or it is damaged."""
+    try:
+        values = read_json(path)
+        kept = {name: values[name] for name in ("family", "equal")}
+        if values["sha256"] == _digest(kept):
+            columns = {name: np.array(column, np.intp) for name, column in kept.items()}
+            if all(column.shape == (count,) for column in columns.values()):
+                return Searched(**columns)
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # whatever is wrong with it, the images are there to be searched again
+    return None
+
+
+def _digest(values: dict[str, list[int]]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
