@@ -216,7 +216,7 @@ def _choose_validation(rows: _Rows, test: np.ndarray, config: DataConfig, seed: 
     """Returns the positions of the validation images: single ones, or whole families or groups."""
     rng = np.random.default_rng([seed, _STREAM])
     if config.protocol in ("published", "family") and {"val", "test"} <= {*rows.part.tolist()}:
-        return np.flatnonzero(~test & _is_in_part(rows, "val", config))
+        return np.flatnonzero(~test & _is_in_part(rows, "val", config, seed))
     if config.protocol == "published":
         classes = [np.flatnonzero(~test & (rows.label == label)) for label in (0, 1)]
         return np.concatenate(
