@@ -18,7 +18,7 @@ from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, pixel_hash
 from msa_flax.data.families import THRESHOLD, VERSION, find_families
 from msa_flax.data.sources import find_sources
-from msa_flax.files import cache_dir, read_json, write_json
+from msa_flax.files import UserError, cache_dir, read_json, write_json
 
 log = logging.getLogger("msa_flax")
 
@@ -56,7 +56,7 @@ def search(
     if found:
         return found
     log.info(
-        "searching %d images for copies of one another: some 5 ms per image, once (kept in %s)",
+        "searching %d images for copies of one another, which may take minutes; done once (kept in %s)",
         *(count, cache_dir()),
     )
     began = time.perf_counter()
@@ -72,8 +72,8 @@ def search(
     values = {name: getattr(found, name).tolist() for name in ("family", "equal")}
     try:
         write_json(path, {**values, "sha256": _digest(values)})
-    except OSError as error:
-        log.warning("%s cannot be written (%s); the next start searches again", path, error)
+    except (OSError, UserError) as error:
+        log.warning("%s; the next start searches again", error)
     return found
 
 
