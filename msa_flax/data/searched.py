@@ -56,7 +56,7 @@ def search(
     if found:
         return found
     log.info(
-        "searching %d images for copies of one another, which may take minutes; done once (kept in %s)",
+        "searching %d images for copies of one another (may take minutes; done once, kept in %s)",
         *(count, cache_dir()),
     )
     began = time.perf_counter()
