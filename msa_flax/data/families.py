@@ -41,7 +41,8 @@ SEARCHED = (
     "brightness, contrast or sharpness"
 )
 NOT_SEARCHED = (
-    "copies that were bent, cut to less than half, compressed strongly or covered with much noise; "
+    "copies that were bent, cut to less than half, brightened until clipped, compressed strongly "
+    "or covered with much noise; "
     "images without noise of their own"
 )
 
