@@ -4,8 +4,8 @@
 
 One copy of one kind is made of every source, and all are searched together: slices of eight
 patients of the phantom, at the same eight levels, and one image of every third source of the
-public data set, which come from four series. A hit is a copy in the family of its source; a false hit is an
-image in a family with another source.
+public data set, which come from four series. A hit is a copy in the family of its source; a false
+hit is an image in a family with another source.
 """
 
 import argparse
