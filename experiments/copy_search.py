@@ -32,9 +32,9 @@ def warped(
     image: np.ndarray, *, degrees: float = 0, zoom: float = 1, move: float = 0
 ) -> np.ndarray:
     """Returns an image turned and zoomed about its centre, then moved by a share of its side."""
-    side = np.array(image.shape[::-1])
+    side = np.array(image.shape[::-1], np.float64)
     matrix = cv2.getRotationMatrix2D(tuple((side - 1) / 2), degrees, zoom)
-    matrix[:, 2] += move * side * (1, 0.6)
+    matrix[:, 2] += move * side * np.array([1, 0.6])
     return cv2.warpAffine(image, matrix, image.shape[::-1])
 
 
