@@ -3,7 +3,8 @@
 Writes predictions.csv and metrics.json to DIR/eval/<split>/ (with --checkpoint last, to
 DIR/eval/<split>-last/) and prints the metrics of the paper's Table 4. With --data_root DIR2 the
 same model is evaluated on another folder (external validation), DIR2/{fracture,normal}/ or
-DIR2/{train,val}/{fracture,normal}/; --external names the result.
+DIR2/{train,val}/{fracture,normal}/; --external names the result. Its images are compared with
+those that the run was trained or chosen on, and what is known already is said beside every number.
 
 --calibrate fits temperature, isotonic regression, Venn-Abers and conformal prediction on the
 validation split and stores them as DIR/checkpoints/calibration-<best or last>.json. From then on
@@ -38,6 +39,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "external", "external", "name of the result of --data_root", flag_values=values
     )
     flags.DEFINE_boolean(
+        "replace",
+        False,
+        "replace the result of other images that has the name --external",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
         "calibrate",
         False,
         "first fit calibration and conformal prediction on the validation split",
@@ -61,13 +68,11 @@ def main(args: SimpleNamespace) -> None:
     """Runs the command."""
     workdir = cli.workdir(args, trained=True)
     name = args.external
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) or name in (
-        "train",
-        "validation",
-        "test",
-    ):
+    own = name in ("train", "validation", "test")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) or name.endswith("-last") or own:
         raise cli.UsageError(
-            f"--external: expected letters, digits, _ and -, and no split's name; got {name!r}"
+            "--external: expected letters, digits, _ and -, no split's name and no -last at its "
+            f"end; got {name!r}"
         )
     alpha, sensitivity = args.conformal_alpha, args.sensitivity
     _check_share("conformal_alpha", alpha, 0.1)
@@ -87,7 +92,9 @@ def main(args: SimpleNamespace) -> None:
     if args.calibrate:
         results["validation"] = calibrate(run, sensitivity=sensitivity)
     if args.data_root:
-        results[name] = evaluate_external(run, args.data_root, name, alpha=alpha)
+        results[name] = evaluate_external(
+            run, args.data_root, name, alpha=alpha, replace=args.replace
+        )
     elif args.split not in results:
         results[args.split] = evaluate_split(run, args.split, alpha=alpha)
     report(run, results)

@@ -57,6 +57,7 @@ NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
 TESTED_ELSEWHERE = {
     "train": "test_end_to_end.py",
     "auditing/findings": "auditing/test_audit.py",
+    "data/overlap": "results/test_scores_external.py",
     "results/overview": "test_end_to_end.py",
     "results/scores": "test_evaluate_calibration.py",
     "training/progress": "test_end_to_end.py",

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from msa_flax import files
 from msa_flax.auditing import shortcuts
 from msa_flax.data import load_external
-from msa_flax.data.examples import Examples
+from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.leakage import UNKNOWN
+from msa_flax.data.overlap import find_overlap
 from msa_flax.evaluation import calibration, calibration_summary
 from msa_flax.evaluation.calibration import Calibration, CalibrationError
 from msa_flax.evaluation.conformal import ALPHA
@@ -21,9 +22,11 @@ from msa_flax.evaluation.summary import metrics_json
 from msa_flax.evaluation.terminal import calibration_lines, metrics_table
 from msa_flax.plots import figures
 from msa_flax.run import Run
+from msa_flax.training.workdir import WorkdirError
 
 log = logging.getLogger("msa_flax")
 
+NOT_COMPARED = "not compared with the training images, which are not there"
 _DOUBTS = {  # why what was chosen on the validation images may not hold for those of a split
     "train": ["the network was trained on these images"],
     "validation": ["it was chosen on these images"],
@@ -58,15 +61,61 @@ def evaluate_split(run: Run, split: str, *, alpha: float = ALPHA) -> dict[str, A
     return _write(run, predictions, seconds, run.data.stamps, alpha=alpha, doubts=doubts)
 
 
-def evaluate_external(run: Run, root: str, name: str, *, alpha: float = ALPHA) -> dict[str, Any]:
-    """Evaluates a folder of other images, writes ``eval/<name>/``, returns its metrics."""
+def evaluate_external(
+    run: Run, root: str, name: str, *, alpha: float = ALPHA, replace: bool = False
+) -> dict[str, Any]:
+    """Evaluates a folder of other images, writes ``eval/<name>/``, returns its metrics.
+
+    The images are compared with those that the run was trained or chosen on.
+
+    Args:
+        run: a trained run.
+        root: the folder.
+        name: of the result.
+        alpha: share of images of a class whose conformal set may miss it.
+        replace: whether a result of other images under this name may be replaced.
+
+    Raises:
+        DataError: the images cannot be used, or the name belongs to other images.
+    """
     examples = load_external(root, run.config.data)
     for file, reason in examples.bad_files[:20]:
         log.warning("left out: %s: %s", file, reason)
+    _check_name(run, root, name, examples.fingerprint, replace=replace)
     stamps = [] if examples.groups_known else [UNKNOWN]
+    stamps += _known_before(run, root, examples)
     elsewhere = ["these images come from elsewhere than the validation images"]
     predictions, seconds = _predict(run, examples, name, np.full(len(examples), ""))
-    return _write(run, predictions, seconds, stamps, alpha=alpha, doubts=elsewhere)
+    origin = {"root": str(Path(root).absolute()), "fingerprint": examples.fingerprint}
+    return _write(run, predictions, seconds, stamps, alpha=alpha, doubts=elsewhere, origin=origin)
+
+
+def _check_name(run: Run, root: str, name: str, fingerprint: str, *, replace: bool) -> None:
+    """Refuses to replace the result of other images, unless that is asked for."""
+    path = run.results(name) / "metrics.json"
+    earlier = files.read_json(path)
+    if not earlier or earlier.get("fingerprint") == fingerprint:
+        return
+    of = f"other images, of {earlier.get('root', 'a folder that was not recorded')}"
+    if not replace:
+        raise DataError(
+            f"{path.parent} holds the result of {of}; choose another --external name for {root}, "
+            "or replace it with --replace"
+        )
+    log.warning("replacing the result of %s", of)
+
+
+def _known_before(run: Run, root: str, examples: Examples) -> list[str]:
+    """Returns the stamp that says how many of the images the run was trained or chosen on."""
+    try:
+        data = run.data
+    except (DataError, WorkdirError) as error:
+        log.warning("not compared with the training images: %s", error)
+        return [NOT_COMPARED]
+    found = find_overlap(root, examples, data.examples, data.splits, run.config.data)
+    if found.stamp:
+        log.warning("not an external set: %s", found.stamp)
+    return [found.stamp] if found.stamp else []
 
 
 def _predict_split(run: Run, split: str) -> tuple[Predictions, float]:
@@ -102,6 +151,7 @@ def _write(
     *,
     alpha: float = ALPHA,
     doubts: Sequence[str] = (),
+    origin: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes the three files of one split, and returns what ``metrics.json`` holds.
 
@@ -121,6 +171,7 @@ def _write(
         seconds=seconds,
         positive=run.config.data.classes[1],
     )
+    values |= origin or {}
     values["predictions_sha256"] = predictions.digest()  # a report refuses other ones
     if split == "validation" and (stored or reason):
         values |= calibration_summary.unavailable(calibration_summary.OPTIMISTIC)

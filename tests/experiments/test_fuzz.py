@@ -4,6 +4,7 @@ import random
 
 import fuzz
 import pytest
+from command_line import call
 
 from msa_flax.files import UserError
 
@@ -30,8 +31,6 @@ def test_a_reader_reads_or_refuses_with_an_error_of_its_own(name):
 
 
 def test_without_atheris_one_sentence_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "atheris", None)
-    from command_line import call
-
+    monkeypatch.setattr(fuzz, "atheris", None)
     assert call(fuzz.main, ["images"]) == 2
     assert "pip install" in capsys.readouterr().err
