@@ -88,7 +88,7 @@ def tables() -> tuple[Read, list[bytes]]:
 
 def settings() -> tuple[Read, list[bytes]]:
     """Text of the configuration in a run's config.json."""
-    from msa_flax.config import Config
+    from msa_flax.config import Config, quickstart
 
     folder = Path(tempfile.mkdtemp())
 
@@ -99,7 +99,7 @@ def settings() -> tuple[Read, list[bytes]]:
         path.write_bytes(data)
         return Config.from_dict(read_json(path).get("config", {})).validate()
 
-    text = json.dumps({"schema_version": 1, "config": Config().to_dict()})
+    text = json.dumps({"schema_version": 1, "config": quickstart().to_dict()})
     return read, [text.encode(), b'{"schema_version": 1, "config": {"train": {"epochs": 3}}}']
 
 
@@ -116,9 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options: argparse.Namespace = parser.parse_args(arguments)
     sys.path.insert(0, str(Path(__file__).parent / "faults"))
-    try:
-        import atheris
-    except ImportError as error:
+    if atheris is None:
         raise UserError('expected the package atheris: pip install -e ".[fuzz]"')
     with atheris.instrument_imports(include=["msa_flax"]):
         read, seeds = READERS[options.reader]()
