@@ -8,6 +8,7 @@ Tracebacks are shown with ``--debug`` only.
 
 import contextlib
 import difflib
+import errno
 import logging
 import os
 import re
@@ -25,6 +26,7 @@ from msa_flax.config import Config
 from msa_flax.files import NOTICE, UserError, flatten
 
 _LONGEST = 600  # characters of a sentence on the terminal
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a write without room names no file
 _ARGUMENTS = ("images", "workdirs")  # flags that take the arguments which are not flags
 
 Define = Callable[[flags.FlagValues], None]
@@ -77,8 +79,9 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
             traceback.print_exc()
         code = getattr(error, "exit_code", 1)
         said = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.filename:
-            code, said = 2, f"{error.filename} cannot be used: {error.strerror}"
+        if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+            room = "; make room and give the same command again" * (error.errno in _FULL)
+            code, said = 2, f"{error.filename or 'a file'} cannot be used: {error.strerror}{room}"
         if code == 1 and not debug:
             said = f"{type(error).__name__}: {said} (--debug shows where)"
         return _say(_short(" ".join(said.split())), code)

@@ -127,6 +127,9 @@ def test_a_sentence_with_a_long_list_is_cut_and_says_how_much_more_there_is(caps
 def test_what_the_system_says_of_a_path_is_one_sentence(capsys, tmp_path):
     assert saying(PermissionError(errno.EACCES, "Permission denied", "/a/b")) == 2
     assert capsys.readouterr().err == "error: /a/b cannot be used: Permission denied\n"
+    assert saying(OSError(errno.ENOSPC, "No space left on device")) == 2
+    said = "error: a file cannot be used: No space left on device; make room and give the same"
+    assert capsys.readouterr().err.startswith(said)
     (tmp_path / "file").write_text("")
     with pytest.raises(files.UserError, match=r"x\.json cannot be written"):
         files.write_json(tmp_path / "file/x.json", {})
