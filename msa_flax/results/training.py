@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -226,10 +227,27 @@ def _train(run: Run, loop: Loop, state: TrainState, progress: dict[str, Any]) ->
         if loop.checkpoints:
             seconds, step_seconds = time.perf_counter() - began, loop.monitor.step_seconds
             record_end(run.workdir, seconds=seconds, step_seconds=step_seconds)
+    if loop.checkpoints:
+        _warn_if_nothing_was_learnt(run)
     if int(state.step) < total:
         log.info(
             "stopped after step %d of %d: no lower validation loss for %d epochs",
             *(int(state.step), total, loop.patience),
+        )
+
+
+def _warn_if_nothing_was_learnt(run: Run) -> None:
+    """Warns where the last training loss is above that of one answer for every image."""
+    losses = [r["loss"] for r in read_rows(run.workdir / "metrics.jsonl") if r["split"] == "train"]
+    share = float(run.data.examples.label[run.data.splits.indices("train")].mean())
+    if run.config.optim.class_weights == "balanced":
+        share = 0.5
+    constant = -(share * math.log(share) + (1 - share) * math.log(1 - share))
+    if losses and losses[-1] is not None and losses[-1] > constant:
+        log.warning(
+            "the training loss of the last epoch is %.4g; one answer for every image would have "
+            "%.4f: nothing was learnt; train longer, or with another optim.learning_rate",
+            *(losses[-1], constant),
         )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from types import SimpleNamespace
 
 import cv2
 import jax
@@ -14,6 +15,7 @@ from msa_flax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainC
 from msa_flax.evaluation.predictions import Predictions
 from msa_flax.files import UserError
 from msa_flax.initial import initial_variables
+from msa_flax.results import training
 from msa_flax.results.training import build, record, train_run
 from msa_flax.run import start
 from msa_flax.training import checkpoint
@@ -176,3 +178,21 @@ def test_splits_changed_by_hand_are_refused_by_training_and_by_later_commands(
     assert taken.data.stamps[-1] == "files of the run were changed by hand: splits.csv"
     with pytest.raises(UserError, match=r"splits\.csv was changed by hand"):
         record(run, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "warned"),
+    [(0.60, "none", True), (0.55, "none", False), (0.60, "balanced", False), (None, "none", False)],
+)
+def test_a_loss_above_that_of_one_answer_for_all_is_said(tmp_path, caplog, loss, weights, warned):
+    # A quarter is fractured: one answer for all has 0.5623 at best, or log 2 with balanced weights.
+    examples = SimpleNamespace(label=np.array([1, 0, 0, 0]))
+    splits = SimpleNamespace(indices=lambda split: np.arange(4))
+    config = Config(optim=OptimConfig(class_weights=weights))
+    data = SimpleNamespace(examples=examples, splits=splits)
+    run = SimpleNamespace(workdir=tmp_path, config=config, data=data)
+    row = {"step": 1, "epoch": 1, "split": "train", "loss": loss, "accuracy": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    with caplog.at_level("WARNING", logger="msa_flax"):
+        training._warn_if_nothing_was_learnt(run)
+    assert ("nothing was learnt" in caplog.text) == warned
