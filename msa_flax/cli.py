@@ -89,7 +89,11 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
 
 def define_config(values: flags.FlagValues) -> None:
     """Defines ``--config FILE.py[:ARG]`` with its ``--config.section.field=value`` overrides."""
-    default = str(Path(__file__).with_name("config.py"))
+    # Every file is loaded as one and the same module: one without get_config would have that of
+    # the file before it, such as the default.
+    sys.modules.pop("config_config", None)
+    named = any(re.match(r"--?config(=|$)", argument) for argument in sys.argv[1:])
+    default = None if named else str(Path(__file__).with_name("config.py"))
     config_flags.DEFINE_config_file(
         "config",
         default,
@@ -252,6 +256,8 @@ def _logging_to_terminal() -> Iterator[None]:
     """Shows the log of this package on the terminal, and nothing that is logged by others."""
     # CLU and Orbax log through absl what their own developers want to know.
     absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax writes in coroutines: one that fails is raised, and asyncio logs its trace as well.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     ours = logging.getLogger("msa_flax")
     level, propagate = ours.level, ours.propagate
     handler = logging.StreamHandler(sys.stderr)

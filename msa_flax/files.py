@@ -85,7 +85,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             temporary.write_bytes(data)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}; free it or name another place"
+            f"{path} cannot be written: {error.strerror or error}; free it or name another place"
         ) from error
 
 

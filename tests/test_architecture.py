@@ -69,6 +69,7 @@ TESTED_ELSEWHERE = {
 # Tests of more than one file, or of what is not Python.
 OF_NO_FILE = {
     "architecture",
+    "commands",  # every flag of all of them
     "end_to_end",
     "models/all_models",
     "reporting/operating_point",  # the script of the page

@@ -120,4 +120,4 @@ def test_a_configuration_of_another_version_has_no_command(workdir):
     values = Config().to_dict() | {"unheard_of": 1}
     (workdir / "config.json").write_text(json.dumps({"config": values}))
     assert report.commands(read_run(workdir, "test")) == []
-    assert call("--workdir", workdir) == 0
+    assert call("--workdir", workdir, "--accept_changes") == 0

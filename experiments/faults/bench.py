@@ -172,11 +172,18 @@ class Bench:
             name for name in want.keys() | have.keys() if want.get(name) != have.get(name)
         )
 
-    def same_bytes(self, injected: str, workdir: Path, ended: Ended) -> Outcome:
-        """Returns the outcome of a run that was disturbed, and then asked again to its end."""
+    def same_bytes(self, injected: str, workdir: Path, ended: Ended, *, only: str = "") -> Outcome:
+        """Returns the outcome of a run that was disturbed, and then asked again to its end.
+
+        Args:
+            injected: what disturbed it.
+            workdir: its folder.
+            ended: the command that was to mend it.
+            only: compare what begins so; "" for everything.
+        """
         if ended.code:
             return Outcome(injected=injected, result=f"exit {ended.code}: {ended.last}", held=False)
-        differ = self.differences(workdir)
+        differ = [name for name in self.differences(workdir) if name.startswith(only)]
         result = f"differs in {', '.join(differ[:3])}" if differ else "continued to the same bytes"
         return Outcome(injected=injected, result=result, held=not differ)
 

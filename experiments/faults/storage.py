@@ -29,8 +29,8 @@ def damage_best(bench: Bench, times: int, draw: random.Random) -> Iterator[Outco
         ended = bench.run(bench.command("evaluate", "--workdir", workdir))
         if ended.refused:
             yield Outcome(injected=injected, result="refused in one sentence", held=True)
-        else:
-            yield bench.same_bytes(injected, workdir, ended)
+        else:  # from the other checkpoint, if it is of the same step
+            yield bench.same_bytes(injected, workdir, ended, only="eval/")
 
 
 def full_disk(bench: Bench, times: int, draw: random.Random) -> Iterator[Outcome]:

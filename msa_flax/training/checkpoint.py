@@ -7,9 +7,11 @@ not notice a bit that is flipped later on the disk; so digests are stored and co
 and of everything else that steers the run. What was saved is read back before an older one goes.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +273,8 @@ def why(error: BaseException) -> str:
         error = error.__cause__
     told = getattr(error, "strerror", None) or str(error) or type(error).__name__
     told = " ".join(told.split())
+    if "No space left on device" in told:  # among the names of a database and its files
+        return os.strerror(errno.ENOSPC)
     return told if len(told) <= 200 else f"{told[:200]}..."
 
 

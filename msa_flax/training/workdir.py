@@ -68,6 +68,8 @@ def check_workdir(workdir: Path, config: Config) -> None:
             f"--workdir: expected a new, empty or earlier run's folder, {workdir} holds other files"
         )
     parent = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
+    if not parent.is_dir():
+        raise WorkdirError(f"--workdir: expected a folder, got {workdir}, where {parent} is a file")
     if not os.access(parent, os.W_OK):
         raise WorkdirError(f"--workdir: {parent} cannot be written to")
 

@@ -44,7 +44,8 @@ def test_the_order_of_the_rows_does_not_matter():
 def test_columns_have_the_declared_types():
     examples = six_examples(masks=True)
     assert examples.label.dtype == np.int8
-    assert examples.slice_index.dtype == examples.height.dtype == examples.width.dtype == np.int32
+    assert examples.slice_index.dtype == np.int64  # numbers in names have up to 18 digits
+    assert examples.height.dtype == examples.width.dtype == np.int32
     assert examples.images.dtype == examples.masks.dtype == np.uint8
     assert all(
         getattr(examples, name).dtype.kind == "U"

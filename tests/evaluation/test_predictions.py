@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -14,6 +15,7 @@ from msa_flax.evaluation.predictions import (
     predict_logits,
     sigmoid,
 )
+from msa_flax.files import UserError
 
 HEADER = ",".join(COLUMNS)
 GOOD_ROW = "val/a.png,test,,B10,B10 (1),1,2,0.880797"
@@ -148,10 +150,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     before = (tmp_path / "p.csv").read_bytes()
 
     def full_disk(*_):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(module.os, "replace", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         small_table(3).write(tmp_path / "p.csv")
     assert os.listdir(tmp_path) == ["p.csv"]
     assert (tmp_path / "p.csv").read_bytes() == before

@@ -1,6 +1,7 @@
 """Files of explanations: names that stay in their folder, pictures, raw maps, the table."""
 
 import csv
+import errno
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from msa_flax.files import UserError
 from msa_flax.saliency.explain import Explanations
 from msa_flax.saliency.interface import SaliencyError
 from msa_flax.saliency.outputs import (
@@ -139,10 +141,10 @@ def test_a_map_that_cannot_be_shown_leaves_nothing_behind(tmp_path):
 
 def test_a_failed_write_leaves_no_temporary_file(tmp_path, monkeypatch):
     def full_disk(*_):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr("msa_flax.files.os.replace", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         written(tmp_path)
     assert os.listdir(tmp_path) == []
 

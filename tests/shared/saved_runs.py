@@ -9,7 +9,7 @@ from prediction_tables import mostly_right
 
 from msa_flax.auditing.findings import Finding
 from msa_flax.evaluation import metrics_json
-from msa_flax.files import write_json
+from msa_flax.files import RUN_FILES, sha256, write_json
 from msa_flax.saliency.outputs import safe_stem, write_explanation
 
 METHODS = ("gradcam", "hirescam")
@@ -83,12 +83,13 @@ def write_run(
     table = mostly_right(**data) if table is None else table
     config = CONFIG | {"name": name}
     write_json(folder / "config.json", {"schema_version": 1, "config": config})
-    write_json(folder / "run.json", RUN)
     ids = [*table.example_id.tolist(), *(f"train {i}" for i in range(180))]
     with (folder / "splits.csv").open("w", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["example_id", "split", "fold"])
         writer.writerows([x, "test" if i < len(table) else "train", ""] for i, x in enumerate(ids))
+    hashes = {name: sha256(folder / name) for name in RUN_FILES}
+    write_json(folder / "run.json", RUN | {"files": hashes})
     rows = [
         {"step": e, "epoch": e, "split": split, "loss": 1 / e, "accuracy": 1 - 0.5 / e}
         for e in (1, 2)
