@@ -41,9 +41,9 @@ SEARCHED = (
     "brightness, contrast or sharpness"
 )
 NOT_SEARCHED = (
-    "copies that were bent, cut to less than half, brightened until clipped, compressed strongly "
-    "or covered with much noise; "
-    "images without noise of their own"
+    "copies that were bent, compressed strongly or covered with much noise; images without noise "
+    "of their own; found in part only: copies that were cropped or padded by more than a tenth, "
+    "shrunk, shifted far or brightened until clipped"
 )
 
 _ANGLES, _RADII = 512, 48  # of the polar grid
