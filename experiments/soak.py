@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--faults", nargs="+", choices=FAULTS, default=list(FAULTS), help="only these"
     )
     options: argparse.Namespace = parser.parse_args(arguments)
-    bench = Bench(options.out.absolute())
+    bench = Bench(options.out.absolute() / "work")
     found = soak(
         bench,
         options.faults,

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,7 +40,20 @@ class UsageError(UserError):
 
 def run(main: Main, define: Define, doc: str) -> None:
     """Runs a command with the arguments of this process, and ends the process with its code."""
+    sys.unraisablehook, threading.excepthook = _say_unraisable, _say_of_thread
     sys.exit(call(main, define, doc, list(sys.argv)))
+
+
+def _say_of_thread(raised: "threading.ExceptHookArgs") -> None:
+    """Says what ended a thread, but not a full disk in one of Orbax, which raises it again."""
+    if "No space left on device" not in str(raised.exc_value):
+        threading.__excepthook__(raised)
+
+
+def _say_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Says what Python cannot raise, but not that Orbax left a coroutine behind on a full disk."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
@@ -254,8 +268,9 @@ def _help(doc: str, values: flags.FlagValues) -> str:
 @contextlib.contextmanager
 def _logging_to_terminal() -> Iterator[None]:
     """Shows the log of this package on the terminal, and nothing that is logged by others."""
-    # CLU and Orbax log through absl what their own developers want to know.
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # CLU and Orbax log through absl what their own developers want to know, and Orbax the trace of
+    # each error that it raises.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     # Orbax writes in coroutines: one that fails is raised, and asyncio logs its trace as well.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     ours = logging.getLogger("msa_flax")

@@ -40,7 +40,8 @@ def edits(bench: Bench, times: int, draw: random.Random) -> Iterator[Outcome]:
         path = workdir / name
         path.write_text(change(path.read_text("utf-8")), "utf-8")
         for command in what:
-            ended = bench.run(bench.command(command, "--workdir", workdir))
+            more = ("--split", "test", "--limit", "1") if command == "explain" else ()
+            ended = bench.run(bench.command(command, "--workdir", workdir, *more))
             named = ended.refused and path.name in ended.text
             result = f"refused, names {path.name}" if named else f"exit {ended.code}: {ended.last}"
             injected = f"{name}: {(change.__doc__ or '').rstrip('.')}, then {command}"

@@ -29,7 +29,7 @@ SHORT = {
 @pytest.fixture(scope="module")
 def small_bench(tmp_path_factory):
     """A folder for runs of three epochs; the undisturbed one is made by the first test."""
-    return bench.Bench(tmp_path_factory.mktemp("soak"), epochs=3)
+    return bench.Bench(tmp_path_factory.mktemp("soak") / "work", epochs=3)
 
 
 @pytest.mark.parametrize("name", SHORT)
