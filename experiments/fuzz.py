@@ -4,7 +4,7 @@
 
 Coverage-guided, by atheris (`pip install -e ".[fuzz]"`): files that reach new lines of the reader
 are kept and mutated further. It begins with good files, which it makes. Any other exception than
-files.UserError, more than 2 GiB of memory or 10 seconds for one file end it, and the file is kept
+files.UserError, more than 3 GiB of memory or 10 seconds for one file end it, and the file is kept
 in DIR. RELIABILITY.md has the counts of the last runs.
 """
 

@@ -9,8 +9,8 @@ single injection. --kills is how often training is killed; the other faults are 
 go through their whole list. The exit code is 1 if anything did not hold. Faults already in
 DIR/soak.json are not injected again, so that a soak that was ended goes on where it was.
 
-RELIABILITY.md has the results: 100 kills and all the rest take about two hours on two cores. A full
-disk is a tmpfs of its own where one can be mounted, which needs the rights to do so.
+RELIABILITY.md has the results. A full disk is a tmpfs of its own where one can be mounted, which
+needs the rights to do so; elsewhere it is a limit for the size of a file.
 """
 
 import argparse

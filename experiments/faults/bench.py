@@ -11,13 +11,12 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,23 +94,10 @@ class Bench:
                 command, stdout=file, stderr=file, env=self._environment, start_new_session=True
             )
 
-    def run(
-        self,
-        command: list[str],
-        *,
-        limit: float = 300,
-        environment: Mapping[str, str] | None = None,
-    ) -> Ended:
+    def run(self, command: list[str], *, limit: float = 300) -> Ended:
         """Runs a command to its end; one that takes longer than ``limit`` seconds is killed."""
         log, began = self.folder / f"log-{time.monotonic_ns()}.txt", time.monotonic()
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                command,
-                stdout=file,
-                stderr=file,
-                env={**self._environment, **(environment or {})},
-                start_new_session=True,
-            )
+        process = self.start(command, log)
         usage = None
         while usage is None:
             ended, status, rusage = os.wait4(process.pid, os.WNOHANG)
@@ -209,7 +195,7 @@ def wait_for(
 
 def leftovers(workdir: Path) -> list[str]:
     """Returns temporary files that a run has left behind."""
-    return [str(p.relative_to(workdir)) for p in workdir.rglob("*") if re.search("tmp", p.name)]
+    return [str(p.relative_to(workdir)) for p in workdir.rglob("*") if "tmp" in p.name]
 
 
 def _contents(workdir: Path) -> dict[str, str]:

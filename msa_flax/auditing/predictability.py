@@ -13,6 +13,7 @@ from msa_flax.evaluation.intervals import wilson
 WHERE = {"family": "in other families", "group": "in other groups"}
 _CONSTANT, _ONE_ANSWER = "it is the same for every image", "there is only one answer"
 _SEPARATES = 0.95  # AUC in the images themselves from which a fact is named, with few families too
+_OPEN = "Too little is known to say that it is not told by"
 _ENOUGH = 5  # images of an answer, below which order is chance
 _MARGIN = 0.1  # by how much a fact must beat the commonest class to be a shortcut
 _FOLDS, _LEFT_OUT = 5, 10  # folds; up to so many groups are left out one by one
@@ -193,25 +194,20 @@ def shortcut_findings(target: str, found: Predictabilities) -> list[Finding]:
         )
     if target == "label" and "slice position" not in found:
         rest["open"].append("slice position (not known of every image)")
-    if rest["open"]:
-        findings.append(
-            Finding(
-                key=f"{target}, cannot be told",
-                severity="open",
-                title=f"{target} from facts that could not be judged",
-                evidence="Too little is known to say that it is not told by "
-                f"{'; '.join(rest['open'])}.",
+    together = {
+        "open": ("{}, cannot be told", "{} from facts that could not be judged", _OPEN),
+        "none": ("{} from other facts", "{} from other facts", "Little or nothing is told by"),
+    }
+    for severity, (key, title, beginning) in together.items():
+        if rest[severity]:
+            findings.append(
+                Finding(
+                    key=key.format(target),
+                    severity=severity,
+                    title=title.format(target),
+                    evidence=f"{beginning} {'; '.join(rest[severity])}.",
+                )
             )
-        )
-    if rest["none"]:
-        findings.append(
-            Finding(
-                key=f"{target} from other facts",
-                severity="none",
-                title=f"{target} from other facts",
-                evidence=f"Little or nothing is told by {'; '.join(rest['none'])}.",
-            )
-        )
     return findings
 
 

@@ -215,8 +215,18 @@ def _moved(
 
 def names_by_pixels(examples: Examples, families: Families) -> np.ndarray:
     """Returns the id of the first image of each family by pixels, "" without copies: str [n]."""
-    sizes = np.bincount(families.family, minlength=len(examples))
-    return np.where(sizes[families.family] > 1, examples.example_id[families.family], "")
+    return name_by_first(families.family, examples.example_id)
+
+
+def name_by_first(family: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Returns the id of the first image of each image's family, "" where it is alone: str [n].
+
+    Args:
+        family: the position of the first image of each image's family, int [n].
+        ids: of the images, str [n].
+    """
+    sizes = np.bincount(family, minlength=len(ids))
+    return np.where(sizes[family] > 1, ids[family], "")
 
 
 def all_sources(examples: Examples, families: Families) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, pixel_hash
-from msa_flax.data.families import THRESHOLD, VERSION, find_families
+from msa_flax.data.families import THRESHOLD, VERSION, find_families, name_by_first
 from msa_flax.data.sources import find_sources
 from msa_flax.files import UserError, cache_dir, read_json, write_json
 
@@ -94,7 +94,7 @@ def with_families(examples: Examples, config: DataConfig) -> Examples:
 
     fingerprint, n = examples.fingerprint, len(examples)
     found = search([fingerprint], n, lambda: [load(config, for_search=True).images])
-    copies = _named(examples, found.family)
+    copies = name_by_first(found.family, examples.example_id)
     if (examples.family != "").all() and config.families == "auto":
         return dataclasses.replace(examples, copies=copies)
     if config.families == "pixels" or not (examples.family != "").any():
@@ -104,17 +104,11 @@ def with_families(examples: Examples, config: DataConfig) -> Examples:
         own = np.where(family == "", examples.example_id, family)
         source = find_sources(found.family, own)
         order = np.argsort(family == "", kind="stable")  # a name goes before an id
-        named = np.where(family == "", _named(examples, source), family)[order]
+        named = np.where(family == "", name_by_first(source, examples.example_id), family)[order]
         _, first, member = np.unique(source[order], return_index=True, return_inverse=True)
         family = np.empty_like(named)
         family[order] = named[first[member]]
     return dataclasses.replace(examples, family=family, families_by="pixels", copies=copies)
-
-
-def _named(examples: Examples, family: np.ndarray) -> np.ndarray:
-    """Returns the id of the first image of each family, "" where an image is alone: str [n]."""
-    sizes = np.bincount(family, minlength=len(examples))
-    return np.where(sizes[family] > 1, examples.example_id[family], "")
 
 
 def _kept(path: Path, count: int) -> Searched | None:

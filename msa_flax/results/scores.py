@@ -26,7 +26,7 @@ from msa_flax.training.workdir import WorkdirError
 
 log = logging.getLogger("msa_flax")
 
-NOT_COMPARED = "not compared with the training images, which are not there"
+NOT_COMPARED = "not compared with the training images, which are gone or were changed"
 _DOUBTS = {  # why what was chosen on the validation images may not hold for those of a split
     "train": ["the network was trained on these images"],
     "validation": ["it was chosen on these images"],

@@ -245,8 +245,8 @@ def _warn_if_nothing_was_learnt(run: Run) -> None:
     constant = -(share * math.log(share) + (1 - share) * math.log(1 - share))
     if losses and losses[-1] is not None and losses[-1] > constant:
         log.warning(
-            "the training loss of the last epoch is %.4g; one answer for every image would have "
-            "%.4f: nothing was learnt; train longer, or with another optim.learning_rate",
+            "the training loss of the last epoch, %.4g, is worse than that of one answer for every "
+            "image, %.4f; train longer, or with another optim.learning_rate",
             *(losses[-1], constant),
         )
 

@@ -113,7 +113,9 @@ def test_where_the_training_images_are_gone_that_is_said(workdir, tmp_path):
     run["data_fingerprint"] = "0" * 64
     (workdir / "run.json").write_text(json.dumps(run))
     _, values = external(workdir, others(tmp_path / "hospital"))
-    assert "not compared with the training images, which are not there" in values["stamps"]
+    assert (
+        "not compared with the training images, which are gone or were changed" in values["stamps"]
+    )
 
 
 @pytest.mark.parametrize("name", ["test", "test-last", "a-last", "../up", ""])
