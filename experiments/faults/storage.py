@@ -30,7 +30,7 @@ def damage_best(bench: Bench, times: int, draw: random.Random) -> Iterator[Outco
         if ended.refused:
             yield Outcome(injected=injected, result="refused in one sentence", held=True)
         else:  # from the other checkpoint, if it is of the same step
-            yield bench.same_bytes(injected, workdir, ended, only="eval/")
+            yield bench.same_bytes(injected, workdir, ended, arrays=False)
 
 
 def full_disk(bench: Bench, times: int, draw: random.Random) -> Iterator[Outcome]:
