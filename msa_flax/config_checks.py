@@ -48,6 +48,8 @@ def _class_problems(data: Any) -> list[str]:
     plain = all(
         isinstance(n, str) and n.strip(". ") and not set(n) & {*"/\\\0"} for n in data.classes
     )
+    if taken := [name for name in names if name in ("all", "both", "neither", "overall")]:
+        return [f"{field}: {taken[0]!r} has another meaning in the tables; rename that class"]
     if len(names) != 2 or len({name.casefold() for name in names}) != 2 or not plain:
         return [
             f"{field}: expected two different folder names, negative class first; "

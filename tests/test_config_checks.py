@@ -46,6 +46,7 @@ def test_the_positive_class_comes_second_and_the_other_order_is_refused(negative
 def test_an_order_that_the_names_seem_to_contradict_can_be_confirmed():
     assert problem(data__classes=("fracture", "implant"), data__positive="implant") == ""
     assert "negative class first" in problem(data__positive="normal")
+    assert "'both' has another meaning" in problem(data__classes=("normal", "both"))
     assert "expected one of normal and fracture" in problem(data__positive="x")
     assert problem(data__classes=("B", "A")) == ""  # these names tell nothing
     assert looks_positive("B") is None

@@ -72,7 +72,7 @@ def test_training_writes_every_artefact_and_says_what_it_is(trained):
     assert done.stderr.startswith("training quickstart in ")  # before anything is loaded
     for words in ("not a medical device", "synthetic phantom", "smaller than the paper's", "epoch"):
         assert words in done.stderr
-    assert "detected fractures" in done.stdout
+    assert "detected 'fracture' images" in done.stdout
     run = json.loads((workdir / "run.json").read_text())
     assert run["schema_version"] == 1
     assert run["seed"] == 0

@@ -277,7 +277,7 @@ def test_a_sensitivity_that_so_few_fractures_cannot_guarantee_is_refused(workdir
     assert call(evaluate, f"--workdir={workdir}", "--calibrate", "--sensitivity=0.95") == 2
     lines = capsys.readouterr().err.strip().splitlines()
     (error,) = [line for line in lines if line.startswith("error: ")]
-    assert "takes at least 59 groups with a fracture, got " in error
+    assert "takes at least 59 groups with 'fracture', got " in error
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 

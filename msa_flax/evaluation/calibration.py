@@ -11,22 +11,19 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from msa_flax.evaluation import calibrators, conformal
 from msa_flax.evaluation.calibrators import Isotonic, Temperature
+from msa_flax.evaluation.metrics import CLASSES
 from msa_flax.evaluation.operating_point import OperatingPoint, threshold_for_sensitivity
 from msa_flax.evaluation.predictions import Predictions, float_text, sigmoid
 from msa_flax.files import SCHEMA_VERSION, UserError, csv_text, write_json, write_text
 
-COLUMNS = (  # of calibrated.csv
-    *("example_id", "temperature", "isotonic"),
-    *("venn_abers", "venn_abers_low", "venn_abers_high"),
-    *("set", "p_fracture", "p_normal"),
-)
+PROBABILITIES = ("temperature", "isotonic", "venn_abers", "venn_abers_low", "venn_abers_high")
 _AGAIN = "fit it again with python -m msa_flax.evaluate --calibrate"
 
 
@@ -44,11 +41,12 @@ class Calibration:
         data_fingerprint: of the run's images and labels.
         fractures: float32 [m], logits of the fractures, rising.
         normal: float32 [n], logits of the normal images, rising.
-        groups: how many groups are known: "all", "fracture", "normal".
+        groups: how many groups are known: "all", and those that hold each class, by its name.
         temperature: None where there is a reason.
         isotonic: None where there is a reason.
         reason: why nothing but conformal sets could be fitted, or "".
         operating_point: the threshold for a wanted sensitivity, None if none was asked for.
+        classes: names of the labels 0 and 1.
     """
 
     checkpoint: str
@@ -61,6 +59,7 @@ class Calibration:
     isotonic: Isotonic | None
     reason: str
     operating_point: OperatingPoint | None = None
+    classes: tuple[str, str] = CLASSES
 
     @property
     def logits(self) -> np.ndarray:
@@ -74,11 +73,19 @@ class Calibration:
 
     @property
     def images(self) -> dict[str, int]:
-        """How many validation images there are: "all", "fracture", "normal"."""
-        fractures, normal = len(self.fractures), len(self.normal)
-        return {"all": fractures + normal, "fracture": fractures, "normal": normal}
+        """How many validation images there are: "all", and of each class, by its name."""
+        negative, positive = self.classes
+        counts = {positive: len(self.fractures), negative: len(self.normal)}
+        return {"all": sum(counts.values()), **counts}
 
-    def check_belongs(self, *, checkpoint: str, step: int, data_fingerprint: str) -> None:
+    def check_belongs(
+        self,
+        *,
+        checkpoint: str,
+        step: int,
+        data_fingerprint: str,
+        classes: tuple[str, str] = CLASSES,
+    ) -> None:
         """Refuses to be used with another checkpoint or other data than it was fitted with.
 
         Raises:
@@ -88,6 +95,7 @@ class Calibration:
             ("checkpoint", self.checkpoint, checkpoint),
             ("step", self.step, step),
             ("data fingerprint", self.data_fingerprint[:12], data_fingerprint[:12]),
+            ("classes", ", ".join(self.classes), ", ".join(classes)),
         ):
             if mine != other:
                 raise CalibrationError(
@@ -97,7 +105,8 @@ class Calibration:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes a small JSON file, whole or not at all; :meth:`read` returns the same numbers."""
         values = dataclasses.asdict(self)
-        logits = {"fracture": values.pop("fractures"), "normal": values.pop("normal")}
+        negative, positive = self.classes
+        logits = {positive: values.pop("fractures"), negative: values.pop("normal")}
         if self.operating_point is None:
             del values["operating_point"]
         # The shortest decimals that give the float32 values back.
@@ -129,6 +138,7 @@ def fit(
     step: int,
     data_fingerprint: str,
     sensitivity: float | None = None,
+    classes: tuple[str, str] = CLASSES,
 ) -> Calibration:
     """Fits everything on the predictions of the validation split, and of no other.
 
@@ -138,6 +148,7 @@ def fit(
         step: of that checkpoint.
         data_fingerprint: of the run's images and labels.
         sensitivity: choose the operating point that has it, where given.
+        classes: names of the labels 0 and 1.
 
     Raises:
         CalibrationError: predictions of other splits are among them.
@@ -150,32 +161,32 @@ def fit(
             "evaluate the validation split"
         )
     logits, labels, fracture = predictions.logit, predictions.label, predictions.label == 1
-    reason = calibrators.unusable(logits, labels)
+    reason = calibrators.unusable(logits, labels, classes)
     group = predictions.group if np.any(predictions.group != "") else None
     point = None
     if sensitivity is not None:
-        point = threshold_for_sensitivity(labels, predictions.probability, sensitivity, group=group)
+        point = threshold_for_sensitivity(
+            *(labels, predictions.probability, sensitivity), group=group, positive=classes[1]
+        )
     return Calibration(
         checkpoint=checkpoint,
         step=step,
         data_fingerprint=data_fingerprint,
         fractures=np.sort(logits[fracture]),
         normal=np.sort(logits[~fracture]),
-        groups=count_groups(predictions),
+        groups=count_groups(predictions, classes),
         temperature=None if reason else calibrators.fit_temperature(logits, labels),
         isotonic=None if reason else calibrators.fit_isotonic(logits, labels),
         reason=reason,
         operating_point=point,
+        classes=classes,
     )
 
 
-def count_groups(predictions: Predictions) -> dict[str, int]:
-    """Returns how many known groups there are: "all", with a "fracture", with a "normal" image."""
-    chosen = {
-        "all": np.ones(len(predictions), bool),
-        "fracture": predictions.label == 1,
-        "normal": predictions.label == 0,
-    }
+def count_groups(predictions: Predictions, classes: Sequence[str]) -> dict[str, int]:
+    """Returns how many known groups there are: "all", and those with each class, by its name."""
+    chosen = {"all": np.ones(len(predictions), bool)}
+    chosen |= {classes[label]: predictions.label == label for label in (1, 0)}
     return {
         name: len(set(predictions.group[rows].tolist()) - {""}) for name, rows in chosen.items()
     }
@@ -189,30 +200,35 @@ class Calibrated:
         probability: float32 [n] by column: temperature, isotonic, venn_abers, venn_abers_low,
             venn_abers_high; empty where they could not be fitted.
         logit: float32 [n], divided by the temperature; None where that could not be fitted.
-        p_values: float64 [n, 2], normal and fracture.
-        sets: str [n], "fracture", "normal", "both" or "neither".
+        p_values: float64 [n, 2], by label.
+        sets: str [n], the name of a class, "both" or "neither".
+        classes: names of the labels 0 and 1.
     """
 
     probability: dict[str, np.ndarray]
     logit: np.ndarray | None
     p_values: np.ndarray
     sets: np.ndarray
+    classes: tuple[str, str] = CLASSES
 
     def write(self, path: str | os.PathLike[str], example_id: np.ndarray) -> None:
-        """Writes ``calibrated.csv``: :data:`COLUMNS`, rows sorted by example id.
+        """Writes ``calibrated.csv``, rows sorted by example id.
 
-        Probabilities are empty where they could not be fitted.
+        The columns: ``example_id``, :data:`PROBABILITIES`, which are empty where they could not be
+        fitted, ``set``, and ``p_<class>`` of the positive and of the negative class.
         """
+        write_text(path, self.text(example_id))
+
+    def text(self, example_id: np.ndarray) -> str:
+        """Returns what :meth:`write` writes."""
         order = np.argsort(example_id, kind="stable")
-        columns: dict[str, Iterable[Any]] = dict.fromkeys(COLUMNS, [None] * len(order))
+        columns: dict[str, Iterable[Any]] = {"example_id": example_id[order].tolist()}
+        columns |= dict.fromkeys(PROBABILITIES, [None] * len(order))
         columns |= {name: map(float_text, x[order]) for name, x in self.probability.items()}
-        columns |= {
-            "example_id": example_id[order].tolist(),
-            "set": self.sets[order].tolist(),
-            "p_normal": self.p_values[order, 0].tolist(),
-            "p_fracture": self.p_values[order, 1].tolist(),
-        }
-        write_text(path, csv_text(COLUMNS, zip(*columns.values(), strict=True)))
+        columns["set"] = self.sets[order].tolist()
+        for label in (1, 0):
+            columns[f"p_{self.classes[label]}"] = self.p_values[order, label].tolist()
+        return csv_text(list(columns), zip(*columns.values(), strict=True))
 
 
 def apply(calibration: Calibration, logits: np.ndarray, *, alpha: float) -> Calibrated:
@@ -241,7 +257,11 @@ def apply(calibration: Calibration, logits: np.ndarray, *, alpha: float) -> Cali
         }
     p = conformal.p_values(*known, logits)
     return Calibrated(
-        probability=probability, logit=logit, p_values=p, sets=conformal.sets(p, alpha)
+        probability=probability,
+        logit=logit,
+        p_values=p,
+        sets=conformal.sets(p, alpha, calibration.classes),
+        classes=calibration.classes,
     )
 
 
@@ -249,17 +269,19 @@ def _from_json(values: dict[str, Any]) -> Calibration:
     if values["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {values['schema_version']}")
     warm, curve, point = values["temperature"], values["isotonic"], values.get("operating_point")
+    negative, positive = map(str, values.get("classes", CLASSES))
     found = Calibration(
         checkpoint=str(values["checkpoint"]),
         step=int(values["step"]),
         data_fingerprint=str(values["data_fingerprint"]),
-        fractures=np.array(values["logits"]["fracture"], np.float32),
-        normal=np.array(values["logits"]["normal"], np.float32),
-        groups={name: int(values["groups"][name]) for name in ("all", "fracture", "normal")},
+        fractures=np.array(values["logits"][positive], np.float32),
+        normal=np.array(values["logits"][negative], np.float32),
+        groups={name: int(values["groups"][name]) for name in ("all", positive, negative)},
         temperature=None if warm is None else Temperature(**warm),
         isotonic=None if curve is None else Isotonic(**{k: tuple(v) for k, v in curve.items()}),
         reason=str(values["reason"]),
         operating_point=None if point is None else OperatingPoint(**point),
+        classes=(negative, positive),
     )
     if found.images != values["images"]:
         raise ValueError("other numbers of images than it has logits")

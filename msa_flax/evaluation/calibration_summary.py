@@ -53,7 +53,9 @@ def sections(
             "alpha": float(alpha),
             "fitted_on": fitted_on,
             "thresholds": _thresholds(calibration, alpha),
-            **conformal.summarise_sets(predictions.label, calibrated.sets, predictions.group),
+            **conformal.summarise_sets(
+                *(predictions.label, calibrated.sets, predictions.group), calibration.classes
+            ),
             "guarantee": not reasons,
             "reason": "; ".join(reasons) or _exchangeable(alpha),
         },
@@ -105,6 +107,7 @@ def _calibrators(
             calibrated.probability[name],
             threshold=threshold,
             group=predictions.group,
+            classes=calibration.classes,
             logits=calibrated.logit if name == "temperature" else None,
         )["metrics"]
         scores = {score: computed[score] for score in SCORES}
@@ -115,7 +118,8 @@ def _calibrators(
 def _thresholds(calibration: Calibration, alpha: float) -> dict[str, Any]:
     """Returns, by class, where a set begins to hold it, and on how many images that rests."""
     values: dict[str, Any] = {}
-    limits = conformal.limits(calibration.logits, calibration.labels, alpha)
+    known = calibration.logits, calibration.labels
+    limits = conformal.limits(*known, alpha, calibration.classes)
     for name, limit in limits.items():
         entry: dict[str, Any] = {"n": limit.n, "groups": calibration.groups[name]}
         if np.isfinite(limit.logit):
@@ -133,13 +137,14 @@ def _thresholds(calibration: Calibration, alpha: float) -> dict[str, Any]:
 
 def _clusters(calibration: Calibration, predictions: Predictions) -> list[str]:
     """Returns why images are not exchangeable even if their groups are: several of one group."""
-    fractures, total = int(np.sum(predictions.label == 1)), len(predictions)
-    evaluated = {"all": total, "fracture": fractures, "normal": total - fractures}
+    (negative, positive), total = calibration.classes, len(predictions)
+    fractures = int(np.sum(predictions.label == 1))
+    evaluated = {"all": total, positive: fractures, negative: total - fractures}
     for title, images, groups in (
         ("validation", calibration.images, calibration.groups),
-        ("evaluated", evaluated, count_groups(predictions)),
+        ("evaluated", evaluated, count_groups(predictions, calibration.classes)),
     ):
-        if groups["all"] and any(groups[name] < images[name] for name in conformal.CLASSES):
+        if groups["all"] and any(groups[name] < images[name] for name in calibration.classes):
             return [
                 f"the {images['all']} {title} images are of {groups['all']} groups, and images of "
                 "one group are alike, so that coverage is 1 - alpha in the long run of many "

@@ -5,8 +5,11 @@ network was not trained on. The order of the images changes nothing, not even th
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+
+from msa_flax.evaluation.metrics import CLASSES
 
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures; beyond, probabilities are 0 and 1, or all 0.5
 _SEPARATED = (
@@ -47,18 +50,17 @@ class Isotonic:
         return np.interp(np.asarray(logits, np.float64), self.logit, self.probability)
 
 
-def unusable(logits: np.ndarray, labels: np.ndarray) -> str:
+def unusable(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str] = CLASSES) -> str:
     """Returns why nothing can be fitted on these images, or "" where it can.
 
     Args:
         logits: float [n].
         labels: int [n], 1 fracture, 0 normal.
+        classes: names of the labels 0 and 1.
     """
     labels = np.asarray(labels).astype(bool)
-    if not labels.any():
-        return "there is no fracture among the images to fit it on"
-    if labels.all():
-        return "there is no normal image among the images to fit it on"
+    if labels.all() or not labels.any():
+        return f"there is no {classes[not labels.any()]!r} among the images to fit it on"
     if np.ptp(np.asarray(logits, np.float64)) == 0:
         return "all logits of the images to fit it on are the same"
     return ""

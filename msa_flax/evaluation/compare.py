@@ -9,7 +9,7 @@ import numpy as np
 from msa_flax.evaluation import intervals, metrics, significance
 from msa_flax.evaluation.intervals import TAIL, Interval
 from msa_flax.evaluation.predictions import Predictions
-from msa_flax.evaluation.summary import NO_IMAGES
+from msa_flax.evaluation.summary import without_images
 from msa_flax.files import UserError, csv_text
 
 METRICS = ("auc", "accuracy", "recall", "specificity", "brier", "log_loss")
@@ -76,7 +76,9 @@ class PairedDifference:
 COLUMNS = tuple(field.name for field in dataclasses.fields(PairedDifference))
 
 
-def compare_runs(runs: Mapping[str, tuple[Predictions, float]]) -> list[PairedDifference]:
+def compare_runs(
+    runs: Mapping[str, tuple[Predictions, float]], *, classes: tuple[str, str] = metrics.CLASSES
+) -> list[PairedDifference]:
     """Returns how every further run differs from the first, in every one of :data:`METRICS`.
 
     The metrics are those of :func:`msa_flax.evaluation.summary.compute_metrics`, each run's at its
@@ -99,6 +101,7 @@ def compare_runs(runs: Mapping[str, tuple[Predictions, float]]) -> list[PairedDi
 
     Args:
         runs: name to predictions and threshold, the first run first; two or more.
+        classes: names of the labels 0 and 1, for the reasons.
 
     Raises:
         ComparisonError: one run only, or runs that predict other images or know other labels of
@@ -107,6 +110,7 @@ def compare_runs(runs: Mapping[str, tuple[Predictions, float]]) -> list[PairedDi
     if len(runs) < 2:
         raise ComparisonError(f"expected two or more runs to compare, got {len(runs)}")
     images, rows = _align(runs)
+    images = dataclasses.replace(images, classes=classes)
     first, *others = (_measure(images, rows[name], name, runs[name][1]) for name in runs)
     found = [_difference(images, metric, first, run) for run in others for metric in METRICS]
     tested = [i for i, row in enumerate(found) if row.p is not None]
@@ -129,6 +133,7 @@ class _Images:
     group: np.ndarray
     groups: int  # 0 where no image's group is known
     refusal: str  # why the groups cannot be used, or ""
+    classes: tuple[str, str] = metrics.CLASSES
 
     def about(self, metric: str) -> np.ndarray:
         """Returns the numbers of the images that a metric is about."""
@@ -215,7 +220,7 @@ def _difference(images: _Images, metric: str, one: _Run, two: _Run) -> PairedDif
         metric=metric,
         images=len(about),
         groups=images.groups_of(metric),
-        reason=NO_IMAGES.get(metric, metrics.ONE_CLASS),  # if it is undefined
+        reason=without_images(images.classes).get(metric, metrics.ONE_CLASS),  # if it is undefined
     )
     if not np.isfinite(value):
         return row

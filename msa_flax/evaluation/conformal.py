@@ -11,16 +11,16 @@ Shafer 2005, section 4.5; Sadinle, Lei and Wasserman 2019).
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import CLASSES
 from msa_flax.evaluation.summary import compute_metrics
 
 ALPHA = 0.1  # share of the images of a class whose set may miss it, where none is given
-CLASSES = ("normal", "fracture")  # by label
-SETS = ("neither", "normal", "fracture", "both")
-_SIZE = {"neither": 0, "normal": 1, "fracture": 1, "both": 2}
+NEITHER, BOTH = "neither", "both"  # sets of no class and of two; other sets are called as a class
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,8 @@ class Limit:
 
     Attributes:
         n: calibration images of the class.
-        logit: a set holds "fracture" at and above it, "normal" at and below it; infinite where
-            the calibration images are too few, so that every set holds the class.
+        logit: a set holds the positive class at and above it, the other one at and below it;
+            infinite where the calibration images are too few, so that every set holds the class.
         needed: calibration images of the class that a finite limit takes.
     """
 
@@ -61,22 +61,27 @@ def p_values(logits: np.ndarray, labels: np.ndarray, new: np.ndarray) -> np.ndar
     return np.stack([(1 + higher) / (len(normal) + 1), (1 + lower) / (len(fractures) + 1)], axis=1)
 
 
-def sets(p: np.ndarray, alpha: float) -> np.ndarray:
-    """Returns the set of each image as a word of :data:`SETS`: the classes with p above alpha.
+def sets(p: np.ndarray, alpha: float, classes: Sequence[str] = CLASSES) -> np.ndarray:
+    """Returns the set of each image, the classes with p above alpha, as a word.
+
+    The word is the name of the one class, "both" or "neither".
 
     Args:
         p: float [m, 2] from :func:`p_values`.
         alpha: share of images of a class whose set may miss it, above 0 and below 1.
+        classes: names of the labels 0 and 1.
 
     Raises:
         ValueError: alpha is not between 0 and 1.
     """
     _check(alpha)
     held = p > alpha
-    return np.array(SETS)[held[:, 0] + 2 * held[:, 1]]
+    return np.array([NEITHER, *classes, BOTH])[held[:, 0] + 2 * held[:, 1]]
 
 
-def limits(logits: np.ndarray, labels: np.ndarray, alpha: float) -> dict[str, Limit]:
+def limits(
+    logits: np.ndarray, labels: np.ndarray, alpha: float, classes: Sequence[str] = CLASSES
+) -> dict[str, Limit]:
     """Returns, by class, the logit where :func:`sets` of :func:`p_values` begin to leave it out.
 
     It is the k-th most usual of the n calibration images of the class, k = ceil((n+1)(1-alpha));
@@ -86,6 +91,7 @@ def limits(logits: np.ndarray, labels: np.ndarray, alpha: float) -> dict[str, Li
         logits: float [n], taken in float32.
         labels: int [n], 1 fracture, 0 normal.
         alpha: above 0 and below 1.
+        classes: names of the labels 0 and 1.
 
     Raises:
         ValueError: alpha is not between 0 and 1.
@@ -93,17 +99,24 @@ def limits(logits: np.ndarray, labels: np.ndarray, alpha: float) -> dict[str, Li
     _check(alpha)
     found = {}
     normal, fractures = _by_class(logits, labels)
-    for name, usual_first, never in (("normal", normal, np.inf), ("fracture", -fractures, -np.inf)):
+    for name, usual_first, never in zip(
+        classes, (normal, -fractures), (np.inf, -np.inf), strict=True
+    ):
         n = len(usual_first)
         # As in sets(), so that the two agree on the last bit: left out are the j last.
         allowed = int(np.sum(np.arange(1, n + 1) / (n + 1) <= alpha))
         value = float(np.sort(usual_first)[n - allowed]) if allowed else np.inf
-        logit = never if not allowed else value if name == "normal" else -value
+        logit = never if not allowed else value if never > 0 else -value
         found[name] = Limit(n=n, logit=logit, needed=math.ceil(1 / alpha) - 1)
     return found
 
 
-def summarise_sets(labels: np.ndarray, found: np.ndarray, group: np.ndarray) -> dict[str, Any]:
+def summarise_sets(
+    labels: np.ndarray,
+    found: np.ndarray,
+    group: np.ndarray,
+    classes: Sequence[str] = CLASSES,
+) -> dict[str, Any]:
     """Returns how often sets hold the right label, how large they are, and how good decisions are.
 
     Intervals follow the one rule of :func:`msa_flax.evaluation.summary.compute_metrics`.
@@ -112,21 +125,24 @@ def summarise_sets(labels: np.ndarray, found: np.ndarray, group: np.ndarray) -> 
         labels: int [m], 1 fracture, 0 normal.
         found: str [m], from :func:`sets`.
         group: str [m], "" where unknown.
+        classes: names of the labels 0 and 1.
 
     Returns:
-        ``{"coverage": {"overall", "fracture", "normal"}, "sizes": {"0", "1", "2"}, "abstained",
+        ``{"coverage": {"overall", and by name of class}, "sizes": {"0", "1", "2"}, "abstained",
         "decided": {"n", "accuracy", "sensitivity", "specificity"}}``; all but "n" are entries as in
         ``metrics.json``.
     """
     y = np.asarray(labels).astype(bool)
-    covered = (found == "both") | (found == np.array(CLASSES)[y.astype(int)])
-    size = np.array([_SIZE[word] for word in found.tolist()], int)
+    covered = (found == BOTH) | (found == np.array(classes)[y.astype(int)])
+    size = np.select([found == NEITHER, found == BOTH], [0, 2], 1)
     one = size == 1
     # Of images that are called right where they are covered, coverage is the accuracy.
-    overall, fracture, normal = _rates(y, y == covered, group)
-    accuracy, sensitivity, specificity = _rates(y[one], found[one] == "fracture", group[one])
+    overall, positive, negative = _rates(y, y == covered, group, classes)
+    accuracy, sensitivity, specificity = _rates(
+        y[one], found[one] == classes[1], group[one], classes
+    )
     return {
-        "coverage": {"overall": overall, "fracture": fracture, "normal": normal},
+        "coverage": {"overall": overall, classes[1]: positive, classes[0]: negative},
         "sizes": {str(k): _share(size == k, group) for k in (0, 1, 2)},
         "abstained": _share(~one, group),
         "decided": {
@@ -138,9 +154,13 @@ def summarise_sets(labels: np.ndarray, found: np.ndarray, group: np.ndarray) -> 
     }
 
 
-def _rates(label: np.ndarray, called: np.ndarray, group: np.ndarray) -> tuple[Any, Any, Any]:
+def _rates(
+    label: np.ndarray, called: np.ndarray, group: np.ndarray, classes: Sequence[str] = CLASSES
+) -> tuple[Any, Any, Any]:
     """Returns accuracy, recall and specificity of images called fractures, with intervals."""
-    found = compute_metrics(label, called.astype(np.float32), threshold=0.5, group=group)["metrics"]
+    found = compute_metrics(
+        label, called.astype(np.float32), threshold=0.5, group=group, classes=classes
+    )["metrics"]
     return found["accuracy"], found["recall"], found["specificity"]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 BINS = 15  # of the calibration errors, as in Guo et al. (2017)
+CLASSES = ("normal", "fracture")  # names of the labels 0 and 1, where a caller gives none
 FALSE_ALARMS = 20  # one normal image in so many may be called a fracture: specificity 0.95
 ONE_CLASS = "the images are of one class only"  # why a metric can be undefined
 Numbers = float | np.ndarray

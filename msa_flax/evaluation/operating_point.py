@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import CLASSES
 from msa_flax.evaluation.predictions import PredictionsError
 
 CONFIDENCE = 0.95  # of the guarantee
@@ -40,6 +41,7 @@ def threshold_for_sensitivity(
     sensitivity: float,
     *,
     group: np.ndarray | None = None,
+    positive: str = CLASSES[1],
 ) -> OperatingPoint:
     """Returns the highest threshold that has the wanted sensitivity with a confidence of 0.95.
 
@@ -62,6 +64,7 @@ def threshold_for_sensitivity(
         probabilities: float [n] in 0..1; taken in float32, the precision of predictions.csv.
         sensitivity: the wanted one, above 0 and below 1.
         group: str [n], the group of each image, known for every fracture.
+        positive: name of the class with label 1, for the messages.
 
     Raises:
         PredictionsError: there are too few fractures for any threshold (says how many it takes),
@@ -76,7 +79,7 @@ def threshold_for_sensitivity(
     fracture = np.asarray(labels).astype(bool)
     scores = np.asarray(probabilities, np.float32)[fracture]
     if group is not None:
-        scores = _lowest_of_each(np.asarray(group)[fracture], scores)
+        scores = _lowest_of_each(np.asarray(group)[fracture], scores, positive)
     counted, m = "images" if group is None else "groups", len(scores)
     k = np.arange(1, m + 1)
     bounds = stats.beta.ppf(1 - CONFIDENCE, m - k + 1, k)  # falling in k
@@ -86,7 +89,7 @@ def threshold_for_sensitivity(
         most = f", which allow at most {np.floor(1000 * bounds[0]) / 1000:g}" if m else ""
         raise PredictionsError(
             f"a sensitivity of {sensitivity:g} with confidence {CONFIDENCE:g} takes at least "
-            f"{needed} {counted} with a fracture, got {m}{most}; use more images or ask for less"
+            f"{needed} {counted} with {positive!r}, got {m}{most}; use more images or ask for less"
         )
     return OperatingPoint(
         threshold=float(np.sort(scores)[allowed - 1]),
@@ -100,11 +103,12 @@ def threshold_for_sensitivity(
     )
 
 
-def _lowest_of_each(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _lowest_of_each(group: np.ndarray, scores: np.ndarray, positive: str) -> np.ndarray:
     names, index = np.unique(group, return_inverse=True)
     if "" in names:
         raise PredictionsError(
-            "group: expected a known group for every fracture, or for no image; got some of each"
+            f"group: expected a known group for every image of {positive!r}, or for none; got some "
+            "of each"
         )
     lowest = np.full(len(names), np.inf, np.float32)
     np.minimum.at(lowest, index, scores)

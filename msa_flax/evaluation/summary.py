@@ -1,6 +1,6 @@
 """Every metric with its interval, and ``metrics.json``: which metric gets which interval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,21 @@ _ENDS = {  # of the range of a metric, where it is not 0..1
     "mcc": (-1.0, 1.0),
     "log_loss": (0.0, np.inf),
 }
-NO_IMAGES = {  # why a metric that is about some of the images only is undefined without any
-    "precision": "no image was called a fracture",
-    "recall": "there is no fracture among the images",
-    "specificity": "there is no normal image among the images",
-    "npv": "no image was called normal",
-}
+
+
+def without_images(classes: Sequence[str] = metrics.CLASSES) -> dict[str, str]:
+    """Returns why a metric that is about some of the images only is undefined without any.
+
+    Args:
+        classes: names of the labels 0 and 1.
+    """
+    negative, positive = classes
+    return {
+        "precision": f"no image was called {positive!r}",
+        "recall": f"there is no {positive!r} among the images",
+        "specificity": f"there is no {negative!r} among the images",
+        "npv": f"no image was called {negative!r}",
+    }
 
 
 def metrics_json(
@@ -42,7 +51,7 @@ def metrics_json(
     threshold: float,
     stamps: Sequence[str],
     seconds: float,
-    positive: str = "fracture",
+    classes: Sequence[str] = metrics.CLASSES,
 ) -> dict[str, Any]:
     """Returns what ``metrics.json`` holds for the predictions of one split.
 
@@ -52,7 +61,7 @@ def metrics_json(
         threshold: see :func:`compute_metrics`, which makes the metrics.
         stamps: warnings that belong to the data, such as "series cross the split".
         seconds: wall-clock time of the evaluation; the one value two equal runs do not share.
-        positive: name of the class with label 1.
+        classes: names of the labels 0 and 1.
 
     Raises:
         PredictionsError: rows of another split are among the predictions.
@@ -67,7 +76,8 @@ def metrics_json(
         "split": split,
         "n": len(predictions),
         "groups": len(set(predictions.group.tolist()) - {""}),
-        "positive": positive,
+        "negative": classes[0],
+        "positive": classes[1],
         "threshold": float(threshold),
         "stamps": list(stamps),
         **compute_metrics(
@@ -76,6 +86,7 @@ def metrics_json(
             threshold=threshold,
             group=predictions.group,
             logits=predictions.logit,
+            classes=classes,
         ),
         "seconds": float(seconds),
     }
@@ -88,6 +99,7 @@ def compute_metrics(
     threshold: float,
     group: np.ndarray | None = None,
     logits: np.ndarray | None = None,
+    classes: Sequence[str] = metrics.CLASSES,
 ) -> dict[str, Any]:
     """Returns the confusion matrix and the metrics of the class fracture, with 95 % intervals.
 
@@ -113,6 +125,7 @@ def compute_metrics(
         group: str [n], series or patient, "" where unknown; None if unknown for all.
         logits: float [n], taken in float32; None for those of the probabilities, of which a
             probability of exactly 0 or 1 has none.
+        classes: names of the labels 0 and 1, for the reasons.
 
     Returns:
         ``{"confusion": {"tp", "fn", "fp", "tn"}, "metrics": {name: {"value", "low", "high",
@@ -122,7 +135,7 @@ def compute_metrics(
     """
     group = np.full(len(labels), "") if group is None else np.asarray(group)
     names, index = np.unique(group, return_inverse=True)
-    known = names != ""
+    known, without = names != "", without_images(classes)
     images = metrics.sort_images(
         labels, probabilities, threshold=threshold, logits=logits, group=index
     )
@@ -133,7 +146,9 @@ def compute_metrics(
     return {
         "confusion": metrics.confusion(images.label, images.probability, threshold),
         "metrics": {
-            name: _entry(name, float(once[name][0]), draws.get(name), images, known)
+            name: _entry(
+                *(name, float(once[name][0]), draws.get(name), images, known), without=without
+            )
             for name in NAMES
         },
         "by_group": {
@@ -153,7 +168,13 @@ def _weighted_metrics(images: SortedImages, weights: np.ndarray) -> dict[str, np
 
 
 def _entry(
-    name: str, value: float, draws: np.ndarray | None, images: SortedImages, known: np.ndarray
+    name: str,
+    value: float,
+    draws: np.ndarray | None,
+    images: SortedImages,
+    known: np.ndarray,
+    *,
+    without: Mapping[str, str],
 ) -> dict[str, Any]:
     """Returns what ``metrics.json`` says of one metric.
 
@@ -163,13 +184,14 @@ def _entry(
         draws: float [draws]; None where the groups are too few or not all known.
         images: n images.
         known: bool [groups], whether a group is one.
+        without: see :func:`without_images`.
     """
     about = _about(name, images)
     groups = np.unique(images.group[about])
     entry: dict[str, Any] = {"value": None, "low": None, "high": None, "method": "none"}
     entry |= {"n": len(about), "groups": int(np.sum(known[groups]))}
     if not np.isfinite(value):
-        return entry | {"reason": _why_undefined(name, images)}
+        return entry | {"reason": _why_undefined(name, images, without)}
     if not known.any():
         interval = _of_independent_images(name, images, about)
     elif not known.all():
@@ -213,15 +235,15 @@ def _about(name: str, images: SortedImages) -> np.ndarray:
     return np.flatnonzero(chosen.get(name, np.ones_like(images.label)))
 
 
-def _why_undefined(name: str, images: SortedImages) -> str:
+def _why_undefined(name: str, images: SortedImages, without: Mapping[str, str]) -> str:
     """Returns the reason why a metric of the images is not a finite number."""
-    empty = [part for part in NO_IMAGES if not len(_about(part, images))]
-    first = f"{empty[0]} is undefined: {NO_IMAGES[empty[0]]}" if empty else ""
+    empty = [part for part in without if not len(_about(part, images))]
+    first = f"{empty[0]} is undefined: {without[empty[0]]}" if empty else ""
     no_hit = f"at a threshold of {images.threshold:g} no hit outweighs a false alarm"
     reasons = (
         ("there are no images", not len(images.label)),
-        (NO_IMAGES.get(name, ""), name in empty),
-        (NO_IMAGES["recall"], name == "average_precision"),
+        (without.get(name, ""), name in empty),
+        (without["recall"], name == "average_precision"),
         (no_hit, name == "net_benefit"),
         ("the right class has probability 0 somewhere: the loss is infinite", name == "log_loss"),
         (first, name in ("f1", "mcc")),

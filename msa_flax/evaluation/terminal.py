@@ -108,7 +108,7 @@ def calibration_lines(results: Mapping[str, Mapping[str, Any]]) -> str:
         found, sets = values.get("calibration", {}), values.get("conformal", {})
         said = operating_point_lines(values)
         if "coverage" in sets:
-            said += [_errors(found), *_sets(sets)]
+            said += [_errors(found), *_sets(sets, values["negative"], values["positive"])]
         elif sets:
             said += [f"not calibrated: {sets['reason']}"]
         lines += [f"{split}: {line}\n" for line in said]
@@ -124,14 +124,15 @@ def operating_point_lines(values: Mapping[str, Any]) -> list[str]:
     point = values.get("operating_point")
     if point is None:
         return []
+    name, wanted = repr(values["positive"]), f"{100 * point['sensitivity']:g} %"
     promised = {
-        "images": "at least {} of new fractures",
-        "groups": "every fracture of at least {} of new groups (patients or series)",
-    }[point["counted"]].format(f"{100 * point['sensitivity']:g} %")
+        "images": f"at least {wanted} of new {name} images",
+        "groups": f"every {name} image of at least {wanted} of new groups (patients or series)",
+    }[point["counted"]]
     lines = [
-        f"images with a probability of {point['threshold']:.4g} or more are called fractures; with "
+        f"images with a probability of {point['threshold']:.4g} or more are called {name}; with "
         f"{100 * point['confidence']:g} % confidence this threshold finds {promised}; it was "
-        f"chosen on {point['n']} validation {point['counted']} with a fracture"
+        f"chosen on {point['n']} validation {point['counted']} with {name}"
     ]
     if not point["guarantee"]:
         lines.append(f"that sensitivity is not guaranteed: {point['reason']}")
@@ -155,11 +156,11 @@ def _warmth(part: Mapping[str, Any]) -> str:
     return "" if value is None else f" ({value:.3g})"
 
 
-def _sets(part: Mapping[str, Any]) -> list[str]:
+def _sets(part: Mapping[str, Any], negative: str, positive: str) -> list[str]:
     coverage, decided = part["coverage"], part["decided"]
     lines = [
-        f"sets at alpha {part['alpha']:g} hold the right class of {_percent(coverage['fracture'])} "
-        f"of fractures and {_percent(coverage['normal'])} of normal images; abstaining on "
+        f"sets at alpha {part['alpha']:g} hold the right class of {_percent(coverage[positive])} "
+        f"of {positive!r} and {_percent(coverage[negative])} of {negative!r} images; abstaining on "
         f"{_percent(part['abstained'])}, accuracy {_value(decided['accuracy'])} on the others"
     ]
     lines += [entry["reason"] for entry in part["thresholds"].values() if "reason" in entry]

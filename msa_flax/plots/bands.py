@@ -107,7 +107,7 @@ def precision_recall(run: Predictions, resamples: Resamples | None = None) -> Cu
     (R_k - R_(k-1)) P_k.
     """
     if not run.label.any():
-        return Curve(undefined="there is no fracture among its images")
+        return Curve(undefined="none of its images is of the positive class")
 
     def draws(weight: np.ndarray) -> np.ndarray:
         recall, precision, _ = precision_recall_curve(run.label, run.probability, weight)

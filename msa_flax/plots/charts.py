@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import CLASSES
 from msa_flax.evaluation.predictions import Predictions
 from msa_flax.plots import bands
 from msa_flax.plots.bands import Curve, Resamples
@@ -44,7 +45,10 @@ class Chart:
 
 
 def draw_curves(
-    runs: Mapping[str, Predictions], point: tuple[float | None, float | None] | None = None
+    runs: Mapping[str, Predictions],
+    point: tuple[float | None, float | None] | None = None,
+    *,
+    positive: str = CLASSES[1],
 ) -> list[Chart]:
     """Returns the ROC, precision-recall, reliability and decision charts of runs.
 
@@ -53,6 +57,7 @@ def draw_curves(
     Args:
         runs: name to predictions of the same images.
         point: 1 - specificity and sensitivity at the run's threshold, to be marked.
+        positive: name of the positive class.
     """
     alone = len(runs) == 1
     resamples = bands.resample(next(iter(runs.values()))) if alone else None
@@ -63,7 +68,7 @@ def draw_curves(
     found = [
         _roc(drawn(bands.roc), point),
         _precision_recall(drawn(bands.precision_recall), runs),
-        _reliability(drawn(bands.reliability)),
+        _reliability(drawn(bands.reliability), positive),
         _decision(drawn(bands.decision), next(iter(runs.values()))),
     ]
     note = resamples.note if resamples else "No bands: a run's own report has them."
@@ -138,7 +143,8 @@ def _precision_recall(drawn: Mapping[str, Curve], runs: Mapping[str, Predictions
     )
 
 
-def _reliability(drawn: Mapping[str, Curve]) -> Chart:
+def _reliability(drawn: Mapping[str, Curve], positive: str) -> Chart:
+    share = f"share of {positive!r}"
     traces = [_line([0, 1], [0, 1], "perfectly calibrated", GREY, "dot")]
     for i, (name, curve) in enumerate(drawn.items()):
         trace = _line(curve.x, curve.y, name, *_look(i))
@@ -162,10 +168,8 @@ def _reliability(drawn: Mapping[str, Curve]) -> Chart:
         "Reliability",
         drawn,
         traces=traces,
-        axes=_axes(
-            "mean predicted probability", "share of fractures", [-0.02, 1.02], [-0.02, 1.02]
-        ),
-        head=["mean probability", "share of fractures", "images"],
+        axes=_axes("mean predicted probability", share, [-0.02, 1.02], [-0.02, 1.02]),
+        head=["mean probability", share, "images"],
         rows=lambda curve: [
             [f"{x:.3f}", f"{y:.3f}", str(int(count))]
             for x, y, count in zip(curve.x, curve.y, curve.count, strict=True)

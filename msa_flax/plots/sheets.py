@@ -20,7 +20,7 @@ class ImageWithMaps:
     probability: float  # of the positive class, 0..1
     image: np.ndarray  # uint8 [s, s]
     overlays: Sequence[np.ndarray]  # uint8 [s, s, 3], RGB
-    positive: str = "fracture"  # name of the positive class
+    positive: str  # name of the positive class
     title: str = ""  # written before its row of a contact sheet
 
 

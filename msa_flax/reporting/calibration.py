@@ -53,8 +53,8 @@ def _abstention(part: Mapping[str, Any], run: SavedRun) -> Table:
         for name in ("accuracy", "sensitivity", "specificity")
     }
     rows = [
-        [f"Sets hold the right class: {run.classes[1]}", with_interval(coverage["fracture"])],
-        [f"Sets hold the right class: {run.classes[0]}", with_interval(coverage["normal"])],
+        [f"Sets hold the right class: {run.classes[1]}", with_interval(coverage[run.classes[1]])],
+        [f"Sets hold the right class: {run.classes[0]}", with_interval(coverage[run.classes[0]])],
         ["Share of images on which the model abstains", with_interval(part["abstained"])],
         ["Images decided", str(decided["n"])],
         *([name, with_interval(entry)] for name, entry in named.items()),

@@ -65,7 +65,8 @@ def paired(found: Sequence[PairedDifference]) -> Table:
 
 
 def _differences(runs: Mapping[str, SavedRun]) -> list[PairedDifference]:
-    return compare_runs({name: (run.predictions, run.threshold) for name, run in runs.items()})
+    tables = {name: (run.predictions, run.threshold) for name, run in runs.items()}
+    return compare_runs(tables, classes=next(iter(runs.values())).classes)
 
 
 def _beside(runs: Mapping[str, SavedRun]) -> Table:

@@ -31,7 +31,8 @@ def network(run: SavedRun) -> str:
         parts.append(f"multi-scale spatial attention, kernels {', '.join(map(str, kernels))}")
     elif attention and attention != "none":
         parts.append(f"{attention} attention")
-    parts.append(f"head {get(config, 'model.head')}, one output: the probability of a fracture")
+    head = f"head {get(config, 'model.head')}, one output"
+    parts.append(f"{head}: the probability of {run.classes[1]!r}")
     size = get(config, "data.image_size")
     parts.append(f"input {size} x {size} pixels")
     if weights.get("parameters"):

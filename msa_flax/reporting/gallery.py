@@ -13,7 +13,7 @@ import numpy as np
 from msa_flax.evaluation.predictions import WORST
 from msa_flax.reporting.saved import ExplainedImage, SavedRun
 from msa_flax.reporting.text import in_words
-from msa_flax.saliency.titles import TITLES
+from msa_flax.saliency.titles import TITLES, class_in_file_name
 
 RANDOM = 12  # images of each outcome that are shown beside the worst
 OUTCOMES = {  # with the names of the negative and of the positive class
@@ -74,10 +74,10 @@ def method_title(name: str) -> str:
 def choose_cases(run: SavedRun) -> Gallery:
     """Chooses images of every outcome and makes their pictures small.
 
-    Missed fractures come first, then false alarms, those of which the model was surest first,
-    whether they were explained or not; then what it got right and was explained, those of which it
-    was least sure first. Of each outcome the worst are shown, and of the other images that were
-    explained some that are drawn at random.
+    Missed images of the positive class come first, then false alarms, those of which the model was
+    surest first, whether they were explained or not; then what it got right and was explained,
+    those of which it was least sure first. Of each outcome the worst are shown, and of the other
+    images that were explained some that are drawn at random.
     """
     explained = {item.row: item for item in run.explained}
     kernels = {folder: _kernels(folder) for folder in {item.folder for item in run.explained}}
@@ -132,8 +132,8 @@ def _pictures(
     run: SavedRun, item: ExplainedImage, outcome: str, kernels: Sequence[str]
 ) -> list[Picture]:
     """Returns the image, the maps of the predicted class, and the attention maps."""
-    fracture = int(outcome in ("tp", "fp"))
-    target, predicted = ("normal", "fracture")[fracture], run.classes[fracture]
+    predicted = run.classes[int(outcome in ("tp", "fp"))]
+    target = class_in_file_name(predicted)
     wanted = [("image", "image", f"slice {run.predictions.example_id[item.row]}", _SIDE)]
     for method in item.methods:
         title, side = method_title(method), _SIDE if method == "gradcam" else _SMALL_SIDE

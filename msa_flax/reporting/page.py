@@ -145,13 +145,13 @@ def _charts(run: SavedRun, runs: Mapping[str, SavedRun]) -> dict[str, list[chart
     entries = run.metrics["metrics"]
     specificity, recall = (entries[name]["value"] for name in ("specificity", "recall"))
     point = (None if specificity is None else 1 - specificity, recall)
-    several = {name: one.predictions for name, one in runs.items()}
+    several, name = {key: one.predictions for key, one in runs.items()}, run.classes[1]
     return {
         "learning": [
             charts.draw_learning(run.history, q) for q in ("loss", "accuracy") if run.history
         ],
-        "curves": charts.draw_curves({run.name: run.predictions}, point),
-        "comparison": charts.draw_curves(several) if len(runs) > 1 else [],
+        "curves": charts.draw_curves({run.name: run.predictions}, point, positive=name),
+        "comparison": charts.draw_curves(several, positive=name) if len(runs) > 1 else [],
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.evaluation.metrics import confusion, outcomes
+from msa_flax.evaluation.metrics import CLASSES, confusion, outcomes
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.summary import metrics_json
 from msa_flax.files import UserError, csv_rows, flatten, read_json
@@ -77,12 +77,11 @@ class SavedRun:
     @property
     def classes(self) -> tuple[str, str]:
         """Names of the labels 0 and 1."""
-        negative, positive = self.config.get("data", {}).get("classes", ("normal", "fracture"))
-        return str(negative), str(positive)
+        return _classes(self.config)
 
     @property
     def threshold(self) -> float:
-        """The probability at and above which the run predicts a fracture."""
+        """The probability at and above which the run predicts the positive class."""
         return float(self.metrics["threshold"])
 
     @property
@@ -95,6 +94,11 @@ class SavedRun:
     def outcome(self) -> np.ndarray:
         """What each image is at the run's threshold, "tp", "fn", "fp" or "tn", str [n]."""
         return outcomes(self.predictions.label, self.predictions.probability, self.threshold)
+
+
+def _classes(config: Mapping[str, Any]) -> tuple[str, str]:
+    negative, positive = config.get("data", {}).get("classes", CLASSES)
+    return str(negative), str(positive)
 
 
 def read_run(workdir: Path, split: str) -> SavedRun:
@@ -124,11 +128,13 @@ def read_run(workdir: Path, split: str) -> SavedRun:
             ("faithfulness", folder / "explanations/faithfulness.json"),
         )
     }
-    metrics, differences = _recomputed(metrics, predictions, optional["run"], split)
+    config = _read(read_json, workdir / "config.json").get("config", {})
+    known = optional["run"], _classes(config)
+    metrics, differences = _recomputed(metrics, predictions, *known, split)
     return SavedRun(
         workdir=workdir,
         split=split,
-        config=_read(read_json, workdir / "config.json").get("config", {}),
+        config=config,
         history=_history(workdir / "metrics.jsonl"),
         sizes={name: sum(s == name for s in splits.values()) for name in SPLITS},
         metrics=metrics,
@@ -196,15 +202,25 @@ def _check_rows(
 
 
 def _recomputed(
-    metrics: Mapping[str, Any], predictions: Predictions, run: Mapping[str, Any], split: str
+    metrics: Mapping[str, Any],
+    predictions: Predictions,
+    run: Mapping[str, Any],
+    classes: tuple[str, str],
+    split: str,
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the metrics, computed from the predictions again, and where they were different."""
     stamps = [str(stamp) for stamp in metrics["stamps"]]
     known = (run.get("stamps") or []) if split in SPLITS else []
     lost = [str(stamp) for stamp in known if stamp not in stamps]
-    about = {"split": split, "threshold": metrics["threshold"], "seconds": 0.0}
-    fresh = metrics_json(predictions, stamps=[*stamps, *lost], **about)
-    kept = ("schema_version", "seconds", "positive", "stamps", "predictions_sha256")
+    fresh = metrics_json(
+        predictions,
+        split=split,
+        threshold=metrics["threshold"],
+        stamps=[*stamps, *lost],
+        seconds=0.0,
+        classes=classes,
+    )
+    kept = ("schema_version", "seconds", "stamps", "predictions_sha256")
     was, now = (flatten(values) for values in (metrics, fresh))
     differ = [
         f"{name} ({was[name]} in metrics.json, {value} here)"
@@ -213,7 +229,7 @@ def _recomputed(
     ]
     differ += [f"the stamp {stamp!r} of run.json is missing" for stamp in lost]
     more = [f"{len(differ) - 6} more"] * (len(differ) > 6)
-    return {**metrics, **{k: v for k, v in fresh.items() if k not in kept[:3]}}, differ[:6] + more
+    return {**metrics, **{k: v for k, v in fresh.items() if k not in kept[:2]}}, differ[:6] + more
 
 
 def _same(a: Any, b: Any) -> bool:

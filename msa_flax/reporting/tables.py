@@ -73,7 +73,8 @@ def main_metrics(run: SavedRun) -> Table:
         title="Main metrics",
         head=[*head, "How the interval was made, or why there is none"],
         rows=rows,
-        note="Images and groups: those that a metric is about; for recall, the fractures.",
+        note="Images and groups: those that a metric is about; for recall, those of "
+        f"{run.classes[1]!r}.",
     )
 
 
@@ -118,7 +119,7 @@ def groups(run: SavedRun) -> Table:
                 *(shown(float(found[key]), 3) for key in _OF_GROUPS),
             ]
         )
-    head = ["Group", "Images", "Fractures", "TP", "FN", "FP", "TN"]
+    head = ["Group", "Images", f"Of {run.classes[1]!r}", "TP", "FN", "FP", "TN"]
     return Table(
         title="Numbers by group",
         head=[*head, *map(metric_name, _OF_GROUPS)],

@@ -92,7 +92,7 @@ def explain_errors(run: Run, *, split: str, threshold: float) -> None:
 
 def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part]) -> None:
     """Writes the files of all images and ``explanations.csv``, and says what was written."""
-    rows = []
+    rows, classes = [], run.config.data.classes
     for examples, found in parts:
         rows += saliency.write_explanations(
             out,
@@ -100,9 +100,10 @@ def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part
             example_id=examples.example_id,
             label=examples.label,
             images=examples.images,
+            classes=classes,
             masks=examples.masks,
         )
-    write_text(out / "explanations.csv", saliency.explanations_csv(rows))
+    write_text(out / "explanations.csv", saliency.explanations_csv(rows, classes))
     zero = sum(
         int((maps["fracture"].max(axis=(1, 2)) <= 0).sum())
         for _, found in parts
@@ -111,7 +112,7 @@ def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part
     images = max((len(examples) for examples, _ in parts), default=0)
     print(
         f"images explained in {out}: {images}, by {', '.join(methods)}; maps in which nothing "
-        f"speaks for fracture, shown as the plain image: {zero}; checkpoint "
+        f"speaks for {classes[1]!r}, shown as the plain image: {zero}; checkpoint "
         f"{run.checkpoint}, step {run.step}; {NOTICE}"
     )
 
@@ -129,7 +130,7 @@ def _mass_on_fractures(run: Run, examples: Examples, found: Explanations) -> str
     """Says how much of the Grad-CAM maps lies on the fractures that the run has detected."""
     assert examples.masks is not None
     detected = (examples.label == 1) & _predicted_fracture(run, found)
-    return saliency.mass_report(found, examples.masks, detected)
+    return saliency.mass_report(found, examples.masks, detected, run.config.data.classes[1])
 
 
 def _examine(run: Run, out: Path, parts: Sequence[Part], split: str, *, layer: str | None) -> None:

@@ -169,7 +169,7 @@ def _write(
         threshold=point.threshold if point else run.config.eval.threshold,
         stamps=stamps,
         seconds=seconds,
-        positive=run.config.data.classes[1],
+        classes=run.config.data.classes,
     )
     values |= origin or {}
     values["predictions_sha256"] = predictions.digest()  # a report refuses other ones
@@ -217,6 +217,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "checkpoint": run.checkpoint,
         "step": run.step,
         "data_fingerprint": files.read_json(run.workdir / "run.json").get("data_fingerprint", ""),
+        "classes": run.config.data.classes,
     }
 
 

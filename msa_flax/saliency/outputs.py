@@ -1,6 +1,5 @@
 """The files of explanations: overlays and raw maps of each image, and ``explanations.csv``."""
 
-import hashlib
 import io
 import os
 import pathlib
@@ -10,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.evaluation.metrics import CLASSES
 from msa_flax.evaluation.predictions import sigmoid
 from msa_flax.files import csv_text, write_atomically
 from msa_flax.saliency.explain import Explanations
 from msa_flax.saliency.interface import TARGETS, SaliencyError
 from msa_flax.saliency.render import attention_image, overlay, png
-
-COLUMNS: tuple[str, ...] = ("example_id", "label", "probability", "stem", "method")
-COLUMNS += ("maximum_fracture", "maximum_normal", "mass_inside", "area_share")
+from msa_flax.saliency.titles import class_in_file_name, safe_stem
 
 
 def write_explanations(
@@ -27,6 +25,7 @@ def write_explanations(
     example_id: np.ndarray,
     label: np.ndarray,
     images: np.ndarray,
+    classes: Sequence[str] = CLASSES,
     masks: np.ndarray | None = None,
 ) -> list[list[Any]]:
     """Writes the files of every image; returns a row per image and method for the table.
@@ -37,6 +36,7 @@ def write_explanations(
         example_id: str [n].
         label: [n]; below 0 if unknown.
         images: uint8 [n, s, s].
+        classes: names of the negative and of the positive class, for the names of the files.
         masks: uint8 [n, s, s]; None where fractures are not outlined.
 
     Returns:
@@ -45,17 +45,18 @@ def write_explanations(
     rows: list[list[Any]] = []
     mass = {} if masks is None else {name: found.mass(masks, method=name) for name in found.maps}
     probability = sigmoid(found.logit)
+    called = dict(zip(TARGETS, map(class_in_file_name, reversed(classes)), strict=True))
     for i, name in enumerate(example_id.tolist()):
         stem = safe_stem(name)
         maps = {
-            method: {target: values[i] for target, values in by_target.items()}
+            method: {called[target]: by_target[target][i] for target in TARGETS}
             for method, by_target in found.maps.items()
         }
         attention = {k: values[i] for k, values in found.attention.items()}
         write_explanation(out_dir, stem, image=images[i], maps=maps, attention=attention)
         known = "" if label[i] < 0 else int(label[i])
         for method, by_target in maps.items():
-            peaks = [f"{by_target[target].max():.6g}" for target in TARGETS]
+            peaks = [f"{values.max():.6g}" for values in by_target.values()]
             shares = ["", ""]
             if method in mass and not np.isnan(mass[method][i, 1]):
                 shares = [f"{value:.6f}" for value in mass[method][i]]
@@ -73,7 +74,7 @@ def write_explanation(
 ) -> list[pathlib.Path]:
     """Writes the explanation of one image: pictures for people, raw maps for programs.
 
-    For every method and each of the targets fracture and normal there are
+    For every method and each target, which are the classes' names, there are
     ``<stem>.<method>-<target>.png``, the overlay, and ``.npy``, the raw map; for each kernel size
     ``<stem>.attention-<k>.png`` and ``.npy``; and ``<stem>.image.png``, the image itself.
 
@@ -107,39 +108,37 @@ def write_explanation(
     return list(paths)
 
 
-def explanations_csv(rows: Sequence[Sequence[Any]]) -> str:
-    """Returns ``explanations.csv`` as text: :data:`COLUMNS`, then the rows."""
-    return csv_text(COLUMNS, rows)
+def explanations_csv(rows: Sequence[Sequence[Any]], classes: Sequence[str] = CLASSES) -> str:
+    """Returns ``explanations.csv`` as text.
 
-
-def safe_stem(example_id: str) -> str:
-    """Returns a file name without ending for any example id, one that stays in its folder.
-
-    A readable part of ASCII letters, digits, "_" and "-", then 16 hexadecimal digits of the id's
-    SHA-256, so that different ids get different names even where case is ignored. At most 81
-    characters.
+    Args:
+        rows: from :func:`write_explanations`.
+        classes: names of the negative and of the positive class.
     """
-    readable = re.sub(r"[^A-Za-z0-9_]+", "-", example_id).strip("-")[:64] or "example"
-    digest = hashlib.sha256(example_id.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{readable}-{digest[:16]}"
+    largest = [f"maximum_{name}" for name in reversed(classes)]
+    head = ["example_id", "label", "probability", "stem", "method", *largest]
+    return csv_text([*head, "mass_inside", "area_share"], rows)
 
 
-def mass_report(found: Explanations, masks: np.ndarray, detected: np.ndarray) -> str:
+def mass_report(
+    found: Explanations, masks: np.ndarray, detected: np.ndarray, positive: str = CLASSES[1]
+) -> str:
     """Says how much of the Grad-CAM maps' mass lies on the fractures that were detected.
 
     Args:
         found: explanations of n images.
         masks: uint8 [n, s, s].
         detected: bool [n], fractures that were predicted as such.
+        positive: name of their class.
     """
     mass = found.mass(masks)[detected]
     defined = mass[~np.isnan(mass[:, 0])]
     if len(defined) == 0:
-        return "Grad-CAM on detected fractures: none detected, nothing to measure"
+        return f"Grad-CAM on detected {positive!r} images: none detected, nothing to measure"
     inside, area = defined.mean(axis=0)
     return (
-        f"Grad-CAM on {len(mass)} detected fractures: {inside:.3f} of the map's mass lies inside "
-        f"the widened fracture mask, which covers {area:.3f} of the image "
+        f"Grad-CAM on {len(mass)} detected {positive!r} images: {inside:.3f} of the map's mass "
+        f"lies inside the widened mask, which covers {area:.3f} of the image "
         f"(ratio {inside / area:.1f}); {len(mass) - len(defined)} maps are all zero"
     )
 

@@ -1,6 +1,10 @@
-"""The methods' names: in files, in titles, and as people spell them. Imports nothing heavy."""
+"""Names of methods, images and classes: in files, in titles, as people spell them.
+
+It imports nothing heavy.
+"""
 
 import difflib
+import hashlib
 import re
 
 TITLES = {  # the name in files and flags: the title in figures and tables
@@ -36,6 +40,26 @@ def closest_name(spelling: str) -> str | None:
     """Returns the method whose name is most like an unknown one, or None if none is like it."""
     close = difflib.get_close_matches(_letters(spelling), _NAMES, 1)
     return _NAMES[close[0]] if close else None
+
+
+def safe_stem(example_id: str) -> str:
+    """Returns a file name without ending for any example id, one that stays in its folder.
+
+    A readable part of ASCII letters, digits, "_" and "-", then 16 hexadecimal digits of the id's
+    SHA-256, so that different ids get different names even where case is ignored. At most 81
+    characters.
+    """
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", example_id).strip("-")[:64] or "example"
+    digest = hashlib.sha256(example_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{readable}-{digest[:16]}"
+
+
+def class_in_file_name(name: str) -> str:
+    """Returns the name of a class as the files of its maps have it.
+
+    A plain name is taken as it is, any other as :func:`safe_stem` makes it one.
+    """
+    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) else safe_stem(name)
 
 
 def _letters(spelling: str) -> str:

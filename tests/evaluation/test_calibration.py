@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prediction_tables import random_predictions
 
-from msa_flax.evaluation.calibration import COLUMNS, Calibration, CalibrationError, apply, fit
+from msa_flax.evaluation.calibration import PROBABILITIES, Calibration, CalibrationError, apply, fit
 from msa_flax.evaluation.operating_point import threshold_for_sensitivity
 from msa_flax.evaluation.predictions import PredictionsError
 
@@ -31,7 +31,7 @@ def test_a_stored_calibration_gives_the_same_numbers_bit_by_bit(tmp_path):
     assert after.isotonic == before.isotonic
     new = random_predictions("test", seed=1).logit
     one, two = calibrated(before, new), calibrated(after, new)
-    assert set(one.probability) == set(two.probability) == set(COLUMNS[1:6])
+    assert set(one.probability) == set(two.probability) == set(PROBABILITIES)
     for name, values in one.probability.items():
         np.testing.assert_array_equal(two.probability[name], values)
         assert values.dtype == np.float32
@@ -121,7 +121,7 @@ def test_the_table_holds_the_values_by_example(tmp_path):
     found.write(tmp_path / "calibrated.csv", test.example_id)
     with (tmp_path / "calibrated.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert list(rows[0]) == ["example_id", *PROBABILITIES, "set", "p_fracture", "p_normal"]
     order = np.argsort(test.example_id)
     assert [row["example_id"] for row in rows] == test.example_id[order].tolist()
     for name, values in found.probability.items():
@@ -162,6 +162,6 @@ def test_a_wanted_sensitivity_chooses_an_operating_point(groups, counted, tmp_pa
 def test_no_operating_point_is_chosen_where_some_groups_are_unknown():
     table = random_predictions("validation")
     part = dataclasses.replace(table, group=np.where(np.arange(80) < 5, "", table.group))
-    with pytest.raises(PredictionsError, match="a known group for every fracture, or for no image"):
+    with pytest.raises(PredictionsError, match="a known group for every image of 'fracture'"):
         fit(part, **OF, sensitivity=0.8)
     assert fit(part, **OF).operating_point is None

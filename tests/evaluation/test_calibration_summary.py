@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from prediction_tables import random_predictions
 
-from msa_flax.evaluation import calibration_summary, conformal
-from msa_flax.evaluation.calibration import COLUMNS, Calibration, apply, fit
+from msa_flax.evaluation import calibration_summary
+from msa_flax.evaluation.calibration import PROBABILITIES, Calibration, apply, fit
 from msa_flax.evaluation.summary import metrics_json
 from msa_flax.evaluation.terminal import calibration_lines
 from msa_flax.files import write_json
@@ -69,8 +69,8 @@ def test_an_isotonic_probability_of_0_for_a_fracture_has_no_log_loss_but_a_reaso
 @pytest.mark.parametrize(
     ("logits", "labels", "said"),
     [
-        (np.linspace(-2, 2, 30), np.zeros(30, int), "no fracture"),
-        (np.linspace(-2, 2, 30), np.ones(30, int), "no normal image"),
+        (np.linspace(-2, 2, 30), np.zeros(30, int), "no 'fracture'"),
+        (np.linspace(-2, 2, 30), np.ones(30, int), "no 'normal'"),
         (np.full(30, 0.5), np.arange(30) % 2, "are the same"),
     ],
 )
@@ -90,8 +90,8 @@ def test_degenerate_validation_images_leave_conformal_sets_and_a_reason(
     calibrated(calibration, test.logit).write(tmp_path / "t.csv", test.example_id)
     with (tmp_path / "t.csv").open(newline="") as file:
         row = next(csv.DictReader(file))
-    assert [row[name] for name in COLUMNS[1:6]] == [""] * 5
-    assert row["set"] in conformal.SETS
+    assert [row[name] for name in PROBABILITIES] == [""] * 5
+    assert row["set"] in ("neither", "normal", "fracture", "both")
     for name, label in (("fracture", 1), ("normal", 0)):
         if label not in labels:
             assert found["conformal"]["coverage"][name]["value"] == 1

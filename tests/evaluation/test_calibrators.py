@@ -203,9 +203,9 @@ def test_the_order_of_the_images_changes_not_one_bit(decimals):
 @pytest.mark.parametrize(
     ("logits", "labels", "said"),
     [
-        ([1, 2], [0, 0], "no fracture"),
-        ([1, 2], [1, 1], "no normal image"),
-        ([], [], "no fracture"),
+        ([1, 2], [0, 0], "no 'fracture'"),
+        ([1, 2], [1, 1], "no 'normal'"),
+        ([], [], "no 'fracture'"),
         ([1, 1, 1], [0, 1, 1], "all logits of the images to fit it on are the same"),
     ],
 )

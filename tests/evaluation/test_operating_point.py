@@ -75,12 +75,12 @@ def test_with_groups_each_counts_once_with_its_lowest_fracture():
 @pytest.mark.parametrize(
     ("fractures", "wanted", "changes", "said"),
     [
-        (58, 0.95, {}, "59 images with a fracture, got 58, which allow at most 0.949;"),
+        (58, 0.95, {}, "59 images with 'fracture', got 58, which allow at most 0.949;"),
         (0, 0.5, {}, "got 0;"),
-        (28, 0.9, {}, "at least 29 images with a fracture, got 28, which allow at most 0.898;"),
-        (58, 0.95, {"group": np.arange(138).astype(str)}, "59 groups with a fracture, got 58"),
+        (28, 0.9, {}, "at least 29 images with 'fracture', got 28, which allow at most 0.898;"),
+        (58, 0.95, {"group": np.arange(138).astype(str)}, "59 groups with 'fracture', got 58"),
         (58, 1.0, {}, "sensitivity: expected a number between 0 and 1, got 1"),
-        (58, 0.9, {"group": np.full(138, "")}, "expected a known group for every fracture"),
+        (58, 0.9, {"group": np.full(138, "")}, "a known group for every image of 'fracture'"),
     ],
 )
 def test_what_cannot_be_guaranteed_is_refused_with_what_it_takes(fractures, wanted, changes, said):

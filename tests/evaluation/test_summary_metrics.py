@@ -165,21 +165,22 @@ def test_the_intervals_are_wilsons():
 
 APART = dict.fromkeys(("calibration_slope", "calibration_intercept"), "separates the classes")
 ONE_CLASS = dict.fromkeys((*APART, "auc", "sensitivity_at_specificity_95"), "one class")
-NO_FRACTURE = ONE_CLASS | {"average_precision": "no fracture"}
+NO_FRACTURE = ONE_CLASS | {"average_precision": "no 'fracture'"}
 
 
 @pytest.mark.parametrize(
     ("counts", "undefined"),
     [
         ((0, 3, 0, 4), {"precision": "called", "f1": "precision", "mcc": "precision"} | APART),
-        ((0, 0, 2, 4), {"recall": "no fracture", "f1": "recall", "mcc": "recall"} | NO_FRACTURE),
-        ((3, 1, 0, 0), {"specificity": "no normal", "mcc": "specificity"} | ONE_CLASS),
+        ((0, 0, 2, 4), {"recall": "no 'fracture'", "f1": "recall", "mcc": "recall"} | NO_FRACTURE),
+        ((3, 1, 0, 0), {"specificity": "no 'normal'", "mcc": "specificity"} | ONE_CLASS),
         (
             (0, 0, 0, 4),
-            {"precision": "called", "recall": "no fracture", "f1": "precision", "mcc": "precision"}
+            {"precision": "called", "recall": "no 'fracture'"}
+            | {"f1": "precision", "mcc": "precision"}
             | NO_FRACTURE,
         ),
-        ((3, 0, 2, 0), {"npv": "called normal", "mcc": "npv"} | APART),
+        ((3, 0, 2, 0), {"npv": "called 'normal'", "mcc": "npv"} | APART),
         ((0, 2, 3, 4), APART),
         ((3, 1, 2, 4), {}),
     ],
@@ -232,6 +233,7 @@ def test_metrics_json_has_the_published_form():
         "split",
         "n",
         "groups",
+        "negative",
         "positive",
         "threshold",
         "stamps",

@@ -50,7 +50,7 @@ def test_the_table_shows_values_intervals_reasons_stamps_and_the_notice():
     assert "3 1 2 4" in rows["TP FN FP TN"]
     said = "undefined (the images are of one class only): auc, sensitivity_at_specificity_95, "
     assert f"test: {said}calibration_slope, calibration_intercept" in lines
-    said = "undefined (there is no fracture among the images): recall, average_precision"
+    said = "undefined (there is no 'fracture' among the images): recall, average_precision"
     assert f"test: {said}" in lines
     assert lines.count("stamp: copies cross the split") == 1
     assert lines[-1] == "Research use only, not a medical device."
@@ -139,18 +139,22 @@ def test_calibration_takes_a_few_lines_and_none_where_there_is_none(calibrated_t
 @pytest.mark.parametrize(
     ("counted", "said"),
     [
-        ("images", "this threshold finds at least 90 % of new fractures; it was chosen on 60"),
-        ("groups", "finds every fracture of at least 90 % of new groups (patients or series); it"),
+        ("images", "finds at least 90 % of new 'fracture' images; it was chosen on 60"),
+        (
+            "groups",
+            "every 'fracture' image of at least 90 % of new groups (patients or series); it",
+        ),
     ],
 )
 def test_an_operating_point_is_said_in_plain_words(counted, said):
     point = {"threshold": 0.0312345, "sensitivity": 0.9, "confidence": 0.95, "counted": counted}
     point |= {"n": 60, "guarantee": True, "reason": ""}
-    (line,) = calibration_lines({"test": {"operating_point": point}}).splitlines()
-    start = "test: images with a probability of 0.03123 or more are called fractures; with 95 % "
+    about = {"positive": "fracture"}
+    (line,) = calibration_lines({"test": about | {"operating_point": point}}).splitlines()
+    start = "test: images with a probability of 0.03123 or more are called 'fracture'; with 95 % "
     assert line.startswith(start + "confidence this threshold ")
     assert said in line
-    assert line.endswith(f"60 validation {counted} with a fracture")
+    assert line.endswith(f"60 validation {counted} with 'fracture'")
     doubtful = point | {"guarantee": False, "reason": "it was chosen on these images"}
-    _, line = calibration_lines({"test": {"operating_point": doubtful}}).splitlines()
+    _, line = calibration_lines({"test": about | {"operating_point": doubtful}}).splitlines()
     assert line == "test: that sensitivity is not guaranteed: it was chosen on these images"

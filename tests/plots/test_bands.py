@@ -136,5 +136,5 @@ def test_what_a_resample_leaves_undefined_is_left_out_of_the_band():
 def test_curves_of_one_class_are_undefined_with_their_reason():
     normal = mostly_right(label=0)
     assert "of one class only" in bands.roc(normal).undefined
-    assert "no fracture" in bands.precision_recall(normal).undefined
+    assert "none of its images is of the positive class" in bands.precision_recall(normal).undefined
     assert bands.reliability(normal).undefined == bands.decision(normal).undefined == ""

@@ -86,7 +86,7 @@ def test_a_curve_of_one_class_is_undefined_with_its_reason():
     found = by_key({"x": mostly_right(label=0)})
     assert found["roc"].figure is found["pr"].figure is None
     assert "x: undefined, because its images are of one class only." in found["roc"].notes
-    assert "no fracture" in found["pr"].notes[0]
+    assert "none of its images is of the positive class" in found["pr"].notes[0]
     json.dumps([found["reliability"].figure, found["decision"].figure], allow_nan=False)
 
 

@@ -22,6 +22,7 @@ def with_maps(n=2, overlays=1):
             probability=0.25,
             image=image,
             overlays=[overlay] * overlays,
+            positive="fracture",
             title="normal",
         )
     ] * n

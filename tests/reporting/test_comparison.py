@@ -107,7 +107,7 @@ def test_what_is_missing_has_its_reason_and_methods_are_explained():
 def test_images_of_one_class_have_undefined_differences():
     shown = {row[0]: row for row in paired(label=1).rows}
     assert shown["b: AUC"][1:5] == ["undefined", "undefined", "undefined", "none"]
-    assert shown["b: Specificity"][-1] == "there is no normal image among the images"
+    assert shown["b: Specificity"][-1] == "there is no 'normal' among the images"
 
 
 def test_numbers_that_round_to_0_have_no_sign_and_small_p_values_their_size():

@@ -185,7 +185,7 @@ def test_a_threshold_that_was_chosen_for_a_sensitivity_says_so(run, parsed):
     point |= {"guarantee": False, "reason": "it was chosen on these images"}
     chosen = dataclasses.replace(run, metrics=run.metrics | {"operating_point": point})
     said = Parsed(render_page(chosen)).text
-    assert "finds every fracture of at least 90 % of new groups" in said
+    assert "finds every 'fracture' image of at least 90 % of new groups" in said
     assert "That sensitivity is not guaranteed: it was chosen on these images." in said
     assert "guaranteed" not in parsed.text
 

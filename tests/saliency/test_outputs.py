@@ -216,7 +216,7 @@ def test_the_mass_on_detected_fractures_is_said_beside_what_the_masks_cover():
     found, detected = explanations(), np.array([True, True, False, False, True])
     inside, area = found.mass(masks_of_four())[:2].mean(axis=0)
     said = mass_report(found, masks_of_four(), detected)
-    assert f"on 3 detected fractures: {inside:.3f} of the map's mass" in said
+    assert f"on 3 detected 'fracture' images: {inside:.3f} of the map's mass" in said
     assert f"covers {area:.3f} of the image" in said
     assert "1 maps are all zero" in said  # the last image has no mask
     assert "none detected" in mass_report(found, masks_of_four(), np.zeros(5, bool))

@@ -1,11 +1,18 @@
 """Names of methods as people spell them."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from msa_flax.saliency.titles import CONTROLS, TITLES, canonical_name, closest_name
+from msa_flax.saliency.titles import (
+    CONTROLS,
+    TITLES,
+    canonical_name,
+    class_in_file_name,
+    closest_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +49,11 @@ def test_titles_are_imported_without_anything_heavy():
         "sys.exit(bool({'jax', 'numpy', 'cv2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_of_classes_become_names_of_files_that_differ():
+    assert class_in_file_name("no_fracture") == "no_fracture"
+    strange = ("no fracture", "골절", "정상", "a.b", "x" * 200, "../up", "")
+    found = [class_in_file_name(name) for name in strange]
+    assert len(set(found)) == len(strange)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,81}", name) for name in found)

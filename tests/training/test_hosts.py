@@ -277,7 +277,7 @@ def test_the_command_in_two_processes_gives_the_numbers_of_one(tmp_path):
     }
     assert len(list(pair.glob("events.out.tfevents.*"))) == 1
     assert json.loads((pair / "run.json").read_text())["processes"] == 2
-    assert "detected fractures" in outputs[0]
+    assert "detected 'fracture' images" in outputs[0]
     for text in (outputs[1], errors[1]):
         assert [line for line in text.splitlines() if not line.startswith("[Gloo]")] == []
 
