@@ -142,7 +142,7 @@ def draw_bones(canvas: Canvas, pieces: Sequence[Piece], z: float) -> tuple[np.nd
         for end, outline in sorted(found_here, key=lambda one: one[0]):
             canvas.fill(owner, number, outline)
             canvas.fill(ends, min(255, round(16 * end)), outline)
-        canvas.fill(owner, 0, *_holes(number))
+        owner[(canvas.region(*_holes(number)) > 0) & (owner == number)] = 0
     return owner, ends
 
 
