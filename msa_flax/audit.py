@@ -109,13 +109,16 @@ def _audit_folder(args: SimpleNamespace) -> "Audit":
     from msa_flax.data import inspect
     from msa_flax.data.families import find_families
     from msa_flax.data.folder import list_folder
+    from msa_flax.data.group_names import group_hint
 
     listing = list_folder(args.root, config.data, layout="any")
     with _bar() as progress:
         examples = inspect(listing, progress=progress)
     for flag, pattern in patterns.items():
         if pattern and not any(re.search(pattern, file.path.name) for file in listing.files):
-            log.warning("--%s '%s' fits no file name", flag, pattern)
+            hint = f": {group_hint(examples.example_id)}" if flag == "group_pattern" else ""
+            if not examples.groups_known or not hint:
+                log.warning("--%s '%s' fits no file name%s", flag, pattern, hint)
     with _bar() as progress:
         families = find_families(
             examples.images, threshold=args.family_threshold, progress=progress

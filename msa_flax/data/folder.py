@@ -80,9 +80,9 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
         config: ``classes``, ``family_pattern`` and ``group_pattern`` are used.
         layout: "parts": ``train/`` and ``val/`` or ``test/`` or both (``training``, ``valid``,
             ``validation`` and ``testing`` are the same), each with exactly the configured classes.
-            "classes": the same, or the class folders alone. "any": any parts or none, any classes,
-            in the order PART/CLASS or CLASS/PART; folders inside a class folder name the group
-            where ``group_pattern`` does not fit.
+            "classes": the same, or the class folders alone. "any": any parts or none, any classes.
+            But for "parts" the order may be CLASS/PART too, and the first folder inside a class
+            folder names the group where ``group_pattern`` does not fit.
 
     Raises:
         DataError: the folder is missing or does not have this layout, and everything that is wrong
@@ -91,10 +91,10 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
     base = find_base(pathlib.Path(root).expanduser(), config, layout)
     bad: list[tuple[str, str]] = []
     passed: list[str] = []
-    tree = walk(base, bad, passed, depth=None if layout == "any" else 2)
+    tree = walk(base, bad, passed, depth=2 if layout == "parts" else None)
     if layout != "any":
-        check_layout(base, tree, config, bad)
-    by_class = layout == "any" and parts_in_classes(base, tree)
+        check_layout(base, tree, config, bad, layout)
+    by_class = layout != "parts" and parts_in_classes(base, tree)
     names = sorted("/".join([*place, name]) for place, (_, files) in tree.items() for name in files)
     placed = {name: place_of(name, layout, tree, by_class=by_class) for name in names}
     reasons = {name: refusal(name, class_name) for name, (_, class_name, _) in placed.items()}
@@ -122,6 +122,12 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
     return Listing(root=base, classes=classes, files=tuple(files), bad_files=tuple(sorted(bad)))
 
 
+def list_training(config: DataConfig) -> Listing:
+    """Lists the images of ``config.root``, with the parts that the protocol needs or without."""
+    by_part = config.protocol in ("published", "family")
+    return list_folder(config.root, config, layout="parts" if by_part else "classes")
+
+
 def _refuse_twins(names: Sequence[str], reasons: dict[str, str]) -> None:
     """Refuses files whose names are one in two forms of Unicode: their ids would be the same."""
     forms = collections.Counter(unicodedata.normalize("NFC", name) for name in names)
@@ -141,6 +147,8 @@ def _understood(
     """Says in one line how a folder was understood, and what was not read in it."""
     parts = list(dict.fromkeys(file.part for file in files if file.part))
     form = "CLASS/PART/file" if by_class else "PART/CLASS/file" if parts else "CLASS/file"
+    deep = any(file.example_id.count("/") > form.count("/") for file in files)
+    form = form.replace("file", "GROUP/file") if deep else form
     counted = [f"{len(parts)} parts ({listed(parts)})"] if parts else []
     counted += [f"{len(classes)} classes ({listed(classes)})", f"{len(files)} images"]
     text = f"understood as {form}: {', '.join(counted)}"

@@ -60,6 +60,7 @@ def find_base(root: pathlib.Path, config: DataConfig, layout: Layout) -> pathlib
         alone = alone and not any(map(is_image, files)) and bool(_inside(root / folders[0])[0])
         return root / folders[0] if alone else root
     wanted = {*_PART_OF} if layout == "parts" else {*_PART_OF, *classes}
+    expected = _expected(config, layout)
 
     def fits(folder: pathlib.Path) -> bool:
         return any(fold(name) in wanted for name in _inside(folder)[0])
@@ -70,7 +71,11 @@ def find_base(root: pathlib.Path, config: DataConfig, layout: Layout) -> pathlib
         listed = ", ".join(f"{name}/" for name in names[:10]) or "no folders"
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         found = f"{listed}{more} and {len(files)} files" if names or files else "nothing"
-        raise DataError(f"data.root: expected {_expected(config)} in {root}, found {found}")
+        flat = layout == "parts" and any(fold(name) in classes for name in folders)
+        raise DataError(
+            f"data.root: expected {expected} in {root}, found {found}"
+            + "; data.protocol=kfold splits class folders without parts by patient" * flat
+        )
     return candidates[0]
 
 
@@ -124,9 +129,15 @@ def walk(
 
 
 def check_layout(
-    base: pathlib.Path, tree: Tree, config: DataConfig, bad: Sequence[tuple[str, str]]
+    base: pathlib.Path,
+    tree: Tree,
+    config: DataConfig,
+    bad: Sequence[tuple[str, str]],
+    layout: Layout,
 ) -> None:
     """Refuses folders that are unknown, missing, there twice or without images, all at once.
+
+    Folders inside a class folder are unknown with layout "parts" only.
 
     Raises:
         DataError: everything that is wrong, with counts.
@@ -161,7 +172,15 @@ def check_layout(
         for place in children(part, {fold(name): name for name in config.classes}, config.classes):
             folders, files = tree[place]
             where = "/".join(place)
-            problems += [f"unknown folder {name}/ in {where}/" for name in folders]
+            if layout == "parts":
+                problems += [f"unknown folder {name}/ in {where}/" for name in folders]
+            else:
+                files = [
+                    name
+                    for at, (_, names) in tree.items()
+                    if at[: len(place)] == place
+                    for name in names
+                ]
             reasons = [refusal(name, place[-1]) for name in files]
             unreadable = any(name == where for name, _ in bad)
             if all(reasons) and not unreadable:
@@ -171,7 +190,8 @@ def check_layout(
     if problems:
         few = "; ".join(problems[:8])
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise DataError(f"{base}: expected {_expected(config)}, with images; found: {few}{more}")
+        expected = _expected(config, layout)
+        raise DataError(f"{base}: expected {expected}, with images; found: {few}{more}")
 
 
 def parts_in_classes(base: pathlib.Path, tree: Tree) -> bool:
@@ -230,7 +250,8 @@ def check_labels(
 def place_of(name: str, layout: Layout, tree: Tree, *, by_class: bool) -> tuple[str, str, str]:
     """Returns a file's part, class and group by its folders, "" where there is none.
 
-    With layout "any" parts keep their folder's name, and what lies beside parts has no class.
+    The first folder inside a class names the group. With layout "any" parts keep their folder's
+    name, and what lies beside parts has no class.
     """
     folders, part = name.split("/")[:-1], ""
     at = 1 if by_class else 0
@@ -238,7 +259,7 @@ def place_of(name: str, layout: Layout, tree: Tree, *, by_class: bool) -> tuple[
         part = folders.pop(at)
     elif layout == "any" and any(fold(top) in _PART_OF for top in tree[()][0]):
         return "", "", ""
-    class_name, group = folders[0] if folders else "", "/".join(folders[1:])
+    class_name, group = folders[0] if folders else "", "".join(folders[1:2])
     return (part if layout == "any" or not part else _PART_OF[fold(part)]), class_name, group
 
 
@@ -275,5 +296,7 @@ def _is_control(one: str) -> bool:
     return unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") or one in _BIDI
 
 
-def _expected(config: DataConfig) -> str:
-    return f"train/ and val/, each with {' and '.join(f'{name}/' for name in config.classes)}"
+def _expected(config: DataConfig, layout: Layout) -> str:
+    classes = " and ".join(f"{name}/" for name in config.classes)
+    parts = f"train/ and val/, each with {classes}"
+    return parts if layout == "parts" else f"{classes}, or {parts}"

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples
+from msa_flax.data.group_names import group_hint
 from msa_flax.data.sources import find_sources
 from msa_flax.files import UserError, csv_rows, csv_text, write_text
+
+log = logging.getLogger("msa_flax")
 
 SPLITS = ("train", "validation", "test")
 _COLUMNS = ("example_id", "split", "fold")
@@ -129,11 +133,19 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
     if config.protocol in ("family", "grouped"):  # the others do not look at families
         family = _join_families(family, examples.pixels)
     rows = _Rows(
+        example_id=examples.example_id[order],
         label=examples.label[order],
         group=examples.group[order],
         family=family[order],
         part=examples.part[order],
     )
+    if config.protocol in ("published", "family") and not examples.groups_known:
+        nameless = rows.example_id[rows.group == ""].tolist()
+        log.warning(
+            "%d of %d images are of no known patient or series, which may cross the split; "
+            "data.group_pattern: %s",
+            *(len(nameless), len(order), group_hint(nameless)),
+        )
     fold = ""
     if config.protocol == "grouped":
         test, fold = _is_of_group(rows, config), config.holdout_group
@@ -156,6 +168,7 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
 class _Rows:
     """The columns that a protocol may look at, in the order of the sorted ids."""
 
+    example_id: np.ndarray
     label: np.ndarray
     group: np.ndarray
     family: np.ndarray  # the example's own id where the family is unknown
@@ -198,13 +211,15 @@ def _is_of_group(rows: _Rows, config: DataConfig) -> np.ndarray:
 def _is_in_fold(rows: _Rows, config: DataConfig, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    groups, unknown = len(np.unique(rows.group)), int((rows.group == "").sum())
+    nameless = rows.example_id[rows.group == ""].tolist()
+    groups, unknown = len(np.unique(rows.group[rows.group != ""])), len(nameless)
     rarest = int(np.bincount(rows.label, minlength=2).min())
     if unknown or groups <= config.folds or rarest < config.folds:
         raise DataError(
             f"protocol 'kfold' with {config.folds} folds needs the group of every image, more "
             f"groups than folds, and {config.folds} images of each class; got {groups} groups, "
             f"{unknown} images without one, {rarest} images of the rarer class"
+            + (f"; data.group_pattern: {group_hint(nameless)}" if nameless else "")
         )
     folds = StratifiedGroupKFold(config.folds, shuffle=True, random_state=seed)
     test = np.zeros(len(rows.label), dtype=bool)

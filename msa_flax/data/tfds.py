@@ -26,7 +26,7 @@ from absl import logging as absl_logging
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows
 from msa_flax.data.facts import SIZE, preparation
-from msa_flax.data.folder import File, Listing, check_bad_files, list_folder
+from msa_flax.data.folder import File, Listing, check_bad_files, list_training
 from msa_flax.data.headers import ImageError
 from msa_flax.data.images import decode, read_bytes, read_image, resize_mask
 from msa_flax.data.layout import PARTS
@@ -37,6 +37,7 @@ from msa_flax.files import cache_dir
 log = logging.getLogger("msa_flax")
 hide_gpu()
 
+_NO_PART = "slices"  # TFDS reserves "all": it means every split
 _KNOWN = ("label", "example_id", "group", "family", "slice_index")  # before a file is read
 
 
@@ -80,10 +81,13 @@ class Folder(_Builder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         listing = self.builder_config.listing
         self.info.metadata["bad_files"] = list(listing.bad_files)
+        parts = {
+            part: [file for file in listing.files if file.part == part] for part in ("", *PARTS)
+        }
         return {
-            part: self._generate_examples([file for file in listing.files if file.part == part])
-            for part in PARTS
-            if any(file.part == part for file in listing.files)
+            part or _NO_PART: self._generate_examples(files)
+            for part, files in parts.items()
+            if files
         }
 
     def _generate_examples(self, files: list[File]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -114,7 +118,7 @@ def folder_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Folder:
         DataError: the folder is not as expected.
     """
     root = pathlib.Path(config.root).absolute()
-    listing = list_folder(root, config, layout="parts")
+    listing = list_training(config)
     with ThreadPoolExecutor() as pool:  # 4,200 slices, 130 MB: a third of a second
         hashes = pool.map(_hash_of_file, [file.path for file in listing.files])
         files = [
@@ -160,7 +164,7 @@ class Phantom(_Builder):
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {"slices": self._generate_examples()}  # TFDS reserves "all": it means every split
+        return {_NO_PART: self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         count = 0

@@ -10,7 +10,7 @@ from msa_flax.config import Config
 from msa_flax.data import DataError, inspect
 from msa_flax.data.facts import with_facts
 from msa_flax.data.families import all_sources, find_families
-from msa_flax.data.folder import Progress, list_folder
+from msa_flax.data.folder import Progress, list_training
 from msa_flax.files import read_json
 from msa_flax.run import Data, pooled_features
 
@@ -38,7 +38,7 @@ def audit_splits(
         DataError: the files have changed since the data were read.
     """
     if config.data.source == "folder":
-        listing = list_folder(config.data.root, config.data, layout="parts")
+        listing = list_training(config.data)
         examples, name = inspect(listing, progress=progress), listing.root.resolve().name
     else:
         examples, name = with_facts(data.examples), config.name

@@ -81,7 +81,7 @@ def test_folders_inside_a_class_are_groups_where_no_name_tells_one(tmp_path):
     groups = dict(zip(found.example_id.tolist(), found.group.tolist(), strict=True))
     assert groups == {
         "a/p1/1.png": "p1",
-        "a/p1/ct/1.png": "p1/ct",
+        "a/p1/ct/1.png": "p1",
         "b/p2/1.png": "p2",
         "b/p2/S7 (1).png": "S7",
         "b/1.png": "",

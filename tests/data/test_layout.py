@@ -214,3 +214,57 @@ def test_a_replaced_image_of_the_same_size_and_time_is_read_again(tmp_path, monk
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
     assert data.load(config(root)).fingerprint != before
+
+
+def loaded(tmp_path, monkeypatch, folders, **options):
+    monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
+    root = write_data_set(tmp_path / "set", folders=folders)
+    options = {"group_pattern": "^no (?P<group>.)", "protocol": "kfold", "folds": 2} | options
+    chosen = config(root, **options)
+    return data.load(chosen), chosen
+
+
+PATIENTS = [f"{name}/P{i}" for i in range(6) for name in ("normal", "fracture")]
+
+
+@pytest.mark.parametrize("inside", ["", "/ct 1"])
+def test_class_folders_without_parts_are_split_by_the_patients_inside(
+    tmp_path, monkeypatch, inside, caplog
+):
+    caplog.set_level("INFO", "msa_flax")
+    examples, options = loaded(tmp_path, monkeypatch, [f"{p}{inside}" for p in PATIENTS])
+    assert "understood as CLASS/GROUP/file: 2 classes" in caplog.text
+    assert examples.group.tolist() == [one.split("/")[1] for one in examples.example_id.tolist()]
+    assert set(examples.part) == {""}
+    splits = assign_splits(examples, options, seed=0)
+    for group in set(examples.group.tolist()):
+        assert len(set(splits.split[examples.group == group].tolist())) == 1
+
+
+def test_parts_are_read_too_where_the_protocol_does_not_need_them(tmp_path, monkeypatch):
+    places = [f"{part}/{one}" for part in ("train", "val") for one in PATIENTS]
+    examples, _ = loaded(tmp_path, monkeypatch, places)
+    assert examples.parts == ["train", "val"]
+    assert set(examples.group) == {f"P{i}" for i in range(6)}
+
+
+def test_names_without_a_patient_get_a_pattern_that_is_made_from_them(tmp_path, monkeypatch):
+    root = tmp_path / "set"
+    for i in range(16):
+        write_image(root / ("normal", "fracture")[i % 2] / f"P{i // 4}_{i}.png", seed=i)
+    monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
+    options = config(root, protocol="kfold", folds=2, group_pattern="^(?P<group>CT)")
+    with pytest.raises(data.DataError, match=r"group_pattern: the pattern '(.*?)' finds 4") as said:
+        assign_splits(data.load(options), options, seed=0)
+    pattern = str(said.value).partition("the pattern '")[2].partition("' finds")[0]
+    options = config(root, protocol="kfold", folds=2, group_pattern=pattern)
+    splits = assign_splits(data.load(options), options, seed=0)
+    assert set(splits.split) == {"train", "validation", "test"}
+
+
+def test_a_protocol_that_needs_parts_says_so_and_names_the_one_that_does_not(tmp_path):
+    root = write_data_set(tmp_path / "set", folders=["normal", "fracture"])
+    with pytest.raises(
+        data.DataError, match=r"train/ and val/.*kfold splits class folders without"
+    ):
+        list_folder(root, config(root), layout="parts")
