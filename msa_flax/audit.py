@@ -116,7 +116,9 @@ def _audit_folder(args: SimpleNamespace) -> "Audit":
         examples = inspect(listing, progress=progress)
     for flag, pattern in patterns.items():
         if pattern and not any(re.search(pattern, file.path.name) for file in listing.files):
-            hint = f": {group_hint(examples.example_id.tolist())}" if flag == "group_pattern" else ""
+            hint = (
+                f": {group_hint(examples.example_id.tolist())}" if flag == "group_pattern" else ""
+            )
             if not examples.groups_known or not hint:
                 log.warning("--%s '%s' fits no file name%s", flag, pattern, hint)
     with _bar() as progress:
