@@ -50,11 +50,9 @@ class DataConfig:
     preprocess: str = (
         "paper"  # "paper": 0..1 (paper 1 §3.1) | "native": as the backbone was trained
     )
-    # Of DICOM files: the window from black to white (RSNA 2022's third place), and how far slices may
-    # lean, between their normal and the patient's long axis (ours)
-    window_centre: float = 400.0  # HU
-    window_width: float = 1800.0  # HU, above 1
-    max_tilt: float = 30.0  # degrees, 0 to 45
+    window_centre: float = 400.0  # HU, of DICOM files (RSNA 2022, third place)
+    window_width: float = 1800.0  # HU from black to white, of DICOM files (RSNA 2022, third place)
+    max_tilt: float = 30.0  # degrees that a DICOM slice may lean from the axial plane (ours)
     equalize: str = "none"  # "none" | "histogram" (paper 2 §IV) | "clahe" (ours)
     augment: str = "none"  # "none" (paper 1 §3.1) | "paper2": rotation, flip, scaling (its §V.B)
     protocol: str = (
