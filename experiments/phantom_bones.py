@@ -136,7 +136,7 @@ def draw_bones(canvas: Canvas, pieces: Sequence[Piece], z: float) -> tuple[np.nd
         if found is not None:
             present.setdefault(piece.number, []).append(found)
     joint = max(1, round(2 * JOINT * canvas.scale))  # half of a line's width lies outside
-    for number, found_here in sorted(present.items()):
+    for number, found_here in sorted(present.items(), reverse=True):  # the skull is below all
         for _, outline in found_here:
             cv2.polylines(owner, [canvas.place(outline)], True, (0,), joint, shift=4)
         for end, outline in sorted(found_here, key=lambda one: one[0]):
