@@ -185,29 +185,44 @@ def _not_json(name: str) -> None:
 RUN_FILES = ("config.json", "splits.csv")  # of a run; run.json has their SHA-256 in "files"
 
 
-def check_run_files(workdir: Path, *, accept: bool) -> list[str]:
-    """Returns the stamp that names files of a run which are not what training wrote; [] if none.
+def check_run_files(workdir: Path, *, accept: bool, training: bool = False) -> list[str]:
+    """Returns the stamps that name files of a run which are not what training wrote; [] if none.
+
+    Every command that reads a run asks this, and training too, before it continues one.
 
     Args:
         workdir: the folder of the run.
-        accept: whether such files are taken, and named in the stamp, instead of refused.
+        accept: whether such files are taken, and named in a stamp, instead of refused.
+        training: whether training asks. It writes a table of splits that is gone again, and hashes
+            that an early end kept it from writing.
+
+    Returns:
+        What was taken when the run was continued, and what is to be taken now.
 
     Raises:
         UserError: a file is changed or gone, and is not to be taken.
     """
-    known = read_json(workdir / "run.json").get("files")
-    if not isinstance(known, dict):
-        log.info("%s: an older version wrote no hashes; its files cannot be checked", workdir)
-        return []
-    changed = [name for name in RUN_FILES if sha256(workdir / name) != known.get(name)]
-    if changed and not accept:
+    values = read_json(workdir / "run.json")
+    known, taken = values.get("files"), values.get("changes")
+    names = [n for n in RUN_FILES if (workdir / n).exists() or not training]
+    if isinstance(known, dict):
+        names = [n for n in names if sha256(workdir / n) != known.get(n)]
+        wrong = f"{' and '.join(names)} changed since training wrote it"
+        stamp = f"files of the run were changed by hand: {', '.join(names)}"
+    else:
+        names = [] if training and values else names
+        wrong = f"run.json {'has no hashes' if values else 'is gone'}"
+        stamp = f"files of the run could not be checked: {wrong}"
+        wrong += ", so that nobody can tell whether files of the run were changed by hand"
+    if names and not accept:
         raise UserError(
-            f"{workdir}: {' and '.join(changed)} changed since training wrote it; put the original "
-            "back, or pass --accept_changes, and everything that is written says so"
+            f"{workdir}: {wrong}; put the original back, or pass --accept_changes, and everything "
+            "that is written says so"
         )
-    stamps = [f"files of the run were changed by hand: {', '.join(changed)}"] if changed else []
-    for stamp in stamps:
-        log.warning("%s: %s", workdir, stamp)
+    stamps = [str(one) for one in taken] if isinstance(taken, list) else []
+    stamps += [stamp] if names and stamp not in stamps else []
+    for one in stamps:
+        log.warning("%s: %s", workdir, one)
     return stamps
 
 

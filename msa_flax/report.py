@@ -141,7 +141,7 @@ def _read(folder: Path, split: str, accept: bool) -> "SavedRun":
 
     run = read_run(folder, split)
     if changes := files.check_run_files(folder, accept=accept):
-        stamps = [*run.metrics["stamps"], *changes]
+        stamps = list(dict.fromkeys([*run.metrics["stamps"], *changes]))
         run = dataclasses.replace(run, metrics={**run.metrics, "stamps": stamps})
     if run.differences:
         log.warning(

@@ -189,13 +189,21 @@ class Run:
         return {}
 
 
-def start(workdir: Path, config: Config, examples: Examples | None = None) -> Run:
+def start(
+    workdir: Path,
+    config: Config,
+    examples: Examples | None = None,
+    *,
+    changes: Sequence[str] = (),
+) -> Run:
     """Returns a run before its first step; nothing is written.
 
     Args:
         workdir: its folder, which need not exist.
         config: its configuration.
         examples: its images, where a caller that makes many runs has loaded them.
+        changes: stamps of files that were changed by hand. With some, the table of splits in the
+            folder is taken as it is.
 
     Raises:
         DataError: the data would make the result meaningless: one picture has both labels, or
@@ -205,9 +213,18 @@ def start(workdir: Path, config: Config, examples: Examples | None = None) -> Ru
     if examples is None:
         log.info("reading the images")
     found = split_data(config, examples)
+    if changes:
+        found = _with_changes(found, workdir / "splits.csv", changes)
     check_contradictions(found.examples)
     check_leakage(found.examples, found.splits, allow=config.data.allow_leakage)
-    return untrained(workdir, config, found)
+    return dataclasses.replace(untrained(workdir, config, found), changes=changes)
+
+
+def _with_changes(found: Data, path: Path, changes: Sequence[str]) -> Data:
+    """Returns data as the table of splits in a run's folder splits them, where there is one."""
+    splits = Splits.read(path) if path.exists() else found.splits
+    stamps = [*find_stamps(found.examples, splits), *changes]
+    return Data(examples=found.examples, splits=splits, stamps=stamps)
 
 
 def untrained(workdir: Path, config: Config, loaded: Data | None = None) -> Run:
@@ -283,7 +300,8 @@ def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Dat
             "with --moved_to NEW (msa_flax.train: --config.data.root=NEW)"
         )
     examples, recorded = data.load(config.data), files.read_json(workdir / "run.json")
-    if recorded.get("data_fingerprint") != examples.fingerprint:
+    unknown = changes and not recorded  # run.json is gone, and the stamp says so
+    if not unknown and recorded.get("data_fingerprint") != examples.fingerprint:
         raise WorkdirError(
             f"the images in {config.data.root or 'the data set'} are not the ones that "
             f"{workdir} was trained with; restore them, or evaluate them with --data_root"

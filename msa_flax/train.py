@@ -26,6 +26,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of the command."""
     cli.define_workdir(values, "folder of the run; made if it is not there")
     cli.define_config(values)
+    cli.define_accept_changes(values)
     flags.DEFINE_string(
         "coordinator", None, "HOST:PORT of process 0, if several train together", flag_values=values
     )
@@ -57,8 +58,13 @@ def main(args: SimpleNamespace) -> None:
     prepare_jax()
     check_network(args.config)
     hosts.join(args.coordinator, args.processes, args.process)
-    hosts.first(lambda: check_workdir(workdir, args.config))
-    train_run(workdir, args.config)
+    accept = args.accept_changes
+    if accept and args.processes:
+        raise cli.UsageError(
+            "--accept_changes: expected training by one process; leave --processes"
+        )
+    changes = hosts.first(lambda: check_workdir(workdir, args.config, accept=accept))
+    train_run(workdir, args.config, changes=changes or ())
 
 
 if __name__ == "__main__":

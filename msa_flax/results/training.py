@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,13 @@ from msa_flax.training.workdir import (
 log = logging.getLogger("msa_flax")
 
 
-def train_run(workdir: Path, config: Config, examples: Examples | None = None) -> None:
+def train_run(
+    workdir: Path,
+    config: Config,
+    examples: Examples | None = None,
+    *,
+    changes: Sequence[str] = (),
+) -> None:
     """Trains to the last epoch, or continues, then evaluates, explains and draws the figures.
 
     Where several processes train together, the first one does all but the training by itself.
@@ -56,12 +62,13 @@ def train_run(workdir: Path, config: Config, examples: Examples | None = None) -
         workdir: the folder of the run.
         config: its configuration, validated.
         examples: its images, where a caller that makes many runs has loaded them.
+        changes: the stamps of :func:`msa_flax.training.workdir.check_workdir`.
     """
     began = time.perf_counter()
     hosts.check_same("the configuration", json.dumps(config.to_dict()))
     mesh = devices.mesh(config.train.batch_size)
     with hosts.together():
-        run = start(workdir, config, examples)
+        run = start(workdir, config, examples, changes=changes)
         fresh, make_loop = build(run, mesh)
     hosts.check_same("the images", run.data.examples.fingerprint)
     with contextlib.ExitStack() as held:
@@ -157,12 +164,15 @@ def _open(
     The folder is locked, and logged to, for as long as it is held.
     """
     held.enter_context(locked(run.workdir))
-    check_workdir(run.workdir, run.config)  # another process may have made a run here meanwhile
+    accept = bool(run.changes)
+    check_workdir(
+        run.workdir, run.config, accept=accept
+    )  # another process may have made a run here meanwhile
     held.enter_context(logging_to(run.workdir / "train.log"))
     record(run, seconds)
     log_overview(run)
     draw_samples(run)
-    checkpoints = Checkpoints(run.workdir, run=identity(run.config))
+    checkpoints = Checkpoints(run.workdir, run="" if accept else identity(run.config))
     state, progress = checkpoints.restore_last(fresh) or (fresh, {})
     return checkpoints, state, progress
 
@@ -182,6 +192,7 @@ def record(run: Run, seconds: float) -> None:
         "bad_files": [list(item) for item in examples.bad_files],
         "weights": run.report.to_dict() if run.report else None,
         "stamps": run.data.stamps,
+        "changes": list(run.changes),
     }
     record_start(run.workdir, run.config, facts, seconds=seconds)
     _check_splits(run)

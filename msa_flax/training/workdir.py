@@ -23,7 +23,15 @@ from typing import Any
 import jax
 
 from msa_flax.config import RESUMABLE_FIELDS, Config, ConfigError, changed_fields
-from msa_flax.files import RUN_FILES, UserError, flatten, read_json, sha256, write_json
+from msa_flax.files import (
+    RUN_FILES,
+    UserError,
+    check_run_files,
+    flatten,
+    read_json,
+    sha256,
+    write_json,
+)
 
 _PACKAGES = (
     "jax",
@@ -42,16 +50,24 @@ class WorkdirError(UserError):
     """The workdir belongs to another run, or cannot be written."""
 
 
-def check_workdir(workdir: Path, config: Config) -> None:
+def check_workdir(workdir: Path, config: Config, *, accept: bool = False) -> list[str]:
     """Refuses a workdir whose run has another configuration, before anything is written.
+
+    Args:
+        workdir: the folder of the run; it need not exist.
+        config: what is to be trained there.
+        accept: see :func:`msa_flax.files.check_run_files`, of which the stamps are returned.
 
     Raises:
         WorkdirError: names the fields that differ, with both values.
+        UserError: files of the run were changed by hand.
     """
+    stamps: list[str] = []
     path = workdir / "config.json"
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"--workdir: expected a folder, got the file {workdir}")
     if path.exists():
+        stamps = check_run_files(workdir, accept=accept, training=True)
         old, new = _stored(workdir).to_dict(), config.to_dict()
         # Images may be elsewhere now; whether they are the same ones, their fingerprint tells.
         old["data"]["root"] = new["data"]["root"]
@@ -72,6 +88,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
         raise WorkdirError(f"--workdir: expected a folder, got {workdir}, where {parent} is a file")
     if not os.access(parent, os.W_OK):
         raise WorkdirError(f"--workdir: {parent} cannot be written to")
+    return stamps
 
 
 def _epochs_refused(workdir: Path, old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -176,7 +193,8 @@ def record_start(workdir: Path, config: Config, facts: dict[str, Any], *, second
         WorkdirError: the run was started with other images or labels.
     """
     earlier, found = read_json(workdir / "run.json"), facts["data_fingerprint"]
-    if not earlier and any((workdir / "checkpoints/last").glob("*")):
+    accepted = bool(facts.get("changes"))
+    if not (earlier or accepted) and any((workdir / "checkpoints/last").glob("*")):
         raise WorkdirError(f"{workdir / 'run.json'} is gone; put the original back")
     known = str(earlier.get("data_fingerprint"))
     if earlier and known != found:

@@ -19,7 +19,7 @@ from msa_flax.results import training
 from msa_flax.results.training import build, record, train_run
 from msa_flax.run import start
 from msa_flax.training import checkpoint
-from msa_flax.training.workdir import read_config
+from msa_flax.training.workdir import check_workdir, read_config
 
 SIZE = 32
 
@@ -176,8 +176,17 @@ def test_splits_changed_by_hand_are_refused_by_training_and_by_later_commands(
         restore(workdir)
     taken = restore(workdir, accept_changes=True)
     assert taken.data.stamps[-1] == "files of the run were changed by hand: splits.csv"
+    stamps = check_workdir(workdir, config, accept=True)
     with pytest.raises(UserError, match=r"splits\.csv was changed by hand"):
         record(run, 0.0)
+    record(start(workdir, config, changes=stamps), 0.0)
+    assert path.read_text().splitlines() == swapped.splitlines()
+    assert restore(workdir).data.stamps[-1] == stamps[0]  # whatever reads the run says so
+    (workdir / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run\.json is gone"):
+        restore(workdir)
+    blind = restore(workdir, accept_changes=True)
+    assert blind.data.stamps[-1] == "files of the run could not be checked: run.json is gone"
 
 
 @pytest.mark.parametrize(

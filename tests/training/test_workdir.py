@@ -123,6 +123,27 @@ def test_images_may_have_moved_and_a_start_that_was_killed_early_is_no_foreign_f
 def test_a_configuration_changed_by_hand_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json"):
+        workdir.check_workdir(tmp_path, Config(), accept=True)
+
+
+def test_training_refuses_files_changed_by_hand_or_takes_them_for_good(tmp_path):
+    workdir.record_start(tmp_path, Config(), FACTS, seconds=1.0)
+    assert workdir.check_workdir(tmp_path, Config()) == []  # killed before it wrote the hashes
+    (tmp_path / "splits.csv").write_text("a")
+    workdir.record_files(tmp_path)
+    assert workdir.check_workdir(tmp_path, Config()) == []
+    (tmp_path / "splits.csv").write_text("b")
+    with pytest.raises(UserError, match=r"splits\.csv changed since .* pass --accept_changes"):
+        workdir.check_workdir(tmp_path, Config())
+    stamps = workdir.check_workdir(tmp_path, Config(), accept=True)
+    assert stamps == ["files of the run were changed by hand: splits.csv"]
+    workdir.record_start(tmp_path, Config(), FACTS | {"changes": stamps}, seconds=1.0)
+    workdir.record_files(tmp_path)
+    assert workdir.check_workdir(tmp_path, Config()) == stamps  # of the next start too
+    (tmp_path / "splits.csv").unlink()  # this start writes it again
+    assert workdir.check_workdir(tmp_path, Config()) == stamps
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run\.json is gone, so that nobody can tell"):
         workdir.check_workdir(tmp_path, Config())
 
 
