@@ -131,7 +131,7 @@ def test_a_bad_file_is_named_and_the_others_are_explained(trained, tmp_path, cap
     error = capsys.readouterr().err
     assert "2 of 4 files cannot be explained" in error
     assert "1.png: truncated" in error
-    assert "slice.dcm: a DICOM file, which is not read" in error
+    assert "slice.dcm: not a CT image" in error
     with (out / "explanations.csv").open(newline="") as file:
         explained = {row["example_id"] for row in csv.DictReader(file)}
     assert explained == {str(images[0]), str(images[2])}

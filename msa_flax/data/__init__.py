@@ -78,7 +78,8 @@ def load_files(names: Sequence[str], config: DataConfig, *, skip: bool = False) 
     from msa_flax.data.folder import File, Listing
 
     files = tuple(File(path=Path(name), example_id=name) for name in names)
-    listing = Listing(root=Path(), classes=tuple(config.classes), files=files, bad_files=())
+    classes = tuple(config.classes)
+    listing = Listing(root=Path(), classes=classes, files=files, bad_files=(), config=config)
     return _read(listing, config, skip=skip)
 
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from msa_flax.config import DataConfig
 from msa_flax.data.dicom_header import DEFLATED, KEYWORDS, DicomError, DicomSlice, slices_of
 
 __all__ = [
@@ -121,28 +122,36 @@ def windowed(slice: DicomSlice, *, centre: float = 400.0, width: float = 1800.0)
     return _windowed(slice, slice.path, centre, width)
 
 
-def decode(
-    data: bytes, *, centre: float = 400.0, width: float = 1800.0, max_tilt: float = 30.0
-) -> np.ndarray:
+def decode(data: bytes, config: DataConfig) -> np.ndarray:
     """Returns the one slice that a file holds, as :func:`windowed` does.
 
     Args:
         data: the whole file.
-        centre: HU.
-        width: HU, above 1.
-        max_tilt: see :func:`read_header`.
+        config: the window and ``max_tilt`` are used.
 
     Raises:
         DicomError: what :func:`read_header` and :func:`windowed` refuse, or more than one frame.
     """
     with _reading():
-        slices = _read(io.BytesIO(data), Path(), max_tilt)
+        slices = _read(io.BytesIO(data), Path(), config.max_tilt)
     if len(slices) > 1:
         raise DicomError(
             f"{len(slices)} frames in one file, which a class folder cannot label; list them in a "
             "table of labels (data.source=manifest), or give the file to predict"
         )
-    return _windowed(slices[0], io.BytesIO(data), centre, width)
+    return _windowed(slices[0], io.BytesIO(data), config.window_centre, config.window_width)
+
+
+def metadata_bytes(data: bytes) -> int:
+    """Returns how many bytes of a file lie before its pixels.
+
+    Raises:
+        DicomError: it cannot be read.
+    """
+    with _reading():
+        file = io.BytesIO(data)
+        _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=[], force=True)
+        return file.tell()
 
 
 def pseudonym(identifier: str, salt: str) -> str:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from msa_flax.config import DataConfig
+from msa_flax.data.dicom import is_dicom, metadata_bytes
 from msa_flax.data.examples import Examples
 from msa_flax.data.headers import read_header
 from msa_flax.data.images import preprocess
@@ -28,13 +29,17 @@ def facts_of_file(data: bytes, name: str, image: np.ndarray) -> dict[str, float]
         name: its name.
         image: its decoded pixels, uint8 [h, w].
     """
-    header = read_header(data, name)
+    if is_dicom(data[:132]):
+        channels, metadata = 1, metadata_bytes(data)
+    else:
+        header = read_header(data, name)
+        channels, metadata = header.channels, header.metadata
     about_file = {
         "bytes": len(data),
         "height": image.shape[0],
         "width": image.shape[1],
-        "channels": header.channels,
-        "metadata": header.metadata,
+        "channels": channels,
+        "metadata": metadata,
     }
     return about_file | facts_of_pixels(image)
 

@@ -66,6 +66,7 @@ class Listing:
     classes: tuple[str, ...]
     files: tuple[File, ...]
     bad_files: tuple[tuple[str, str], ...]  # (name, reason) of files that cannot be images
+    config: DataConfig = dataclasses.field(default_factory=DataConfig)  # how files are decoded
 
 
 def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Layout) -> Listing:
@@ -97,7 +98,7 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
     by_class = layout != "parts" and parts_in_classes(base, tree)
     names = sorted("/".join([*place, name]) for place, (_, files) in tree.items() for name in files)
     placed = {name: place_of(name, layout, tree, by_class=by_class) for name in names}
-    reasons = {name: refusal(name, class_name) for name, (_, class_name, _) in placed.items()}
+    reasons = {name: refusal(base, name, class_name) for name, (_, class_name, _) in placed.items()}
     _refuse_twins(names, reasons)
     used = {fold(placed[name][1]) for name in names if not reasons[name]}
     for name in names:
@@ -119,7 +120,13 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
         ]
         _warn_of_numbers(files, config.family_pattern)
     log.info(_understood(files, classes, bad, passed, by_class=by_class))
-    return Listing(root=base, classes=classes, files=tuple(files), bad_files=tuple(sorted(bad)))
+    return Listing(
+        root=base,
+        classes=classes,
+        files=tuple(files),
+        bad_files=tuple(sorted(bad)),
+        config=config,
+    )
 
 
 def list_training(config: DataConfig) -> Listing:
@@ -181,7 +188,7 @@ def read(
     def read_one(file: File) -> tuple[dict[str, Any], np.ndarray] | str:
         try:
             data = read_bytes(file.path)
-            image = decode(data, file.path.name)
+            image = decode(data, file.path.name, listing.config)
         except ImageError as error:
             return str(error)
         facts = facts_of_file(data, file.path.name, image)

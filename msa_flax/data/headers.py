@@ -14,8 +14,8 @@ from typing import NamedTuple
 from msa_flax.files import UserError
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-SUFFIXES = tuple(_FORMATS)  # the file name extensions that are read, in lower case
-DICOM = "a DICOM file, which is not read; convert it to an 8-bit PNG"
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # or none at all; see layout.is_image
+SUFFIXES = (*_FORMATS, *DICOM_SUFFIXES)  # the file name extensions that are read, in lower case
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; 3 is a palette
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # chunks that decoding needs
@@ -56,12 +56,24 @@ def read_header(data: bytes, name: str) -> Header:
         raise ImageError("empty file")
     found = "PNG" if data.startswith(_PNG) else "JPEG" if data.startswith(_JPEG) else ""
     if not found:
-        dicom = data[128:132] == b"DICM"
-        raise ImageError(DICOM if dicom else "not a PNG or JPEG image")
-    suffix = pathlib.PurePath(name).suffix.lower()
-    if _FORMATS.get(suffix) != found:
-        raise ImageError(f"wrong extension: a {found} image named {suffix or 'without one'}")
+        raise ImageError("not a PNG, JPEG or DICOM image")
+    check_suffix(name, found)
     return _png_header(data) if found == "PNG" else _jpeg_header(data)
+
+
+def check_suffix(name: str, found: str) -> None:
+    """Refuses an image whose file name promises another format; DICOM files have any or none.
+
+    Args:
+        name: of the file.
+        found: the format of its content, "PNG", "JPEG" or "DICOM".
+
+    Raises:
+        ImageError: the extension does not fit.
+    """
+    suffix = pathlib.PurePath(name).suffix.lower()
+    if _FORMATS.get(suffix, "DICOM") != found:
+        raise ImageError(f"wrong extension: a {found} image named {suffix or 'without one'}")
 
 
 def _png_header(data: bytes) -> Header:

@@ -10,8 +10,10 @@ import pathlib
 import cv2
 import numpy as np
 
+from msa_flax.config import DataConfig
+from msa_flax.data import dicom
 from msa_flax.data.decoder import imdecode
-from msa_flax.data.headers import Header, ImageError, palette_as_grey, read_header
+from msa_flax.data.headers import Header, ImageError, check_suffix, palette_as_grey, read_header
 
 MIN_SIDE = 32  # pixels; below this the backbone's five halvings leave nothing
 MAX_PIXELS = 2**26  # 64 megapixels, 256 times a CT slice: bounds what decoding may allocate
@@ -21,14 +23,14 @@ CLIP_LIMIT = 2.0  # the highest count of a grey value, in multiples of the mean 
 TILES = (8, 8)  # tiles across and down, each with a histogram of its own
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a PNG or JPEG file as grey values, uint8 [h, w]; see :func:`decode`.
+def read_image(path: str | os.PathLike[str], config: DataConfig | None = None) -> np.ndarray:
+    """Reads a PNG, JPEG or DICOM file as grey values, uint8 [h, w]; see :func:`decode`.
 
     Raises:
         ImageError: the file cannot be read, or :func:`decode` refuses it.
     """
     path = pathlib.Path(path)
-    return decode(read_bytes(path), path.name)
+    return decode(read_bytes(path), path.name, config)
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
@@ -46,34 +48,46 @@ def read_bytes(path: pathlib.Path) -> bytes:
         raise ImageError(f"cannot be read: {error.strerror}") from error
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
-    """Decodes an 8-bit PNG or JPEG file to grey values, uint8 [h, w].
+def decode(data: bytes, name: str, config: DataConfig | None = None) -> np.ndarray:
+    """Decodes an 8-bit PNG or JPEG file, or a DICOM slice, to grey values, uint8 [h, w].
 
     Colour becomes grey by OpenCV's weights; pixels with equal channels keep their value. An EXIF
-    orientation is applied, so the image is as a viewer shows it.
+    orientation is applied, so the image is as a viewer shows it. Of a DICOM slice it is the window
+    of the configuration, see :func:`msa_flax.data.dicom.windowed`.
 
     Args:
         data: the whole file.
         name: its name; the extension must fit the content.
+        config: window and ``max_tilt`` are used, of DICOM slices; None for the defaults.
 
     Raises:
         ImageError: a short reason: what :func:`read_header` refuses, damaged pixels (JPEG has no
             checksums: a change after which it can be decoded to the end is not seen), more than 8
-            bits, partly transparent, smaller than 32 pixels a side, larger than 64 megapixels.
+            bits, partly transparent, smaller than 32 pixels a side, larger than 64 megapixels; and
+            what :func:`msa_flax.data.dicom.decode` refuses.
     """
+    if dicom.is_dicom(data[:132]):
+        check_suffix(name, "DICOM")
+        image = dicom.decode(data, config or DataConfig())
+        _check_side(*image.shape)
+        return image
     header = read_header(data, name)
-    size = f"{header.width} x {header.height} pixels"
     if header.bits > 8:
         raise ImageError(f"{header.bits} bits a sample; export an 8-bit window of the CT values")
     if header.bits not in (1, 2, 4, 8):
         raise ImageError(f"damaged: {header.bits} bits a sample")
-    if min(header.width, header.height) < MIN_SIDE:
-        raise ImageError(f"{size}, expected {MIN_SIDE} or more a side")
-    if header.width * header.height > MAX_PIXELS:
-        raise ImageError(f"{size}, more than {MAX_PIXELS // 2**20} megapixels")
+    _check_side(header.height, header.width)
     _check_opaque(data, header)
     image = imdecode(data, cv2.IMREAD_ANYCOLOR)
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+
+
+def _check_side(height: int, width: int) -> None:
+    size = f"{width} x {height} pixels"
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{size}, expected {MIN_SIDE} or more a side")
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{size}, more than {MAX_PIXELS // 2**20} megapixels")
 
 
 def _check_opaque(data: bytes, header: Header) -> None:

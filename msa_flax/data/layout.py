@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from msa_flax.config import DataConfig
+from msa_flax.data.dicom import is_dicom
 from msa_flax.data.examples import DataError
-from msa_flax.data.headers import DICOM, SUFFIXES
+from msa_flax.data.headers import SUFFIXES
 
 PARTS = ("train", "val", "test")  # of a data set to train with
 _PART_OF = {
@@ -23,11 +24,12 @@ _PART_OF = {
 _SYSTEM = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "@recycle"),
     *("#snapshot", "@recently-snapshot", "$recycle.bin", "lost+found", "system volume information"),
+    "dicomdir",
 }
 # Images of other types, which are counted wherever they lie.
 _OTHER_IMAGES = (
     *(".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".jfif", ".heic", ".npy", ".npz", ".svg"),
-    *(".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".exr", ".pgm"),
+    *(".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".exr", ".pgm"),
 )
 _BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reverse what follows
 _PERSON = re.compile(r"(patient|pat|subject|sub|case|study|series|scan|pid)[ _.-]*#")
@@ -181,7 +183,7 @@ def check_layout(
                     if at[: len(place)] == place
                     for name in names
                 ]
-            reasons = [refusal(name, place[-1]) for name in files]
+            reasons = [refusal(base, "/".join((*place, name)), place[-1]) for name in files]
             unreadable = any(name == where for name, _ in bad)
             if all(reasons) and not unreadable:
                 why = f" that can be used: {printable(files[0])}: {reasons[0]}" if files else ""
@@ -273,16 +275,31 @@ def is_other_image(name: str) -> bool:
     return name.lower().endswith(_OTHER_IMAGES)
 
 
-def refusal(name: str, class_name: str) -> str:
-    """Returns why a file cannot be an image of the data set, "" if it can."""
+def refusal(base: pathlib.Path, name: str, class_name: str) -> str:
+    """Returns why a file cannot be an image of the data set, "" if it can.
+
+    Args:
+        base: the data set's folder.
+        name: of the file, below it.
+        class_name: of the folder that it is in.
+    """
     if not class_name:
         return "not inside a class folder"
-    if name.lower().endswith((".dcm", ".dicom", ".ima")):
-        return DICOM
-    if not is_image(name):
+    if not is_image(name) and not _is_bare_dicom(base / name):
         return f"wrong extension, expected {', '.join(SUFFIXES)}"
     # What is not valid UTF-8 could not be written down; other controls would garble a table.
     return "unprintable file name" if any(map(_is_control, name)) else ""
+
+
+def _is_bare_dicom(path: pathlib.Path) -> bool:
+    """Whether a file whose name ends with no extension, or a number, is DICOM by its content."""
+    if path.suffix and not path.suffix[1:].isdecimal():
+        return False
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
 
 
 def printable(name: str) -> str:

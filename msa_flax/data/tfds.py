@@ -94,7 +94,7 @@ class Folder(_Builder):
         bad = []
         for file in files:
             try:
-                image = read_image(file.path)
+                image = read_image(file.path, self.builder_config.listing.config)
             except ImageError as error:
                 bad.append((file.example_id, str(error)))
                 continue
@@ -126,7 +126,8 @@ def folder_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Folder:
             for file, one in zip(listing.files, hashes, strict=True)
         ]
     patterns = config.family_pattern, config.group_pattern
-    state = json.dumps([files, listing.bad_files, config.classes, patterns])
+    window = config.window_centre, config.window_width, config.max_tilt
+    state = json.dumps([files, listing.bad_files, config.classes, patterns, window])
     name = f"{_sha256(str(root))[:8]}-{_sha256(state)[:16]}"
     return Folder(config=FolderConfig(name=name, listing=listing), data_dir=data_dir)
 

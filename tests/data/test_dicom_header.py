@@ -7,6 +7,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from msa_flax.config import DataConfig
 from msa_flax.data.dicom import DicomError, decode
 
 
@@ -19,7 +20,7 @@ def refused(ds):
     file = io.BytesIO()
     ds.save_as(file)
     with pytest.raises(DicomError) as error:
-        decode(file.getvalue())
+        decode(file.getvalue(), DataConfig())
     return str(error.value)
 
 

@@ -15,8 +15,7 @@ from msa_flax.data.folder import list_folder
 NAMED = DataConfig(
     family_pattern=r"^(?P<family>S\d+ \((?P<slice>\w+)\))", group_pattern=r"^(?P<group>S\d+)?"
 )
-DICOM = "a DICOM file, which is not read; convert it to an 8-bit PNG"
-SUFFIX = "wrong extension, expected .png, .jpg, .jpeg"
+SUFFIX = "wrong extension, expected .png, .jpg, .jpeg, .dcm, .dicom, .ima"
 
 
 def picture(seed=0, h=40, w=40):
@@ -182,7 +181,7 @@ def test_files_that_cannot_be_used_are_listed_with_the_reason(tmp_path):
     assert list(reasons) == sorted(reasons)
     expected = {
         "train/a/empty.png": "empty file",
-        "train/a/text.jpg": "not a PNG or JPEG image",
+        "train/a/text.jpg": "not a PNG, JPEG or DICOM image",
         "train/b/cut.png": "truncated",
         "train/b/deep.png": "16 bits a sample",
         "train/b/new\\nline.png": "unprintable file name",
@@ -220,7 +219,7 @@ def test_hidden_files_and_what_is_outside_a_class_are_passed_over(tmp_path):
 def test_files_of_other_kinds_in_a_class_folder_are_bad_files_as_they_are_in_training(tmp_path):
     places = [f"{part}/{name}" for part in ("train", "val") for name in ("fracture", "normal")]
     with_pictures(tmp_path, *(f"{place}/1.png" for place in places), "train/loose.png")
-    for name in ("train/normal/slice.dcm", "val/normal/notes.txt"):
+    for name in ("train/normal/slice.nii", "val/normal/notes.txt"):
         put(tmp_path / name, b"x")
     put(tmp_path / "val/fracture/new\nline.png", picture())
     found, trained = (list_folder(tmp_path, DataConfig(), layout=kind) for kind in ("any", "parts"))
@@ -228,7 +227,7 @@ def test_files_of_other_kinds_in_a_class_folder_are_bad_files_as_they_are_in_tra
     assert found.bad_files == trained.bad_files
     assert dict(found.bad_files) == {
         "train/loose.png": "not inside a class folder",
-        "train/normal/slice.dcm": DICOM,
+        "train/normal/slice.nii": SUFFIX,
         "val/fracture/new\\nline.png": "unprintable file name",
         "val/normal/notes.txt": SUFFIX,
     }

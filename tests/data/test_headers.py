@@ -18,9 +18,10 @@ def test_a_progressive_jpeg_that_ends_between_two_scans_is_refused():
             read_header(data[:at] + b"\xff\xd9", "a.jpg")
 
 
-def test_a_dicom_file_is_called_one():
-    with pytest.raises(ImageError, match="DICOM file, which is not read; convert it to an 8-bit"):
-        read_header(bytes(128) + b"DICM" + bytes(20), "a.png")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG"])
+def test_a_dicom_file_by_the_name_of_another_image_is_refused(name):
+    with pytest.raises(ImageError, match=r"wrong extension: a DICOM image named \.(png|jpe?g)"):
+        decode(bytes(128) + b"DICM" + bytes(20), name)
 
 
 @pytest.mark.parametrize("rest", [b"", b"<?php", bytes(100)])

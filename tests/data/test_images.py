@@ -87,9 +87,9 @@ def test_an_exif_rotated_file_is_read_as_a_viewer_shows_it(kind, name):
     ("data", "name", "reason"),
     [
         (b"", "a.png", "empty file"),
-        (b"hello, world" * 9, "a.png", "not a PNG or JPEG image"),
-        (encoded(picture(), "GIF"), "a.png", "not a PNG or JPEG image"),
-        (encoded(picture(), "BMP"), "a.jpg", "not a PNG or JPEG image"),
+        (b"hello, world" * 9, "a.png", "not a PNG, JPEG or DICOM image"),
+        (encoded(picture(), "GIF"), "a.png", "not a PNG, JPEG or DICOM image"),
+        (encoded(picture(), "BMP"), "a.jpg", "not a PNG, JPEG or DICOM image"),
         (encoded(picture(), "JPEG"), "a.png", "wrong extension: a JPEG image named .png"),
         (encoded(picture()), "a.jpg", "wrong extension: a PNG image named .jpg"),
         (encoded(picture()), "a", "wrong extension: a PNG image named without one"),
