@@ -70,7 +70,9 @@ def test_a_folder_is_loaded_with_everything_its_names_say(root):
 
 def test_the_second_load_decodes_no_file_and_is_the_same(root, monkeypatch):
     first = data.load(config(root))
-    monkeypatch.setattr("msa_flax.data.tfds.read_image", lambda path, _: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(
+        "msa_flax.data.tfds.read_image", lambda path, _: pytest.fail(f"read {path}")
+    )
     assert same_fields(first, data.load(config(root)))
 
 
