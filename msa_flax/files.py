@@ -52,6 +52,27 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what :func:`written_whole` left below a folder when its process was killed.
+
+    Files of processes that are still alive on this machine are left to them.
+    """
+    for path in folder.rglob(".*.tmp"):
+        *_, process, _ = path.name.split(".")
+        if process.isdecimal() and not _alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float, error: Exception) -> Iterator[None]:
     """Raises the error in what runs longer; in a thread beside the main one nothing is limited.

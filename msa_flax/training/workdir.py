@@ -29,6 +29,7 @@ from msa_flax.files import (
     check_run_files,
     flatten,
     read_json,
+    remove_unfinished,
     sha256,
     write_json,
 )
@@ -151,6 +152,8 @@ def identity(config: Config) -> str:
 def locked(workdir: Path) -> Iterator[None]:
     """Makes the workdir, and keeps other processes from training in it at the same time.
 
+    Files that a killed process had not finished are removed first.
+
     Raises:
         WorkdirError: another process is training in it.
     """
@@ -160,6 +163,7 @@ def locked(workdir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WorkdirError(f"another process is training in {workdir}; wait for it") from error
+        remove_unfinished(workdir)
         yield
 
 

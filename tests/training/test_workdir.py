@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -115,6 +116,19 @@ def test_images_may_have_moved_and_a_start_that_was_killed_early_is_no_foreign_f
     workdir.record_start(tmp_path, config, FACTS, seconds=1.0)
     config.data.root = "new"
     workdir.check_workdir(tmp_path, config)
+
+
+def test_what_a_killed_process_had_not_finished_is_removed_and_nothing_else(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    maps = tmp_path / "eval/test/explanations"
+    maps.mkdir(parents=True)
+    left = maps / f".a.gradcam.npy.{killed.pid}.tmp"
+    others = [maps / f".a.npy.{os.getpid()}.tmp", maps / ".mine.tmp", maps / "a.npy"]
+    for path in (left, *others):
+        path.write_text("")
+    with workdir.locked(tmp_path):
+        assert sorted(maps.iterdir()) == sorted(others)
 
 
 @pytest.mark.parametrize(
