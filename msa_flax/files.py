@@ -175,11 +175,15 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(versioned, sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str], shape: Any = None) -> dict[str, Any]:
     """Returns what :func:`write_json` has written, or {} where there is no such file.
 
+    Args:
+        path: the file.
+        shape: what a reader needs of it, see :func:`misshapen`; None: nothing.
+
     Raises:
-        UserError: the file cannot be read, is no JSON object, or is of a newer version.
+        UserError: the file cannot be read, or is no JSON object of this version and shape.
     """
     path = Path(path)
     if not path.exists():
@@ -196,7 +200,54 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}: the file is of "
             "another version of msa_flax; use that version, or make the file again"
         )
+    if shape is not None and (problem := misshapen(values, shape)):
+        raise UserError(f"{path}: {problem}; make the file again")
     return values
+
+
+def misshapen(value: Any, shape: Any, where: str = "") -> str:
+    """Returns what of a JSON value is not of a shape, "" where all is.
+
+    Args:
+        value: anything that ``json.loads`` returns.
+        shape: ``str``, ``bool``, ``int``, ``float`` (any finite number), ``None``; a set of texts;
+            a tuple of shapes of which one must fit; a list with the shape of all members; or a
+            dictionary: "key" must be there, "key?" may be, "*" stands for all keys.
+        where: the value's place, for the sentence.
+    """
+    kind = type(value)
+    if isinstance(shape, tuple):
+        found = [misshapen(value, one, where) for one in shape]
+        return "" if "" in found else found[-1]
+    parts = None
+    if isinstance(shape, dict) and kind is dict:
+        parts = list(_members(value, shape, f"{where}." if where else ""))
+    if isinstance(shape, list) and kind is list:
+        parts = [(f"{where}[{i}]", x, shape[0]) for i, x in enumerate(value)]
+    if parts is not None:
+        return next(filter(None, (misshapen(x, one, name) for name, x, one in parts)), "")
+    if shape is float:
+        right = kind in (int, float) and abs(value) < 1e300  # also no infinity and no NaN
+    else:
+        right = value in shape if isinstance(shape, set) and kind is str else shape in (kind, value)
+    expected = _KINDS.get(type(shape), _KINDS.get(shape) if isinstance(shape, type) else "null")
+    got = "nothing" if value is _ABSENT else repr(value)[:60]
+    return "" if right else f"expected {expected} as {where or 'content'}, got {got}"
+
+
+_ABSENT = object()
+_KINDS: dict[Any, str] = {dict: "an object", list: "a list", set: "another text", str: "a text"}
+_KINDS |= {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _members(value: dict[str, Any], shape: dict[str, Any], start: str) -> Iterator[tuple[Any, ...]]:
+    """Yields name, value and shape of all that a shape says of an object."""
+    for key, inner in shape.items():
+        name = key.removesuffix("?")
+        if key == "*":
+            yield from ((f"{start}{name}", member, inner) for name, member in value.items())
+        elif name in value or name == key:
+            yield f"{start}{name}", value.get(name, _ABSENT), inner
 
 
 def _not_json(name: str) -> None:
@@ -206,33 +257,36 @@ def _not_json(name: str) -> None:
 RUN_FILES = ("config.json", "splits.csv")  # of a run; run.json has their SHA-256 in "files"
 
 
+_WEIGHTS = {"source?": str, "hash?": str, "parameters?": int, "kept_initial?": [str]}
+RUN_SHAPE = {  # of run.json: all of it may be missing after an early end
+    **dict.fromkeys(("msa_flax?", "data_fingerprint?", "date?", "commit?"), (str, None)),
+    **{"images?": int, "bad_files?": [(str, list)], "stamps?": [str], "changes?": [str]},
+    **{"versions?": {"*": str}, "weights?": (None, _WEIGHTS)},
+}
+
+
 def check_run_files(workdir: Path, *, accept: bool, training: bool = False) -> list[str]:
     """Returns the stamps that name files of a run which are not what training wrote; [] if none.
 
-    Every command that reads a run asks this, and training too, before it continues one.
-
     Args:
-        workdir: the folder of the run.
+        workdir: of the run.
         accept: whether such files are taken, and named in a stamp, instead of refused.
-        training: whether training asks. It writes a table of splits that is gone again, and hashes
-            that an early end kept it from writing.
-
-    Returns:
-        What was taken when the run was continued, and what is to be taken now.
+        training: whether training asks, which writes again what is gone.
 
     Raises:
         UserError: a file is changed or gone, and is not to be taken.
     """
-    values = read_json(workdir / "run.json")
-    known, taken = values.get("files"), values.get("changes")
+    path = workdir / "run.json"
+    values = read_json(path, RUN_SHAPE)
+    known, stamps = values.get("files"), list(values.get("changes", []))
     names = [n for n in RUN_FILES if (workdir / n).exists() or not training]
     if isinstance(known, dict):
         names = [n for n in names if sha256(workdir / n) != known.get(n)]
         wrong = f"{' and '.join(names)} changed since training wrote it"
         stamp = f"files of the run were changed by hand: {', '.join(names)}"
     else:
-        names = [] if training and values else names
-        wrong = f"run.json {'has no hashes' if values else 'is gone'}"
+        names = [] if training and path.exists() else names
+        wrong = f"run.json {'has no hashes' if path.exists() else 'is gone'}"
         stamp = f"files of the run could not be checked: {wrong}"
         wrong += ", so that nobody can tell whether files of the run were changed by hand"
     if names and not accept:
@@ -240,7 +294,6 @@ def check_run_files(workdir: Path, *, accept: bool, training: bool = False) -> l
             f"{workdir}: {wrong}; put the original back, or pass --accept_changes, and everything "
             "that is written says so"
         )
-    stamps = [str(one) for one in taken] if isinstance(taken, list) else []
     stamps += [stamp] if names and stamp not in stamps else []
     for one in stamps:
         log.warning("%s: %s", workdir, one)

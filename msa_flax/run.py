@@ -300,7 +300,7 @@ def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Dat
             "with --moved_to NEW (msa_flax.train: --config.data.root=NEW)"
         )
     examples, recorded = data.load(config.data), files.read_json(workdir / "run.json")
-    unknown = changes and not recorded  # run.json is gone, and the stamp says so
+    unknown = changes and "data_fingerprint" not in recorded  # as the stamp says
     if not unknown and recorded.get("data_fingerprint") != examples.fingerprint:
         raise WorkdirError(
             f"the images in {config.data.root or 'the data set'} are not the ones that "

@@ -58,6 +58,7 @@ TESTED_ELSEWHERE = {
     "train": "test_end_to_end.py",
     "auditing/findings": "auditing/test_audit.py",
     "data/overlap": "results/test_scores_external.py",
+    "evaluation/shapes": "reporting/test_shapes.py",
     "results/overview": "test_end_to_end.py",
     "results/scores": "test_evaluate_calibration.py",
     "training/progress": "test_end_to_end.py",
@@ -77,7 +78,7 @@ OF_NO_FILE = {
     "weights/rules",  # the folder
 }
 
-LINES_OF_CODE = 14_050  # of the whole package, without docstrings and blank lines
+LINES_OF_CODE = 14_350  # of the whole package, without docstrings and blank lines
 LINES_OF_A_FILE = 350
 LINES_OF_A_MEDIAN_FILE = 150
 LINES_OF_A_FUNCTION = 30  # of nine in ten functions, without their docstrings

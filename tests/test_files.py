@@ -137,3 +137,22 @@ def test_files_of_a_run_that_changed_are_refused_or_stamped(tmp_path):
     files.write_json(tmp_path / "run.json", {"files": {}})
     with pytest.raises(files.UserError, match=r"config\.json and splits\.csv changed since"):
         files.check_run_files(tmp_path, accept=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "said"),
+    [
+        ({"a": 1, "b": None}, {"a": float, "b": (int, None), "c?": str}, ""),
+        ({"a": True}, {"a": float}, "expected a number as a, got True"),
+        ({"a": [1, 2.5]}, {"a": [int]}, "expected a whole number as a[1], got 2.5"),
+        ({"a": {"x": {"b": 1}}}, {"a": {"*": {"b": str}}}, "expected a text as a.x.b, got 1"),
+        ({}, {"a": str}, "expected a text as a, got nothing"),
+        ({"a": 1e308}, {"a": float}, "expected a number as a, got 1e+308"),
+        ([], {"a": str}, "expected an object as content, got []"),
+        ("c", {"a", "b"}, "expected another text as content, got 'c'"),
+        (0, None, "expected null as content, got 0"),
+        (None, [str], "expected a list as content, got None"),
+    ],
+)
+def test_what_is_not_of_a_shape_is_named(value, shape, said):
+    assert files.misshapen(value, shape) == said

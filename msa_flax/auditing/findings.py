@@ -7,6 +7,16 @@ from typing import Any
 SEVERITIES = ("high", "medium", "open", "low", "none")
 SHOWN = 6  # example files that a finding names
 
+_NUMBER = (float, None)  # null where it is undefined
+_SCORES = {"accuracy": _NUMBER, "auc": _NUMBER}
+SHAPE = {  # what readers need of audit.json, see msa_flax.files.misshapen
+    "findings": [
+        dict.fromkeys(("severity", "title", "evidence", "advice"), str) | {"examples": [str]}
+    ],
+    "ladder?": [{"rung": str, "reason?": str} | dict.fromkeys(("validation?", "test?"), _SCORES)],
+    "model?": {"*": {"accuracy?": _NUMBER, "auc?": _NUMBER}},
+}
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:

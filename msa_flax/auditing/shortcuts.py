@@ -167,7 +167,11 @@ def best_shortcut(ladder: Sequence[Mapping[str, Any]], split: str) -> BestShortc
         ladder: see :func:`ladder`.
         split: "validation" or "test".
     """
-    scored = [rung for rung in ladder if split in rung and rung["rung"] != PERMUTED]
+    scored = [
+        rung
+        for rung in ladder
+        if rung["rung"] != PERMUTED and rung.get(split, {}).get("accuracy") is not None
+    ]
     best = max(scored, key=lambda rung: rung[split]["accuracy"], default=None)
     if best is None:
         return None

@@ -8,9 +8,7 @@ table ``calibrated.csv``.
 """
 
 import dataclasses
-import json
 import os
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,7 +19,7 @@ from msa_flax.evaluation.calibrators import Isotonic, Temperature
 from msa_flax.evaluation.metrics import CLASSES
 from msa_flax.evaluation.operating_point import OperatingPoint, threshold_for_sensitivity
 from msa_flax.evaluation.predictions import Predictions, float_text, sigmoid
-from msa_flax.files import SCHEMA_VERSION, UserError, csv_text, write_json, write_text
+from msa_flax.files import UserError, csv_text, read_json, write_json, write_text
 
 PROBABILITIES = ("temperature", "isotonic", "venn_abers", "venn_abers_low", "venn_abers_high")
 _AGAIN = "fit it again with python -m msa_flax.evaluate --calibrate"
@@ -123,11 +121,11 @@ class Calibration:
             CalibrationError: the file is no such file, or a damaged one.
         """
         try:
-            return _from_json(json.loads(pathlib.Path(path).read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return _from_json(read_json(path, _SHAPE))
+        except (ValueError, KeyError) as error:
+            said = error if isinstance(error, ValueError) else f"no {error}"
             raise CalibrationError(
-                f"{path}: expected a stored calibration, got {type(error).__name__}: {error}; "
-                f"{_AGAIN}"
+                f"{path}: expected a stored calibration, got {said}; {_AGAIN}"
             ) from error
 
 
@@ -265,24 +263,52 @@ def apply(calibration: Calibration, logits: np.ndarray, *, alpha: float) -> Cali
     )
 
 
+_POINT = dict.fromkeys(
+    ("threshold", "sensitivity", "confidence", "guaranteed", "expected"), float
+) | {"counted": {"images", "groups"}, "n": int, "missed": int}
+_SHAPE = {
+    **dict.fromkeys(("checkpoint", "data_fingerprint", "reason"), str),
+    **{"step": int, "classes?": [str]},
+    "logits": {"*": [float]},
+    "images": {"*": int},
+    "groups": {"*": int},
+    "temperature": (None, {"value": float, "reason": str}),
+    "isotonic": (None, {"logit": [float], "probability": [float]}),
+    "operating_point?": _POINT,
+}
+
+
 def _from_json(values: dict[str, Any]) -> Calibration:
-    if values["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema version {values['schema_version']}")
     warm, curve, point = values["temperature"], values["isotonic"], values.get("operating_point")
-    negative, positive = map(str, values.get("classes", CLASSES))
+    negative, positive = values.get("classes", CLASSES)
     found = Calibration(
-        checkpoint=str(values["checkpoint"]),
-        step=int(values["step"]),
-        data_fingerprint=str(values["data_fingerprint"]),
-        fractures=np.array(values["logits"][positive], np.float32),
-        normal=np.array(values["logits"][negative], np.float32),
-        groups={name: int(values["groups"][name]) for name in ("all", positive, negative)},
-        temperature=None if warm is None else Temperature(**warm),
-        isotonic=None if curve is None else Isotonic(**{k: tuple(v) for k, v in curve.items()}),
-        reason=str(values["reason"]),
-        operating_point=None if point is None else OperatingPoint(**point),
+        **{name: values[name] for name in ("checkpoint", "step", "data_fingerprint", "reason")},
+        fractures=_float32(values["logits"][positive]),
+        normal=_float32(values["logits"][negative]),
+        groups={name: values["groups"][name] for name in ("all", positive, negative)},
+        temperature=warm and Temperature(value=warm["value"], reason=warm["reason"]),
+        isotonic=curve and Isotonic(**{k: tuple(curve[k]) for k in ("logit", "probability")}),
+        operating_point=point and OperatingPoint(**{name: point[name] for name in _POINT}),
         classes=(negative, positive),
     )
-    if found.images != values["images"]:
+    if any(found.images[name] != values["images"].get(name) for name in found.images):
         raise ValueError("other numbers of images than it has logits")
+    if not np.isfinite(found.logits).all() or (warm and not 0.01 <= warm["value"] <= 100):
+        raise ValueError("logits or a temperature that cannot be")
+    if curve and not _rises(curve["logit"], curve["probability"]):
+        raise ValueError("an isotonic curve that does not rise from 0 to 1")
+    if (warm or curve) and (why := calibrators.unusable(found.logits, found.labels)):
+        raise ValueError(f"a fit, although {why}")
     return found
+
+
+def _float32(values: list[float]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what overflows is infinite, and so is refused
+        return np.array(values, np.float32)
+
+
+def _rises(logit: list[float], probability: list[float]) -> bool:
+    """Returns whether points are a curve that rises within 0..1."""
+    if not 0 < len(logit) == len(probability):
+        return False
+    return bool((np.diff(logit) >= 0).all() and (np.diff([0, *probability, 1]) >= 0).all())

@@ -54,11 +54,11 @@ def _verdicts(part: Mapping[str, Any]) -> Table:
         rows.append(
             [
                 method_title(method),
-                first["verdict"],
+                first["verdict"] or "",
                 str(first["images"]),
                 *("" if line is None else shown(line["score"]) for line in scores),
                 "" if correlation is None else shown(correlation),
-                _in_words(first["verdict_reason"], references),
+                _in_words(first["verdict_reason"] or "", references),
             ]
         )
     head = ["Method", "Better than the controls?", "Images"]

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.auditing import findings
 from msa_flax.evaluation.metrics import CLASSES, confusion, outcomes
 from msa_flax.evaluation.predictions import Predictions, sigmoid
+from msa_flax.evaluation.shapes import metrics_shape
 from msa_flax.evaluation.summary import metrics_json
-from msa_flax.files import UserError, csv_rows, flatten, read_json
+from msa_flax.files import RUN_SHAPE, UserError, csv_rows, flatten, misshapen, read_json
+from msa_flax.reporting import shapes
 
 SPLITS = ("train", "validation", "test")
 _SAME_PROBABILITY = 0.01  # of a network in batches of other sizes or on another device
 _ROUNDING = 1e-6  # of a probability in float32
-_NEEDED = ("confusion", "metrics", "n", "stamps", "threshold")
 
 
 class ReportError(UserError):
@@ -98,7 +100,14 @@ class SavedRun:
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, str]:
     negative, positive = config.get("data", {}).get("classes", CLASSES)
-    return str(negative), str(positive)
+    return negative, positive
+
+
+def _config(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = _read(read_json, path, shapes.CONFIG)["config"]
+    if len(names := config.get("data", {}).get("classes", CLASSES)) != 2:
+        raise ReportError(f"{path}: expected two names as config.data.classes, got {names}")
+    return config
 
 
 def read_run(workdir: Path, split: str) -> SavedRun:
@@ -114,21 +123,21 @@ def read_run(workdir: Path, split: str) -> SavedRun:
             "without config.json"
         )
     folder = workdir / "eval" / split
-    metrics = _metrics(workdir, split)
+    config = _config(workdir / "config.json")
+    metrics = _metrics(workdir, split, _classes(config))
     predictions = Predictions.read(folder / "predictions.csv")
     rows = _table(workdir / "splits.csv", ("example_id", "split"))
     splits = {row["example_id"]: row["split"] for row in rows}
     _check_ids(folder, split, predictions, splits)
     _check_rows(folder, split, predictions, metrics)
     optional = {
-        name: _read(read_json, path) if path.is_file() else {}
-        for name, path in (
-            ("run", workdir / "run.json"),
-            ("audit", workdir / "audit/audit.json"),
-            ("faithfulness", folder / "explanations/faithfulness.json"),
+        name: _read(read_json, path, shape) if path.is_file() else {}
+        for name, path, shape in (
+            ("run", workdir / "run.json", RUN_SHAPE),
+            ("audit", workdir / "audit/audit.json", findings.SHAPE),
+            ("faithfulness", folder / "explanations/faithfulness.json", shapes.FAITHFULNESS),
         )
     }
-    config = _read(read_json, workdir / "config.json").get("config", {})
     known = optional["run"], _classes(config)
     metrics, differences = _recomputed(metrics, predictions, *known, split)
     return SavedRun(
@@ -149,7 +158,7 @@ def read_run(workdir: Path, split: str) -> SavedRun:
     )
 
 
-def _metrics(workdir: Path, split: str) -> dict[str, Any]:
+def _metrics(workdir: Path, split: str, classes: tuple[str, str]) -> dict[str, Any]:
     path = workdir / "eval" / split / "metrics.json"
     if not path.is_file():
         raise ReportError(
@@ -157,18 +166,7 @@ def _metrics(workdir: Path, split: str) -> dict[str, Any]:
             f"eval/{split}/metrics.json; run python -m msa_flax.evaluate --workdir {workdir} "
             f"--split {split}"
         )
-    metrics = _read(read_json, path)
-    if missing := [key for key in _NEEDED if key not in metrics]:
-        raise ReportError(
-            f"{path}: expected the metrics of a split, got no {', '.join(missing)}; evaluate again"
-        )
-    kinds = {"confusion": dict, "metrics": dict, "n": int, "stamps": list, "threshold": float}
-    for name, kind in kinds.items():
-        if type(metrics[name]) is not kind:
-            raise ReportError(
-                f"{path}: expected {name} as evaluate writes it, got {str(metrics[name])[:80]!r}; "
-                "evaluate again"
-            )
+    metrics: dict[str, Any] = _read(read_json, path, metrics_shape(classes))
     return metrics
 
 
@@ -233,14 +231,14 @@ def _recomputed(
 
 
 def _same(a: Any, b: Any) -> bool:
-    if type(a) in (int, float) and type(b) in (int, float):
+    if all(type(x) in (int, float) and abs(x) < 1e300 for x in (a, b)):
         return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)  # sums in another order
     return a == b
 
 
-def _read(read: Callable[[Path], Any], path: Path) -> Any:
+def _read(read: Callable[..., Any], path: Path, *shape: Any) -> Any:
     try:
-        return read(path)
+        return read(path, *shape)
     except UserError as error:
         raise ReportError(str(error)) from error
 
@@ -255,7 +253,9 @@ def _history(path: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError as error:
             raise ReportError(f"{path}: expected JSON in line {number}, got {error}") from error
-    return [row for row in rows if isinstance(row, dict)]
+        if problem := misshapen(rows[-1], shapes.HISTORY):
+            raise ReportError(f"{path}: {problem} in line {number}; train again")
+    return rows
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from msa_flax.data import DataError, inspect
 from msa_flax.data.facts import with_facts
 from msa_flax.data.families import all_sources, find_families
 from msa_flax.data.folder import Progress, list_training
+from msa_flax.evaluation.shapes import metrics_shape
 from msa_flax.files import read_json
 from msa_flax.run import Data, pooled_features
 
@@ -51,15 +52,16 @@ def audit_splits(
         source = all_sources(examples, families)
         features = pooled_features(config, data.examples)
         ladder = shortcuts.ladder(examples, source, features, seed=config.train.seed)
-    scores = _model_scores(workdir) if workdir else {}
+    scores = _model_scores(workdir, config.data.classes) if workdir else {}
     return audit(examples, families, name=name, ladder=ladder, model=scores)
 
 
-def _model_scores(workdir: Path) -> dict[str, dict[str, Any]]:
+def _model_scores(workdir: Path, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Returns accuracy and AUC of the run's own evaluations by split, where there are any."""
     scores = {}
     for split in ("validation", "test"):
-        if values := read_json(workdir / "eval" / split / "metrics.json"):
+        path = workdir / "eval" / split / "metrics.json"
+        if values := read_json(path, metrics_shape(classes)):
             metrics = values["metrics"]
             scores[split] = {name: metrics[name]["value"] for name in ("accuracy", "auc")}
     return scores

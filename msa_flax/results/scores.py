@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from msa_flax import files
-from msa_flax.auditing import shortcuts
+from msa_flax.auditing import findings, shortcuts
 from msa_flax.data import load_external
 from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.leakage import UNKNOWN
@@ -253,7 +253,7 @@ def _shortcuts(workdir: Path, results: dict[str, dict[str, Any]]) -> str:
     """Says what shortcuts reach on the same splits, if the run has been audited, or how to know."""
     if not set(results) & {"validation", "test"}:
         return ""
-    ladder = files.read_json(workdir / "audit" / "audit.json").get("ladder")
+    ladder = files.read_json(workdir / "audit" / "audit.json", findings.SHAPE).get("ladder")
     if not ladder:
         return f"What shortcuts reach: python -m msa_flax.audit --ladder --workdir {workdir}\n"
     lines = []

@@ -106,7 +106,7 @@ def _a_stem_that_leaves_the_folder(folder):
         (holding("splits.csv", ""), "got an empty file"),
         (holding("splits.csv", "example_id,fold\na,\n"), "got no split"),
         (holding("metrics.jsonl", '{"epoch": 1}\n{"epo'), "expected JSON in line 2"),
-        (_no_threshold, "got no threshold"),
+        (_no_threshold, "expected a number as threshold, got nothing"),
         (_other_confusion, "evaluate again"),
         (_foreign_ids, "1 of them not among these: predictions of another run"),
         (_another_split, "expected the 119 images"),
@@ -215,7 +215,7 @@ def test_metrics_of_another_form_are_refused_by_name(tmp_path, key, value):
     folder = write_run(tmp_path / "w")
     path = folder / "eval/test/metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(ReportError, match=f"expected {key} as evaluate writes it"):
+    with pytest.raises(ReportError, match=rf"metrics\.json: expected .* as {key}"):
         read_run(folder, "test")
 
 

@@ -102,4 +102,4 @@ def test_a_run_is_audited_on_its_own_splits_and_compared_with_shortcuts(
 
     (workdir / "run.json").write_text("{}")
     assert call(f"--workdir={workdir}") == 2
-    assert "not the ones" in capsys.readouterr().err
+    assert "run.json has no hashes" in capsys.readouterr().err
