@@ -130,9 +130,9 @@ def _audit_folder(args: SimpleNamespace) -> "Audit":
 
 def _audit_splits(args: SimpleNamespace) -> "Audit":
     """Audits a configuration's images on the splits that it trains with, or a run on its own."""
-    from msa_flax.files import check_run_files
     from msa_flax.results.audits import audit_splits
     from msa_flax.run import read_data, split_data
+    from msa_flax.run_files import check_run_files
     from msa_flax.training.compile import prepare_jax
     from msa_flax.training.workdir import read_config
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from msa_flax import cli, files
+from msa_flax import cli, files, run_files
 
 if TYPE_CHECKING:
     from msa_flax.reporting.saved import SavedRun
@@ -140,7 +140,7 @@ def _read(folder: Path, split: str, accept: bool) -> "SavedRun":
     from msa_flax.reporting.saved import read_run
 
     run = read_run(folder, split)
-    if changes := files.check_run_files(folder, accept=accept):
+    if changes := run_files.check_run_files(folder, accept=accept):
         stamps = list(dict.fromkeys([*run.metrics["stamps"], *changes]))
         run = dataclasses.replace(run, metrics={**run.metrics, "stamps": stamps})
     if run.differences:

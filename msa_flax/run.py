@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from msa_flax import data, files, saliency, weights
+from msa_flax import data, files, run_files, saliency, weights
 from msa_flax.config import Config
 from msa_flax.data.examples import Examples
 from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
@@ -264,7 +264,7 @@ def restore(
         CheckpointError: no such checkpoint, a damaged one, or one of another model.
     """
     workdir = Path(workdir)
-    changes = files.check_run_files(workdir, accept=accept_changes)
+    changes = run_files.check_run_files(workdir, accept=accept_changes)
     config = read_config(workdir)
     config.data.root = root or config.data.root
     model = create_model(config.model)
@@ -288,7 +288,7 @@ def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Dat
     Args:
         workdir: the folder of the run.
         config: its configuration.
-        changes: further stamps, from :func:`msa_flax.files.check_run_files`.
+        changes: further stamps, from :func:`msa_flax.run_files.check_run_files`.
 
     Raises:
         WorkdirError: the images are not the ones that the run was trained with.

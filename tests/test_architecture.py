@@ -31,11 +31,11 @@ ARROWS = {
     "models": set(),
     "weights": set(),
     "data": {"config"},
-    "training": {"config"},
+    "training": {"config", "run_files"},
     "evaluation": set(),
     "auditing": {"data", "evaluation", "plots", "config"},
     "plots": {"evaluation"},
-    "reporting": {"plots", "evaluation", "auditing", "saliency"},
+    "reporting": {"plots", "evaluation", "auditing", "saliency", "run_files"},
     "saliency": {"evaluation"},
     # The one part that takes a whole run, and so puts the others together.
     "results": {"run", "config", *PARTS},
@@ -50,6 +50,7 @@ GROUND = {
     "files",
     "initial",
     "run",
+    "run_files",
 }  # beside them, at the top
 NOT_IN_KERAS = {"googlenet", "lenet_alexnet"}
 
@@ -143,6 +144,7 @@ def test_the_ground_floor_imports_nothing_of_the_package():
         "files",
     }
     assert not own_parts(PACKAGE / "config_checks.py")
+    assert own_parts(PACKAGE / "run_files.py") == {"files"}
     assert own_parts(PACKAGE / "cli.py") <= {"config", "files"}
 
 

@@ -111,35 +111,6 @@ def test_a_markdown_cell_is_text_and_never_markup():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
-    [(None, "is gone"), ({}, "has no hashes"), ({"files": []}, "has no hashes")],
-)
-def test_a_run_whose_files_cannot_be_checked_is_refused_or_stamped(tmp_path, values, said):
-    if values is not None:
-        files.write_json(tmp_path / "run.json", values)
-    with pytest.raises(files.UserError, match=rf"run\.json {said}, so that .* --accept_changes"):
-        files.check_run_files(tmp_path, accept=False)
-    stamps = files.check_run_files(tmp_path, accept=True)
-    assert stamps == [f"files of the run could not be checked: run.json {said}"]
-
-
-def test_files_of_a_run_that_changed_are_refused_or_stamped(tmp_path):
-    for name in files.RUN_FILES:
-        (tmp_path / name).write_text("x")
-    known = {name: files.sha256(tmp_path / name) for name in files.RUN_FILES}
-    files.write_json(tmp_path / "run.json", {"files": known})
-    assert files.check_run_files(tmp_path, accept=False) == []
-    (tmp_path / "splits.csv").write_text("y")
-    with pytest.raises(files.UserError, match=r"splits\.csv changed .*--accept_changes"):
-        files.check_run_files(tmp_path, accept=False)
-    stamps = files.check_run_files(tmp_path, accept=True)
-    assert stamps == ["files of the run were changed by hand: splits.csv"]
-    files.write_json(tmp_path / "run.json", {"files": {}})
-    with pytest.raises(files.UserError, match=r"config\.json and splits\.csv changed since"):
-        files.check_run_files(tmp_path, accept=False)
-
-
-@pytest.mark.parametrize(
     ("value", "shape", "said"),
     [
         ({"a": 1, "b": None}, {"a": float, "b": (int, None), "c?": str}, ""),

@@ -15,8 +15,9 @@ from msa_flax.evaluation.metrics import CLASSES, confusion, outcomes
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.shapes import metrics_shape
 from msa_flax.evaluation.summary import metrics_json
-from msa_flax.files import RUN_SHAPE, UserError, csv_rows, flatten, misshapen, read_json
+from msa_flax.files import UserError, csv_rows, flatten, misshapen, read_json
 from msa_flax.reporting import shapes
+from msa_flax.run_files import RUN_SHAPE
 
 SPLITS = ("train", "validation", "test")
 _SAME_PROBABILITY = 0.01  # of a network in batches of other sizes or on another device

@@ -24,15 +24,14 @@ import jax
 
 from msa_flax.config import RESUMABLE_FIELDS, Config, ConfigError, changed_fields
 from msa_flax.files import (
-    RUN_FILES,
     UserError,
-    check_run_files,
     flatten,
     read_json,
     remove_unfinished,
     sha256,
     write_json,
 )
+from msa_flax.run_files import RUN_FILES, check_run_files
 
 _PACKAGES = (
     "jax",
@@ -57,7 +56,7 @@ def check_workdir(workdir: Path, config: Config, *, accept: bool = False) -> lis
     Args:
         workdir: the folder of the run; it need not exist.
         config: what is to be trained there.
-        accept: see :func:`msa_flax.files.check_run_files`, of which the stamps are returned.
+        accept: see :func:`msa_flax.run_files.check_run_files`, of which the stamps are returned.
 
     Raises:
         WorkdirError: names the fields that differ, with both values.

@@ -14,11 +14,12 @@ from saved_runs import write_run
 from msa_flax.evaluation import calibration, calibration_summary
 from msa_flax.evaluation.calibration import Calibration
 from msa_flax.evaluation.predictions import Predictions
-from msa_flax.files import UserError, check_run_files, read_json, write_json
+from msa_flax.files import UserError, read_json, write_json
 from msa_flax.reporting.page import render_page
 from msa_flax.reporting.saved import read_run
 from msa_flax.results.audits import _model_scores
 from msa_flax.results.scores import _shortcuts
+from msa_flax.run_files import check_run_files
 
 CLASSES = ("normal", "fracture")
 LINE = {"method": "gradcam", "measure": "deletion (logit)", "better": "lower", "images": 9}

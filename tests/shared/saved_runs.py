@@ -9,7 +9,8 @@ from prediction_tables import mostly_right
 
 from msa_flax.auditing.findings import Finding
 from msa_flax.evaluation import metrics_json
-from msa_flax.files import RUN_FILES, sha256, write_json
+from msa_flax.files import sha256, write_json
+from msa_flax.run_files import RUN_FILES
 from msa_flax.saliency.outputs import safe_stem, write_explanation
 
 METHODS = ("gradcam", "hirescam")
