@@ -22,13 +22,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from msa_flax import data, files, run_files, saliency, weights
+from msa_flax import data, files, run_files, saliency
 from msa_flax.config import Config
 from msa_flax.data.examples import Examples
 from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
 from msa_flax.data.searched import with_families
 from msa_flax.data.splits import Splits, assign_splits
-from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.initial import initial_variables
 from msa_flax.models import (
     Classifier,
@@ -37,11 +36,11 @@ from msa_flax.models import (
     initialise,
     scaler,
 )
+from msa_flax.prediction.score import Scorer, kept_scorer, predict_files
 from msa_flax.saliency import Explanations, explain_images
 from msa_flax.saliency.explain import make_classifier_step
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.compile import compile_predict_step, compiler_options
-from msa_flax.training.features import cached_features, features_file
 from msa_flax.training.steps import make_predict_step
 from msa_flax.training.workdir import WorkdirError, identity, read_config
 from msa_flax.weights import WeightsReport
@@ -108,14 +107,54 @@ class Run:
         """Returns ``eval/<split>/``, or ``eval/<split>-last/`` for the last checkpoint."""
         return self.workdir / "eval" / (split if self.checkpoint == "best" else f"{split}-last")
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a file beside a checkpoint must have been made with, to be used with this one."""
+        recorded = files.read_json(self.workdir / "run.json").get("data_fingerprint", "")
+        about = {"checkpoint": self.checkpoint, "step": self.step, "data_fingerprint": recorded}
+        return about | {"classes": self.config.data.classes}
+
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns the logit of fracture of each image, float32 [n].
 
         Args:
             images: uint8 [n, s, s], as :func:`msa_flax.preprocess` returns them.
         """
-        predict = functools.partial(self._predict_step, self._folded)
-        return predict_logits(predict, images, batch_size=self.config.eval.batch_size)
+        return self.describe(images)[0] if len(images) else np.zeros(0, np.float32)
+
+    def describe(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the logits of n >= 1 images, and the means of their feature maps [n, c]."""
+        found = [
+            [np.asarray(part)[:count] for part in self._predict_step(self._folded, batch)]
+            for batch, count in files.batches(images, self.config.eval.batch_size)
+        ]
+        logits, pooled = map(np.concatenate, zip(*found, strict=True))
+        return logits, pooled
+
+    def predict_files(self, paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+        """Returns what the model says of image files: the rows of ``slices.csv``.
+
+        What cannot be read is left out with a warning; ``python -m msa_flax.predict`` lists it.
+
+        Args:
+            paths: of files, folders and trees, in any mixture.
+
+        Raises:
+            PredictionError: a path is not there.
+        """
+        return predict_files(self.scorer, paths)
+
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        """What turns new images into rows of a table: this network and all that it decides by."""
+        splits = ("train", "validation")
+        return kept_scorer(
+            self.workdir / "checkpoints",
+            self.config,
+            self.describe,
+            lambda: [self.data.take(split) for split in splits],
+            self.identity,
+        )
 
     def explain(
         self,
@@ -152,28 +191,13 @@ class Run:
         """Returns the same network with random weights, which has learned nothing."""
         return dataclasses.replace(self, variables=initialise(self.model, seed=1))
 
-    def frozen_features(self, examples: Examples) -> np.ndarray:
-        """Returns the feature maps of n images by the backbone, computed once for all runs.
-
-        They are float16 [n, fh, fw, c] and are read from disk as needed.
-        """
-        step = make_predict_step(self.model, scaler(self.config), method="features")
-        # The fingerprint knows size and equalisation of the images; what is left is the scaling.
-        inputs = f"{self.config.data.preprocess} {examples.fingerprint}"
-        return cached_features(
-            features_file(self.variables, f"{self.config.model.backbone} {inputs}"),
-            functools.partial(compile_predict_step(step), self.variables),
-            examples.images,
-            batch_size=self.config.eval.batch_size,
-        )
-
     @functools.cached_property
     def _folded(self) -> Variables:
         return fold_batch_norm(self.variables)
 
     @functools.cached_property
     def _predict_step(self) -> Callable[..., jax.Array]:
-        step = make_predict_step(self.model, scaler(self.config))
+        step = make_predict_step(self.model, scaler(self.config), method="describe")
         return compile_predict_step(step)
 
     def _explain_step(self, methods: tuple[str, ...], layer: str | None) -> Callable[..., Any]:
@@ -322,23 +346,3 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
     examples = with_families(examples, config.data)
     splits = assign_splits(examples, config.data, seed=config.train.seed)
     return Data(examples=examples, splits=splits, stamps=find_stamps(examples, splits))
-
-
-def pooled_features(config: Config, examples: Examples) -> np.ndarray | None:
-    """Returns the mean of each image's feature maps under pretrained weights, float32 [n, c].
-
-    Images are scaled as the weights were trained, whatever the run feeds its network.
-
-    Returns:
-        None where the configuration asks for no pretrained weights, or they cannot be had.
-    """
-    if config.model.pretrained == "none":
-        return None
-    native = dataclasses.replace(config.data, preprocess="native")
-    try:
-        run = untrained(Path(), dataclasses.replace(config, data=native))
-    except weights.WeightsError as error:
-        log.warning("no features of a pretrained network: %s", error)
-        return None
-    maps = run.frozen_features(examples)
-    return np.stack([np.asarray(one, np.float32).mean(axis=(0, 1)) for one in maps])

@@ -106,11 +106,12 @@ def name_order(names: Sequence[str], groups: Sequence[str]) -> np.ndarray:
     order, group = np.zeros(len(names)), np.asarray(groups)
     for one in np.unique(group):
         rows = np.flatnonzero(group == one).tolist()
-        for place, i in enumerate(sorted(rows, key=lambda i: _natural(names[i]))):
+        for place, i in enumerate(sorted(rows, key=lambda i: natural_order(names[i]))):
             order[i] = place / max(len(rows) - 1, 1)
     return order
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Returns a key to sort names by, under which 9 comes before 10."""
     parts = re.split(r"(\d+)", name.casefold())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

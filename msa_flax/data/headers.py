@@ -40,6 +40,11 @@ class Header(NamedTuple):
     transparent: bytes = b""  # PNG's tRNS: one transparent colour, or the opacity of each of these
 
 
+def format_of(head: bytes) -> str:
+    """Returns "PNG" or "JPEG" by the first bytes of a file, "" for another one."""
+    return "PNG" if head.startswith(_PNG) else "JPEG" if head.startswith(_JPEG) else ""
+
+
 def read_header(data: bytes, name: str) -> Header:
     """Returns the header of a complete PNG or JPEG file; no pixel is decoded.
 
@@ -54,7 +59,7 @@ def read_header(data: bytes, name: str) -> Header:
     """
     if not data:
         raise ImageError("empty file")
-    found = "PNG" if data.startswith(_PNG) else "JPEG" if data.startswith(_JPEG) else ""
+    found = format_of(data)
     if not found:
         raise ImageError("not a PNG, JPEG or DICOM image")
     check_suffix(name, found)

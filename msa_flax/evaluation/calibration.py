@@ -8,8 +8,10 @@ table ``calibrated.csv``.
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from msa_flax.evaluation.predictions import Predictions, float_text, sigmoid
 from msa_flax.files import UserError, csv_text, read_json, write_json, write_text
 
 PROBABILITIES = ("temperature", "isotonic", "venn_abers", "venn_abers_low", "venn_abers_high")
+log = logging.getLogger("msa_flax")
 _AGAIN = "fit it again with python -m msa_flax.evaluate --calibrate"
 
 
@@ -127,6 +130,33 @@ class Calibration:
             raise CalibrationError(
                 f"{path}: expected a stored calibration, got {said}; {_AGAIN}"
             ) from error
+
+
+def file_of(folder: Path, checkpoint: str) -> Path:
+    """Returns where the calibration of a checkpoint is kept, "best" or "last"."""
+    return folder / f"calibration-{checkpoint}.json"
+
+
+def stored(folder: Path, *, checkpoint: str, **identity: Any) -> tuple[Any, str]:
+    """Returns a checkpoint's :class:`Calibration`, or None and why it cannot be used, as a warning.
+
+    The reason is "" where there is no file.
+
+    Args:
+        folder: of the checkpoints.
+        checkpoint: "best" or "last".
+        identity: what else :meth:`Calibration.check_belongs` takes.
+    """
+    path = file_of(folder, checkpoint)
+    if not path.exists():
+        return None, ""
+    try:
+        found = Calibration.read(path)
+        found.check_belongs(checkpoint=checkpoint, **identity)
+    except CalibrationError as error:
+        log.warning("calibration is not used: %s", error)
+        return None, str(error)
+    return found, ""
 
 
 def fit(

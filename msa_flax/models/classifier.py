@@ -66,6 +66,14 @@ class Classifier(nn.Module):
             features = self.attention(features)
         return self.classifier(features, train=train)
 
+    def describe(
+        self, images: Float[Array, "b h w 3"], *, train: bool = False
+    ) -> tuple[Float[Array, " b"], Float[Array, "b c"]]:
+        """Returns one logit per image, and the mean of each of the backbone's feature maps."""
+        features = self.features(images, train=train)
+        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        return self.head(features, train=train), pooled
+
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool = False
     ) -> Float[Array, " b"]:

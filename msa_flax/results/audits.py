@@ -1,19 +1,27 @@
 """The audit of the images of a run, or of a configuration, on the splits they are trained in."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from msa_flax import weights
 from msa_flax.auditing import shortcuts
 from msa_flax.auditing.audit import Audit, audit
 from msa_flax.config import Config
 from msa_flax.data import DataError, inspect
+from msa_flax.data.examples import Examples
 from msa_flax.data.facts import with_facts
 from msa_flax.data.families import all_sources, find_families
 from msa_flax.data.folder import Progress, list_training
 from msa_flax.evaluation.shapes import metrics_shape
 from msa_flax.files import read_json
-from msa_flax.run import Data, pooled_features
+from msa_flax.results.features import frozen_features
+from msa_flax.run import Data, untrained
+
+log = logging.getLogger("msa_flax")
 
 
 def audit_splits(
@@ -50,10 +58,30 @@ def audit_splits(
     ladder: list[dict[str, Any]] = []
     if with_ladder:
         source = all_sources(examples, families)
-        features = pooled_features(config, data.examples)
+        features = _pooled_features(config, data.examples)
         ladder = shortcuts.ladder(examples, source, features, seed=config.train.seed)
     scores = _model_scores(workdir, config.data.classes) if workdir else {}
     return audit(examples, families, name=name, ladder=ladder, model=scores)
+
+
+def _pooled_features(config: Config, examples: Examples) -> np.ndarray | None:
+    """Returns the mean of each image's feature maps under pretrained weights, float32 [n, c].
+
+    Images are scaled as the weights were trained, whatever the run feeds its network.
+
+    Returns:
+        None where the configuration asks for no pretrained weights, or they cannot be had.
+    """
+    if config.model.pretrained == "none":
+        return None
+    native = dataclasses.replace(config.data, preprocess="native")
+    try:
+        run = untrained(Path(), dataclasses.replace(config, data=native))
+    except weights.WeightsError as error:
+        log.warning("no features of a pretrained network: %s", error)
+        return None
+    maps = frozen_features(run, examples)
+    return np.stack([np.asarray(one, np.float32).mean(axis=(0, 1)) for one in maps])
 
 
 def _model_scores(workdir: Path, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:

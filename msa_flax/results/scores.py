@@ -15,7 +15,6 @@ from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.leakage import UNKNOWN
 from msa_flax.data.overlap import find_overlap
 from msa_flax.evaluation import calibration, calibration_summary
-from msa_flax.evaluation.calibration import Calibration, CalibrationError
 from msa_flax.evaluation.conformal import ALPHA
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.summary import metrics_json
@@ -45,8 +44,8 @@ def calibrate(run: Run, *, sensitivity: float | None = None) -> dict[str, Any]:
             nothing is written.
     """
     predictions, seconds = _predict_split(run, "validation")
-    fitted = calibration.fit(predictions, **_identity(run), sensitivity=sensitivity)
-    path = _calibration_file(run)
+    fitted = calibration.fit(predictions, **run.identity, sensitivity=sensitivity)
+    path = calibration.file_of(run.workdir / "checkpoints", run.checkpoint)
     fitted.write(path)
     log.info("calibration: fitted on %d validation images: %s", len(predictions), path)
     if fitted.reason:
@@ -161,7 +160,7 @@ def _write(
     split, doubts = str(predictions.split[0]), [*stamps, *doubts, *_steered(run)]
     folder, stamps = run.results(split), list(dict.fromkeys([*stamps, *run.changes]))
     (folder / "calibrated.csv").unlink(missing_ok=True)
-    stored, reason = _stored_calibration(run)
+    stored, reason = calibration.stored(run.workdir / "checkpoints", **run.identity)
     point = stored.operating_point if stored else None
     values = metrics_json(
         predictions,
@@ -188,37 +187,6 @@ def _write(
     predictions.write(folder / "predictions.csv")
     files.write_json(folder / "metrics.json", values)
     return values
-
-
-def _stored_calibration(run: Run) -> tuple[Calibration | None, str]:
-    """Returns the calibration of the run's checkpoint, or None and why it cannot be used.
-
-    The reason is "" where there is none.
-    """
-    path = _calibration_file(run)
-    if not path.exists():
-        return None, ""
-    try:
-        stored = Calibration.read(path)
-        stored.check_belongs(**_identity(run))
-    except CalibrationError as error:
-        log.warning("calibration is not used: %s", error)
-        return None, str(error)
-    return stored, ""
-
-
-def _calibration_file(run: Run) -> Path:
-    return run.workdir / "checkpoints" / f"calibration-{run.checkpoint}.json"
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    """Returns what a stored calibration must agree with to be used."""
-    return {
-        "checkpoint": run.checkpoint,
-        "step": run.step,
-        "data_fingerprint": files.read_json(run.workdir / "run.json").get("data_fingerprint", ""),
-        "classes": run.config.data.classes,
-    }
 
 
 def _steered(run: Run) -> list[str]:

@@ -23,6 +23,7 @@ from msa_flax.data.splits import Splits
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.models import scaler
 from msa_flax.plots import figures
+from msa_flax.results.features import frozen_features
 from msa_flax.results.maps import FIGURE_CASES, explain_errors, explain_split
 from msa_flax.results.overview import draw_samples, log_overview
 from msa_flax.results.scores import evaluate_split, report
@@ -90,7 +91,7 @@ def build(run: Run, mesh: Mesh) -> tuple[TrainState, Callable[..., Loop]]:
     freeze, dtype = config.train.freeze_backbone, jnp.dtype(config.train.compute_dtype)
     inputs, scale, exact = examples.images, scaler(config, dtype=dtype), scaler(config)
     if freeze:  # what the backbone computes stays the same, and so it is computed once
-        inputs = run.frozen_features(examples)
+        inputs = frozen_features(run, examples)
         scale, exact = lambda maps: maps.astype(dtype), lambda maps: maps.astype(jnp.float32)
 
     steps_per_epoch = pipeline.steps_per_epoch(len(rows), config.train.batch_size)
@@ -267,6 +268,7 @@ def _conclude(run: Run) -> None:
     log.info("evaluating and explaining the best checkpoint")
     trained = dataclasses.replace(restore(run.workdir), loaded=run.data)
     results = {split: evaluate_split(trained, split) for split in ("validation", "test")}
+    _ = trained.scorer  # it measures the training images, which may be gone later
     rows, path = read_rows(run.workdir / "metrics.jsonl"), "figures/learning_curves.png"
     figures.learning_curves({run.config.name: rows}, run.workdir / path, stamps=run.data.stamps)
     report(trained, results)

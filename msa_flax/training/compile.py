@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from msa_flax.files import cache_dir
 from msa_flax.training.devices import replicated, split
@@ -89,8 +89,8 @@ def compile_train_steps(
 
 
 def compile_predict_step(
-    predict_step: Callable[[PyTree, Inputs], Float[Array, "b ..."]],
-) -> Callable[[PyTree, Any], Float[Array, "b ..."]]:
+    predict_step: Callable[[PyTree, Inputs], PyTree],
+) -> Callable[[PyTree, Any], PyTree]:
     """Returns a step from :func:`~msa_flax.training.steps.make_predict_step`, compiled.
 
     It is compiled at its first call. From then on this process keeps the memory that it frees.
@@ -98,7 +98,7 @@ def compile_predict_step(
     compiled = jax.jit(predict_step, compiler_options=compiler_options())
     kept = False
 
-    def predict(variables: PyTree, inputs: Any) -> Float[Array, "b ..."]:
+    def predict(variables: PyTree, inputs: Any) -> PyTree:
         nonlocal kept
         if not kept:
             log.info("compiling prediction")
@@ -106,8 +106,7 @@ def compile_predict_step(
             kept = True
         # Transfer first; otherwise XLA computes in a worker thread, which keep_memory() does not
         # cover.
-        outputs: Array = compiled(variables, jax.block_until_ready(jax.device_put(inputs)))
-        return outputs
+        return compiled(variables, jax.block_until_ready(jax.device_put(inputs)))
 
     return predict
 

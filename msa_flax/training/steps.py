@@ -196,7 +196,7 @@ def repeat(
 
 def make_predict_step(
     model: nn.Module, scale: Scale, *, method: str | None = None
-) -> Callable[[PyTree, Inputs], Float[Array, "b ..."]]:
+) -> Callable[[PyTree, Inputs], PyTree]:
     """Builds the pure prediction step: (variables, images uint8 [b, h, w]) -> logits [b].
 
     On a CPU the batch is computed a few images at a time, so that their activations stay in the
@@ -206,19 +206,19 @@ def make_predict_step(
         model: the network.
         scale: turns the input into what the model takes.
         method: the method of the model to call, by default ``__call__``. "features" turns images
-            into feature maps [b, fh, fw, c]; "head" turns feature maps into logits, and computes
-            the batch whole, because its activations are small.
+            into feature maps [b, fh, fw, c]; "describe" into logits and the means of these maps;
+            "head" turns feature maps into logits, and computes the batch whole, because its
+            activations are small.
     """
 
-    def predict_step(variables: PyTree, inputs: Inputs) -> Float[Array, "b ..."]:
-        def outputs(inputs: Array) -> Array:
-            found: Array = model.apply(variables, scale(inputs), train=False, method=method)  # type: ignore[assignment]
-            return found
+    def predict_step(variables: PyTree, inputs: Inputs) -> PyTree:
+        def outputs(inputs: Array) -> PyTree:
+            return model.apply(variables, scale(inputs), train=False, method=method)
 
-        def in_parts(inputs: Array) -> Array:
+        def in_parts(inputs: Array) -> PyTree:
             part = math.gcd(len(inputs), CPU_PART)
             found = lax.map(outputs, inputs.reshape(-1, part, *inputs.shape[1:]))
-            return found.reshape(len(inputs), *found.shape[2:])
+            return jax.tree.map(lambda x: x.reshape(len(inputs), *x.shape[2:]), found)
 
         if method == "head":
             return outputs(inputs)

@@ -1,0 +1,56 @@
+"""Predict new images: python -m msa_flax.predict --workdir DIR [--out DIR2] PATH...
+
+PATH is an image, a DICOM file with one frame or many, a folder, or a tree of folders. DIR2, by
+default DIR/predict, receives slices.csv and series.csv, a row for each slice and each series;
+refused.csv, what cannot be read and why; report.html to look at; and run.json, which says by what
+it was made. Nothing else is written. A series is that of the DICOM files, or a folder of PNG and
+JPEG files; its score is the highest of its slices.
+
+Slices are decided at the operating point that evaluate --calibrate --sensitivity has stored, or
+else at the configured threshold. An image that is unlike the training images is flagged, and what
+is flagged is not decided. Patients, studies and series of DICOM files are given pseudonyms unless
+--identifiers asks for what the files say.
+
+The same command again continues where it stopped; other files, another model or other settings need
+another --out.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from absl import flags
+
+from msa_flax import cli
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the command's flags."""
+    values.set_gnu_getopt()  # flags may follow the paths
+    cli.define_workdir(values, "folder of the trained run")
+    cli.define_moved(values)
+    flags.DEFINE_list("images", [], "set by the arguments PATH...", flag_values=values)
+    flags.DEFINE_string("out", None, "folder for the results, default: DIR/predict", values)
+    what = "write the identifiers of DICOM files instead of pseudonyms"
+    flags.DEFINE_boolean("identifiers", False, what, flag_values=values)
+    cli.define_checkpoint(values)
+
+
+def main(args: SimpleNamespace) -> None:
+    """Runs the command."""
+    workdir = cli.workdir(args, trained=True)
+    if not args.images:
+        raise cli.UsageError("expected files or folders to predict, got nothing; --help says more")
+    cli.check_folder("--out", args.out)
+    out = Path(args.out) if args.out else workdir / "predict"
+    from msa_flax.results.predictions import predict_into
+    from msa_flax.run import restore
+    from msa_flax.training.compile import prepare_jax
+
+    prepare_jax()
+    taken = {"root": args.moved_to, "accept_changes": args.accept_changes}
+    run = restore(workdir, checkpoint_name=args.checkpoint, **taken)
+    print(predict_into(run, args.images, out, identifiers=args.identifiers))
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, __doc__)

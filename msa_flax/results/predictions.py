@@ -1,0 +1,209 @@
+"""The prediction of new images into a folder: tables, what made them, and a page."""
+
+import collections
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from msa_flax import __version__
+from msa_flax.data.splits import Splits
+from msa_flax.files import NOTICE, read_json, write_json
+from msa_flax.prediction import tables
+from msa_flax.prediction.inputs import Inputs, PredictionError, find_inputs
+from msa_flax.prediction.journal import Journal, is_finished
+from msa_flax.prediction.score import Scorer, score
+from msa_flax.run import Run
+from msa_flax.training.workdir import environment
+
+log = logging.getLogger("msa_flax")
+
+PHANTOM = "trained on a synthetic phantom: says nothing about patients"
+
+
+def predict_into(run: Run, paths: Sequence[str], out: Path, *, identifiers: bool = False) -> str:
+    """Predicts files and folders into a folder, or goes on where that stopped; returns a summary.
+
+    Args:
+        run: a restored run.
+        paths: files, folders and trees.
+        out: the folder, new or of the same prediction.
+        identifiers: whether identifiers of DICOM files are written instead of pseudonyms.
+
+    Raises:
+        PredictionError: a path is not there, nothing can be predicted, or the folder has something
+            else.
+    """
+    found = find_inputs(paths, leave_out=out)
+    identity = {
+        "inputs": found.fingerprint,
+        "model": fingerprint(run),
+        "settings": _settings(run.scorer, identifiers=identifiers),
+    }
+    if is_finished(out, identity):
+        counts = read_json(out / "run.json")["counts"]
+        log.info("nothing to do: this prediction is finished")
+        return _summary(run, out, counts)
+    journal = Journal(out, identity)
+    try:
+        _score(run.scorer, found, journal)
+        counts, refused = _write(run, found, journal, out, identity, identifiers=identifiers)
+        journal.close(finished=True)
+    finally:
+        journal.close()
+    if not counts["slices"]:
+        raise PredictionError(_nothing(refused, out))
+    return _summary(run, out, counts)
+
+
+def fingerprint(run: Run) -> str:
+    """Returns the SHA-256 of a run's network, over the names, shapes and bytes of its tensors."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(run.variables):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}\n".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _settings(scorer: Scorer, *, identifiers: bool) -> str:
+    """Returns the SHA-256 of everything beside the network that rows depend on."""
+    known, warm = scorer.typicality, scorer.calibration and scorer.calibration.temperature
+    values = [
+        *(__version__, identifiers, scorer.threshold, warm and warm.value, _contract(scorer)),
+        known and [known.limit, hashlib.sha256(known.axes.tobytes()).hexdigest()],
+    ]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _contract(scorer: Scorer) -> dict[str, Any]:
+    """Returns what is done with an image before the network sees it."""
+    data = scorer.data
+    return {
+        "classes": list(data.classes),
+        "image_size": data.image_size,
+        "preprocess": data.preprocess,
+        "equalize": data.equalize,
+    }
+
+
+def _score(scorer: Scorer, found: Inputs, journal: Journal) -> None:
+    """Scores what is not in the journal yet."""
+    total = len(found.slices)
+    if journal.done:
+        log.info("continuing after %d of %d slices", journal.done, total)
+    with tqdm(
+        total=total,
+        initial=journal.done,
+        unit="slice",
+        disable=None,  # where there is no terminal
+        dynamic_ncols=True,
+        file=sys.stderr,
+    ) as bar:
+        for batch in score(scorer, found.slices[journal.done :]):
+            journal.add(batch)
+            bar.update(batch.taken)
+
+
+def _write(
+    run: Run,
+    found: Inputs,
+    journal: Journal,
+    out: Path,
+    identity: dict[str, str],
+    *,
+    identifiers: bool,
+) -> tuple[dict[str, int], Sequence[tuple[str, str]]]:
+    """Writes tables and run.json; returns the counts, and (path, reason) of what was refused."""
+    refused = sorted([*found.refused, *journal.refused()])
+    rows = [dict(zip(tables.REFUSED, one, strict=True)) for one in refused]
+    tables.write_table(out / "refused.csv", tables.REFUSED, rows)
+    counts = collections.Counter(slices=0, flagged=0, series=0, refused=len(refused))
+    if next(journal.rows(), None) is None:
+        return dict(counts), refused
+
+    def series() -> Iterable[dict[str, Any]]:
+        for members in tables.by_series(journal.rows()):
+            counts.update(slices=len(members), series=1)
+            counts.update(flagged=sum(bool(row["flags"]) for row in members))
+            odd = found.flags.get(members[0]["series"], ())
+            yield tables.series_row(run.scorer, members, odd)
+
+    tables.write_table(out / "slices.csv", tables.SLICES, journal.rows())
+    tables.write_table(out / "series.csv", tables.SERIES, series())
+    about = about_prediction(run, identifiers=identifiers)
+    write_json(out / "run.json", {**about, "counts": dict(counts), "identity": identity})
+    return dict(counts), refused
+
+
+def about_prediction(run: Run, *, identifiers: bool) -> dict[str, Any]:
+    """Returns what run.json says about the model and how its answers were made."""
+    scorer, recorded = run.scorer, read_json(run.workdir / "run.json")
+    point, known = scorer.operating_point, scorer.typicality
+    phantom = run.config.data.source == "phantom"
+    splits = Splits.read(run.workdir / "splits.csv")
+    return {
+        "notice": NOTICE,
+        "stamps": [PHANTOM] * phantom + [*recorded.get("stamps", ()), *run.changes],
+        "model": {
+            "name": run.config.name,
+            "backbone": run.config.model.backbone,
+            "checkpoint": run.checkpoint,
+            "step": run.step,
+            "trained_on": {
+                "source": "a synthetic phantom" if phantom else run.config.data.source,
+                "images": len(splits.indices("train")),
+                "groups": known.groups if known else 0,
+            },
+        },
+        "input": _contract(scorer),
+        "decision": {
+            "threshold": scorer.threshold,
+            "chosen_by": "the stored operating point" if point else "eval.threshold of the run",
+            "sensitivity": point.sensitivity if point else None,
+            "confidence": point.confidence if point else None,
+            "counted": point.counted if point else None,
+        },
+        "calibrated": "temperature" if scorer.calibration else None,
+        "series_score": "the maximum over its slices that are not flagged",
+        "typicality": {"limit": known.limit, "images": known.images} if known else None,
+        "identifiers": "as in the files" if identifiers else "salted pseudonyms",
+        "versions": {"msa_flax": __version__, **environment()["versions"]},
+    }
+
+
+def _summary(run: Run, out: Path, counts: dict[str, int]) -> str:
+    """Returns the last line of the command."""
+    parts = [f"{counts['slices']} slices of {counts['series']} series"]
+    parts.append(f"{counts['refused']} files refused (refused.csv)")
+    parts.append(f"{counts['flagged']} slices flagged, which are not decided")
+    point = run.scorer.operating_point
+    parts.append(f"threshold {run.scorer.threshold:.4g}, {_chosen(point)}")
+    if run.config.data.source == "phantom":
+        parts.append(PHANTOM)
+    return f"{out}: {'; '.join(parts)}; {NOTICE}"
+
+
+def _chosen(point: Any) -> str:
+    if point is None:
+        return "as configured (evaluate --calibrate --sensitivity chooses one)"
+    return f"chosen for a sensitivity of {point.sensitivity:g}"
+
+
+def _nothing(refused: Sequence[tuple[str, str]], out: Path) -> str:
+    """Says that nothing could be predicted, and why most often."""
+    if not refused:
+        return "expected files to predict, found none"
+    reasons = collections.Counter(reason for _, reason in refused)
+    reason, count = reasons.most_common(1)[0]
+    path = next(path for path, why in refused if why == reason)
+    return (
+        f"none of {len(refused)} files can be predicted; the commonest reason, of {count}: "
+        f"{reason}, such as {path}; {out / 'refused.csv'} lists all"
+    )
