@@ -1,5 +1,6 @@
 """The variables that training starts from: random ones, or a backbone from a Keras file."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def initial_variables(model: Classifier, config: Config) -> tuple[Variables, Wei
     path, seed = config.model.pretrained, config.train.seed
     if path == "none":
         return initialise(model, seed=seed), None
+    backbone, alpha = config.model.backbone, config.model.alpha
     if path == "imagenet":
-        path = str(weights.imagenet_path(config.model.backbone, alpha=config.model.alpha))
-    return load_keras(model, path, seed=seed)
+        return load_keras(model, weights.imagenet_path(backbone, alpha=alpha), seed=seed)
+    variables, report = load_keras(model, path, seed=seed)
+    note = weights.not_as_published(Path(path), report, backbone, alpha=alpha)
+    return variables, dataclasses.replace(report, note=note)

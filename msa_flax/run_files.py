@@ -10,7 +10,7 @@ log = logging.getLogger("msa_flax")
 RUN_FILES = ("config.json", "splits.csv")  # of a run; run.json has their SHA-256 in "files"
 
 
-_WEIGHTS = {"source?": str, "hash?": str, "parameters?": int, "kept_initial?": [str]}
+_WEIGHTS = {"source?": str, "hash?": str, "note?": str, "parameters?": int, "kept_initial?": [str]}
 RUN_SHAPE = {  # of run.json: all of it may be missing after an early end
     **dict.fromkeys(("msa_flax?", "data_fingerprint?", "date?", "commit?"), (str, None)),
     **{"images?": int, "bad_files?": [(str, list)], "stamps?": [str], "changes?": [str]},

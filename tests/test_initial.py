@@ -96,3 +96,28 @@ def test_pretrained_weights_are_the_start_of_training(saved):
     same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), loaded["params"], fresh["params"])
     assert all(jax.tree.leaves([same["attention"], same["classifier"]]))
     assert not same["backbone"]["conv_pw_13"]["kernel"]
+
+
+@pytest.mark.realdata
+def test_genuine_weights_are_told_from_a_copy_with_a_flipped_bit(realdata, tmp_path, uncompiled):
+    import shutil
+
+    import h5py
+
+    made = config(realdata / "weights/mobilenet_1_0_224_tf_no_top.h5")
+    made.model.alpha = 1.0
+    model = msa_flax.create_model(made.model)
+    assert initial_variables(model, made)[1].note == ""
+    made.model.pretrained = str(realdata / "weights/mobilenet_1_0_224_tf.h5")  # with its top
+    assert initial_variables(model, made)[1].note == ""
+    path = tmp_path / "mine.h5"
+    shutil.copyfile(realdata / "weights/mobilenet_1_0_224_tf_no_top.h5", path)
+    with h5py.File(path, "r+") as file:
+        kernel = file["conv1/conv1/kernel:0"]
+        values = kernel[...]
+        values.view(np.uint32).flat[7] ^= 1
+        kernel[...] = values
+    made.model.pretrained = str(path)
+    _, report = initial_variables(model, made)
+    assert "mine.h5 has the tensors of Keras' mobilenet_1_0_224_tf_no_top.h5" in report.note
+    assert report.to_dict()["note"] == report.note

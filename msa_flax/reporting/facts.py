@@ -52,6 +52,8 @@ def initial_weights(run: SavedRun) -> str:
     said = f"Pretrained backbone from {weights.get('source', pretrained)}"
     if weights.get("hash"):
         said += f" (SHA-256 of its tensors {weights['hash'][:16]}...)"
+    if weights.get("note"):
+        said += f"; {weights['note']}"
     return f"{said}; {len(kept)} other tensors random, seed {seed}."
 
 

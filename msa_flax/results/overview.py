@@ -30,6 +30,8 @@ def log_overview(run: Run) -> None:
         log.info(
             "weights: %d tensors from %s, sha256 %s", report.tensors, report.source, report.hash
         )
+        if report.note:
+            log.warning("weights: %s", report.note)
     overview = parameter_overview.get_parameter_overview(run.variables["params"])
     logging.getLogger("msa_flax.file").info("%s", overview)
 

@@ -26,9 +26,11 @@ class WeightsReport:
     tensors: int  # how many were loaded
     parameters: int  # numbers in the loaded tensors, statistics of BatchNorm included
     hash: str  # tensors_hash of all tensors that were given, ignored ones included
+    loaded_hash: str  # of those that were loaded
     kept_initial: tuple[str, ...]  # our paths that keep their initial value
     ignored: tuple[str, ...]  # Keras names that stay unused on request
     source: str  # where the tensors came from, for people
+    note: str = ""  # that they are not those of the published file that they look like
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as plain values, tuples as lists, as in JSON."""
@@ -81,6 +83,7 @@ def load(
         tensors=len(found),
         parameters=sum(array.size for array in found.values()),
         hash=tensors_hash(arrays),
+        loaded_hash=tensors_hash(found),
         kept_initial=tuple(kept),
         ignored=ignored,
         source=source,

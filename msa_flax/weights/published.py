@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from msa_flax.files import cache_dir, written_whole
 from msa_flax.weights.keras_file import WeightsError, read, tensors_hash
+from msa_flax.weights.load import WeightsReport
 
 URL = "https://storage.googleapis.com/"  # where Keras keeps them
 TIMEOUT = 60  # seconds without an answer
@@ -115,6 +116,35 @@ def imagenet_path(backbone: str, *, alpha: float) -> Path:
             "away to download it again, or give its path to use it as it is"
         )
     return path
+
+
+def not_as_published(path: Path, report: WeightsReport, backbone: str, *, alpha: float) -> str:
+    """Says that a file is not the published one, whose tensors it has by name and shape.
+
+    Args:
+        path: a file that was named, and whose tensors were loaded.
+        report: of loading it.
+        backbone: a name in ``msa_flax.models.MODELS``.
+        alpha: width multiplier.
+
+    Returns:
+        "" where it is the published one, or where that cannot be told.
+    """
+    published = PUBLISHED.get(backbone) if alpha == 1 else None
+    if published is None:
+        return ""
+    if published.tensors:
+        same, how = report.loaded_hash == published.tensors, "its numbers are others"
+    elif published.file and not report.ignored:
+        same, how = published.is_at(path), "it was saved again, or its numbers are others"
+    else:
+        return ""
+    if same:
+        return ""
+    return (
+        f"{path.name} has the tensors of Keras' {published.name} but is not that published file: "
+        f"{how}; sha256 of its tensors {report.loaded_hash}"
+    )
 
 
 def _download(published: PublishedFile, path: Path) -> None:

@@ -102,6 +102,7 @@ def test_the_report_says_what_happened(arrays):
         tensors=3 + 12,
         parameters=3 * 3 * 3 * 8 + 3 * 3 * 8 + 8 * 16 + 4 * (8 + 8 + 16),
         hash=tensors_hash(arrays | extra),
+        loaded_hash=tensors_hash(arrays),
         kept_initial=(
             "params/attention/conv_3/kernel",
             "params/attention/conv_3/bias",

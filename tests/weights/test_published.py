@@ -16,7 +16,8 @@ from keras_networks import assert_same, keras_network, tensors
 from msa_flax.files import cache_dir
 from msa_flax.weights import published, read
 from msa_flax.weights.keras_file import WeightsError, tensors_hash
-from msa_flax.weights.published import PUBLISHED, PublishedFile, imagenet_path
+from msa_flax.weights.load import WeightsReport
+from msa_flax.weights.published import PUBLISHED, PublishedFile, imagenet_path, not_as_published
 
 NAME = "mobilenet_1_0_224_tf_no_top.h5"
 TENSORS = {"conv1/kernel": np.arange(4, dtype=np.float32)}
@@ -248,3 +249,41 @@ def test_the_published_file_is_accepted(realdata, monkeypatch):
     monkeypatch.setenv("MSA_FLAX_CACHE", str(realdata / "weights"))
     refuse_to_connect(monkeypatch, AssertionError("asked the network"))
     assert imagenet_path("mobilenet_v1", alpha=1.0).is_file()
+
+
+def report(arrays, ignored=()):
+    digest = tensors_hash(arrays)
+    return WeightsReport(
+        tensors=len(arrays),
+        parameters=4,
+        hash=digest,
+        loaded_hash=digest,
+        kept_initial=(),
+        ignored=ignored,
+        source="mine.h5",
+    )
+
+
+def test_a_flipped_bit_in_a_file_like_the_published_one_is_said(folder, tmp_path):
+    path, flipped = tmp_path / "mine.h5", {k: v.copy() for k, v in TENSORS.items()}
+    assert not_as_published(path, report(TENSORS), "mobilenet_v1", alpha=1.0) == ""
+    flipped["conv1/kernel"].view(np.uint32)[2] ^= 1
+    said = not_as_published(path, report(flipped), "mobilenet_v1", alpha=1.0)
+    assert f"mine.h5 has the tensors of Keras' {NAME} but is not that published file" in said
+    assert tensors_hash(flipped) in said
+    for other in ({"backbone": "mobilenet_v1", "alpha": 0.5}, {"backbone": "x", "alpha": 1.0}):
+        assert not_as_published(path, report(flipped), **other) == ""
+
+
+def test_other_bytes_than_the_published_ones_are_said_where_nothing_else_is_known(
+    tmp_path, monkeypatch
+):
+    path = write(tmp_path / "mine.h5", TENSORS)
+    of = {"backbone": "resnet50", "alpha": 1.0}
+    publish(monkeypatch, "resnet50", "resnet/r.h5", file=hashlib.md5(path.read_bytes()).hexdigest())
+    assert not_as_published(path, report(TENSORS), **of) == ""
+    write(path, {"conv1/kernel": TENSORS["conv1/kernel"] + 1})
+    assert "saved again, or its numbers are others" in not_as_published(path, report({}), **of)
+    assert not_as_published(path, report({}, ignored=("top",)), **of) == ""  # as it must be
+    publish(monkeypatch, "resnet50", "resnet/r.h5")  # as for MobileNetV2: nothing is known
+    assert not_as_published(path, report({}), **of) == ""
