@@ -184,7 +184,7 @@ def predict_files(scorer: Scorer, paths: Sequence[str | Path]) -> list[Row]:
     Raises:
         PredictionError: a path is not there.
     """
-    found = find_inputs([str(path) for path in paths])
+    found = find_inputs([str(path) for path in paths], scorer.data)
     batches = list(score(scorer, found.slices))
     for path, reason in [*found.refused, *(bad for batch in batches for bad in batch.refused)]:
         log.warning("left out: %s: %s", path, reason)

@@ -41,7 +41,7 @@ def predict_into(run: Run, paths: Sequence[str], out: Path, *, identifiers: bool
         PredictionError: a path is not there, nothing can be predicted, or the folder has something
             else.
     """
-    found = find_inputs(paths, leave_out=out)
+    found = find_inputs(paths, run.config.data, identifiers=identifiers, leave_out=out)
     identity = {
         "inputs": found.fingerprint,
         "model": fingerprint(run),
@@ -90,6 +90,8 @@ def _contract(scorer: Scorer) -> dict[str, Any]:
         "image_size": data.image_size,
         "preprocess": data.preprocess,
         "equalize": data.equalize,
+        "window": {"centre": data.window_centre, "width": data.window_width, "unit": "HU"},
+        "max_tilt": data.max_tilt,
     }
 
 
@@ -132,7 +134,7 @@ def _write(
         for members in tables.by_series(journal.rows()):
             counts.update(slices=len(members), series=1)
             counts.update(flagged=sum(bool(row["flags"]) for row in members))
-            odd = found.flags.get(members[0]["series"], ())
+            odd = found.flags.get((members[0]["study"], members[0]["series"]), ())
             yield tables.series_row(run.scorer, members, odd)
 
     tables.write_table(out / "slices.csv", tables.SLICES, journal.rows())

@@ -7,6 +7,8 @@ from image_files import encoded, picture
 from msa_flax.config import DataConfig
 from msa_flax.prediction.inputs import PredictionError, find_inputs, prepare_slice
 
+DATA = DataConfig(image_size=32)
+
 
 def write(path, data=None):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +28,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def test_a_tree_is_found_by_folders_in_natural_order(tree):
-    found = find_inputs(["in"])
+    found = find_inputs(["in"], DATA)
     assert [one.path for one in found.slices] == [
         *("in/a/x.png", "in/a/deep/z.jpg", "in/b/2.png", "in/b/10.png")
     ]
@@ -38,36 +40,35 @@ def test_a_tree_is_found_by_folders_in_natural_order(tree):
 
 
 def test_what_is_named_twice_counts_once_and_a_folder_may_be_left_out(tree):
-    found = find_inputs(["in/b/2.png", "in", "./in/a/../a/x.png"], leave_out=tree / "a")
+    found = find_inputs(["in/b/2.png", "in", "./in/a/../a/x.png"], DATA, leave_out=tree / "a")
     assert [one.path for one in found.slices] == ["in/a/x.png", "in/b/2.png", "in/b/10.png"]
-    assert find_inputs(["in"], leave_out=tree / "a").slices[0].path == "in/b/2.png"
+    assert find_inputs(["in"], DATA, leave_out=tree / "a").slices[0].path == "in/b/2.png"
 
 
 def test_the_fingerprint_changes_with_a_name_and_with_a_file(tree):
-    before = find_inputs(["in"]).fingerprint
-    assert find_inputs(["in"]).fingerprint == before
+    before = find_inputs(["in"], DATA).fingerprint
+    assert find_inputs(["in"], DATA).fingerprint == before
     os.utime(tree / "a/x.png", ns=(1, 1))
-    changed = find_inputs(["in"]).fingerprint
+    changed = find_inputs(["in"], DATA).fingerprint
     (tree / "a/x.png").rename(tree / "a/y.png")
-    assert len({before, changed, find_inputs(["in"]).fingerprint}) == 3
+    assert len({before, changed, find_inputs(["in"], DATA).fingerprint}) == 3
 
 
 def test_what_is_not_there_is_named(tree):
     with pytest.raises(PredictionError, match=r"not there: in/none, no\\n"):
-        find_inputs(["in", "in/none", "no\n"])
+        find_inputs(["in", "in/none", "no\n"], DATA)
 
 
 def test_links_in_a_circle_end(tree):
     (tree / "a/loop").symlink_to(tree)
-    assert len(find_inputs(["in"]).slices) == 4
+    assert len(find_inputs(["in"], DATA).slices) == 4
 
 
 def test_a_slice_is_prepared_as_the_network_takes_it_or_refused_with_the_reason(tree):
-    data = DataConfig(image_size=32)
-    slices = {one.path: one for one in find_inputs(["in"]).slices}
-    image = prepare_slice(slices["in/a/x.png"], data)
+    slices = {one.path: one for one in find_inputs(["in"], DATA).slices}
+    image = prepare_slice(slices["in/a/x.png"], DATA)
     assert (image.dtype, image.shape) == (np.uint8, (32, 32))
     (tree / "a/x.png").write_bytes(encoded(picture())[:-20])
-    assert "truncated" in prepare_slice(slices["in/a/x.png"], data)
+    assert "truncated" in prepare_slice(slices["in/a/x.png"], DATA)
     (tree / "a/x.png").unlink()
-    assert "cannot be read" in prepare_slice(slices["in/a/x.png"], data)
+    assert "cannot be read" in prepare_slice(slices["in/a/x.png"], DATA)

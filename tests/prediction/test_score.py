@@ -101,7 +101,7 @@ def test_nothing_is_decided_where_the_training_images_are_unknown(folder):
 
 
 def test_batches_hold_the_same_slices_wherever_one_begins_anew(folder):
-    slices = find_inputs([str(folder)]).slices
+    slices = find_inputs([str(folder)], DATA).slices
     batches = list(score(SCORER, slices))
     assert [(len(b.rows), len(b.refused), b.taken) for b in batches] == [
         (4, 1, 5),
@@ -121,7 +121,7 @@ def test_reading_is_never_far_ahead(folder):
     given = []
 
     def slices():
-        for one in find_inputs([str(folder)]).slices * 40:
+        for one in find_inputs([str(folder)], DATA).slices * 40:
             given.append(one)
             yield one
 
