@@ -48,6 +48,8 @@ def load_external(
 ) -> Examples:
     """Returns an external set of images: ``ROOT/{train,val}/CLASS/`` or ``ROOT/CLASS/``.
 
+    It may be of one class.
+
     Args:
         root: the folder; where it has no ``train/`` and ``val/``, ``part`` is "".
         config: classes, patterns, image size, ``equalize`` and ``on_bad_file`` are used, nothing
@@ -59,7 +61,7 @@ def load_external(
     """
     from msa_flax.data.folder import list_folder
 
-    listing = list_folder(root, config, layout="classes")
+    listing = list_folder(root, config, layout="external")
     return _read(listing, config, skip=config.on_bad_file == "skip", for_search=for_search)
 
 

@@ -81,7 +81,8 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
         config: ``classes``, ``family_pattern`` and ``group_pattern`` are used.
         layout: "parts": ``train/`` and ``val/`` or ``test/`` or both (``training``, ``valid``,
             ``validation`` and ``testing`` are the same), each with exactly the configured classes.
-            "classes": the same, or the class folders alone. "any": any parts or none, any classes.
+            "classes": the same, or the class folders alone. "external": the same, of which one
+            class may be missing. "any": any parts or none, any classes.
             But for "parts" the order may be CLASS/PART too, and the first folder inside a class
             folder names the group where ``group_pattern`` does not fit.
 
@@ -109,7 +110,8 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
             passed.append(name.rpartition("/")[2])
     if layout == "any":
         check_labels(base, tree, sorted(used), known={fold(name) for name in config.classes})
-    classes = _classes(base, used, config.classes, bad)
+    fewest = 1 if layout == "external" else 2
+    classes = _classes(base, used, config.classes, bad, fewest=fewest)
     slow = DataError(
         "data.family_pattern or data.group_pattern: searching them in the file names takes more "
         f"than {_PATTERN_SECONDS} s; write them without repeats inside repeats, such as (a+)+"
@@ -246,10 +248,15 @@ def first_reasons(bad_files: Sequence[tuple[str, str]]) -> str:
 
 
 def _classes(
-    base: pathlib.Path, used: set[str], known: Sequence[str], bad: Sequence[tuple[str, str]]
+    base: pathlib.Path,
+    used: set[str],
+    known: Sequence[str],
+    bad: Sequence[tuple[str, str]],
+    *,
+    fewest: int,
 ) -> tuple[str, ...]:
     """Returns the classes by label: in the configured order if that names exactly these."""
-    if len(used) < 2:
+    if len(used) < fewest:
         loose = all(reason == "not inside a class folder" for _, reason in bad)
         outside = f"{len(bad)} {'images in no class folder' if loose else 'unusable files'}"
         outside = outside if bad else "no images"
@@ -260,7 +267,9 @@ def _classes(
             + (f"only the class {min(used)}" if used else outside)
             + why
         )
-    return tuple(known) if used == {fold(name) for name in known} else tuple(sorted(used))
+    if fewest == 1 or used == {fold(name) for name in known}:
+        return tuple(known)
+    return tuple(sorted(used))
 
 
 def _file(

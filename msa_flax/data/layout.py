@@ -36,7 +36,7 @@ _PERSON = re.compile(r"(patient|pat|subject|sub|case|study|series|scan|pid)[ _.-
 _UID = re.compile(r"#(\.#){3,}")  # such as 1.2.826.0.1
 _MANY = 10  # folders that differ by a number alone, from which they are not taken for classes
 
-Layout = Literal["parts", "classes", "any"]
+Layout = Literal["parts", "classes", "external", "any"]
 Place = tuple[str, ...]  # names of folders, from the root
 Tree = dict[Place, tuple[list[str], list[str]]]  # names of the folders and of the files inside
 
@@ -171,7 +171,8 @@ def check_layout(
     found = {_PART_OF[fold(name)] for name in tree[()][0] if fold(name) in _PART_OF}
     needed = ("train",) if "test" in found else ("train", "val")
     for part in children((), _PART_OF, needed) if found else [()]:
-        for place in children(part, {fold(name): name for name in config.classes}, config.classes):
+        all_needed = () if layout == "external" else config.classes
+        for place in children(part, {fold(name): name for name in config.classes}, all_needed):
             folders, files = tree[place]
             where = "/".join(place)
             if layout == "parts":
@@ -316,4 +317,5 @@ def _is_control(one: str) -> bool:
 def _expected(config: DataConfig, layout: Layout) -> str:
     classes = " and ".join(f"{name}/" for name in config.classes)
     parts = f"train/ and val/, each with {classes}"
+    classes += " (or one of them)" if layout == "external" else ""
     return parts if layout == "parts" else f"{classes}, or {parts}"

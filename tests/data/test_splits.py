@@ -172,6 +172,21 @@ def test_family_takes_whole_families_and_the_whole_of_val():
     assert set(splits.fold) == {""}
 
 
+def test_family_keeps_three_parts_and_gives_a_divided_family_to_where_most_of_it_is():
+    examples = six_groups(val_families=VAL)
+    examples.part[np.char.startswith(examples.family, "B")] = "test"
+    moved = {"C00": ("val", 3), "C10": ("val", 1), "D00": ("test", 3), "D10": ("test", 1)}
+    for name, (part, count) in moved.items():  # of four copies each
+        examples.part[np.flatnonzero(examples.family == name)[:count]] = part
+    splits = assign_splits(examples, FAMILY, seed=3)
+    assert all(len(found) == 1 for found in parts_of(examples.family, splits))
+    found = dict(zip(examples.family.tolist(), splits.split.tolist(), strict=True))
+    expected = dict.fromkeys(found, "train") | dict.fromkeys(VAL, "validation")
+    expected |= {name: "test" for name in found if name.startswith("B")}
+    assert found == expected | {"C00": "validation", "D00": "test"}
+    assert assign_splits(examples, FAMILY, seed=4).split.tolist() == splits.split.tolist()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_grouped_validation_comes_within_half_a_family_of_the_fraction(seed):
     examples = six_groups()

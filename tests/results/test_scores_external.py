@@ -76,6 +76,31 @@ def test_the_training_images_themselves_are_stamped_with_their_count(workdir, tm
     assert len(values["fingerprint"]) == 64
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_set_of_one_class_is_evaluated_and_says_what_is_undefined(workdir, tmp_path, label):
+    assert call(f"--workdir={workdir}", "--calibrate") == 0
+    slices = {f"{NAMES[label]}/{i}.png": noisy_slice(50 + i, label=label) for i in range(3)}
+    code, values = external(workdir, write_slices(tmp_path / "hospital", slices))
+    assert code == 0
+    assert values["n"] == 3
+    undefined, defined = ("recall", "specificity")[:: 1 - 2 * label]
+    assert values["metrics"][undefined]["value"] is None
+    assert f"there is no {NAMES[1 - label]!r}" in values["metrics"][undefined]["reason"]
+    assert "one class only" in values["metrics"]["auc"]["reason"]
+    assert values["metrics"][defined]["value"] is not None
+    assert values["conformal"]["coverage"][NAMES[1 - label]]["value"] is None
+
+
+def test_a_set_of_a_misspelt_class_or_of_none_is_refused(workdir, tmp_path, capsys):
+    slices = {"fractures/1.png": noisy_slice(50, label=1), "normal/2.png": noisy_slice(51, label=0)}
+    write_slices(tmp_path / "hospital", slices)
+    assert call(f"--workdir={workdir}", f"--data_root={tmp_path / 'hospital'}") == 2
+    assert "unknown folder fractures/ (1 files)" in capsys.readouterr().err
+    (tmp_path / "empty/normal").mkdir(parents=True)
+    assert call(f"--workdir={workdir}", f"--data_root={tmp_path / 'empty'}") == 2
+    assert "normal/ has no images" in capsys.readouterr().err
+
+
 def test_turned_copies_under_other_names_are_found_among_others(workdir, tmp_path):
     root = others(tmp_path / "hospital")
     turned = {
