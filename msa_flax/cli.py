@@ -12,12 +12,14 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
@@ -26,6 +28,7 @@ from ml_collections import config_flags
 from msa_flax.config import Config
 from msa_flax.files import NOTICE, UserError, flatten
 
+_PATIENCE = 2.0  # seconds that an interrupted command has to end
 _LONGEST = 600  # characters of a sentence on the terminal
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a write without room names no file
 _ARGUMENTS = ("images", "workdirs")  # flags that take the arguments which are not flags
@@ -51,8 +54,12 @@ def _say_of_thread(raised: "threading.ExceptHookArgs") -> None:
 
 
 def _say_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Says what Python cannot raise, but not that Orbax left a coroutine behind on a full disk."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Says what Python cannot raise.
+
+    But not that Orbax left a coroutine behind on a full disk, nor an interrupt, which comes again.
+    """
+    interrupt = isinstance(unraisable.exc_value, KeyboardInterrupt)
+    if not interrupt and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 
@@ -78,7 +85,7 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
             return 0
         with _arguments(argv):
             args = _parse(_define(define, argv, values), argv)
-        with _logging_to_terminal():
+        with _logging_to_terminal(), _interruptible():
             main(args)
         sys.stdout.flush()
         return 0
@@ -263,6 +270,41 @@ def _help(doc: str, values: flags.FlagValues) -> str:
         default = "" if flag.default is None or name == "config" else f" (default: {flag.default})"
         lines.append(f"  --{name}: {flag.help}{default}")
     return "\n".join([*lines, "", NOTICE])
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes SIGINT end a block for sure, as KeyboardInterrupt.
+
+    A library may swallow that, as some do while they are imported, or make another error of it. So
+    it is raised again until the block ends, unless something else handles SIGINT meanwhile.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or handled
+        yield
+        return
+    ended, insisting = threading.Event(), threading.Lock()
+
+    def insist() -> None:
+        with insisting:
+            while not ended.wait(_PATIENCE) and signal.getsignal(signal.SIGINT) is interrupt:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupt(number: int, frame: Any) -> None:
+        del number, frame
+        if not insisting.locked():
+            threading.Thread(target=insist, daemon=True).start()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if insisting.locked():
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        ended.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """What a user types wrong costs one sentence and exit code 2, and writes nothing."""
 
 import errno
+import os
+import signal
 import sys
+import time
 
 import pytest
 
@@ -138,3 +141,34 @@ def test_what_the_system_says_of_a_path_is_one_sentence(capsys, tmp_path):
 def test_a_reader_that_has_read_enough_ends_a_command_quietly(capsys):
     assert saying(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("becomes", [None, ImportError])
+def test_an_interrupt_ends_a_command_although_a_library_swallows_it(monkeypatch, capsys, becomes):
+    monkeypatch.setattr(cli, "_PATIENCE", 0.02)
+    swallowed = []
+
+    def main(args):
+        del args
+        try:  # as some libraries do while they are imported
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            swallowed.append(1)
+            if becomes:
+                raise becomes from None
+        time.sleep(10)
+
+    assert cli.call(main, lambda values: None, "doc", ["x"]) == 130
+    assert swallowed == [1]
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_command_that_ignores_the_interrupt_from_its_start_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup has it
+    try:
+        main = lambda args: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+        assert cli.call(main, lambda values: None, "doc", ["x"]) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)

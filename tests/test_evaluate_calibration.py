@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -304,3 +305,18 @@ def test_an_alpha_that_is_no_share_is_bad_usage(alpha, trained, capsys):
     assert "conformal_alpha" in error
     assert len(error.strip().splitlines()) == 1
     assert sorted(trained.rglob("*")) == before
+
+
+def test_an_interrupt_while_results_are_written_leaves_all_of_them(workdir, monkeypatch):
+    assert call(evaluate, f"--workdir={workdir}", "--split=test") == 0
+    (workdir / "eval/test/metrics.json").unlink()
+    write = Predictions.write
+
+    def interrupted(self, path):
+        signal.raise_signal(signal.SIGINT)
+        write(self, path)
+
+    monkeypatch.setattr(Predictions, "write", interrupted)
+    assert call(evaluate, f"--workdir={workdir}", "--split=test") == 130
+    table = Predictions.read(workdir / "eval/test/predictions.csv")
+    assert metrics(workdir)["predictions_sha256"] == table.digest()

@@ -4,6 +4,7 @@ import csv
 import os
 import pathlib
 import re
+import signal
 import tempfile
 
 import pytest
@@ -127,3 +128,17 @@ def test_a_markdown_cell_is_text_and_never_markup():
 )
 def test_what_is_not_of_a_shape_is_named(value, shape, said):
     assert files.misshapen(value, shape) == said
+
+
+def test_signals_wait_for_files_that_belong_together():
+    done = []
+
+    def write():
+        with files.uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

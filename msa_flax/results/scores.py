@@ -159,7 +159,6 @@ def _write(
     """
     split, doubts = str(predictions.split[0]), [*stamps, *doubts, *_steered(run)]
     folder, stamps = run.results(split), list(dict.fromkeys([*stamps, *run.changes]))
-    (folder / "calibrated.csv").unlink(missing_ok=True)
     stored, reason = calibration.stored(run.workdir / "checkpoints", **run.identity)
     point = stored.operating_point if stored else None
     values = metrics_json(
@@ -172,11 +171,11 @@ def _write(
     )
     values |= origin or {}
     values["predictions_sha256"] = predictions.digest()  # a report refuses other ones
+    found = None
     if split == "validation" and (stored or reason):
         values |= calibration_summary.unavailable(calibration_summary.OPTIMISTIC)
     elif stored:
         found = calibration.apply(stored, predictions.logit, alpha=alpha)
-        found.write(folder / "calibrated.csv", predictions.example_id)
         values |= calibration_summary.sections(
             stored, predictions, found, values=values, alpha=alpha, doubts=doubts
         )
@@ -184,8 +183,13 @@ def _write(
         values |= calibration_summary.unavailable(reason)
     if stored:
         values |= calibration_summary.operating_point(stored, doubts)
-    predictions.write(folder / "predictions.csv")
-    files.write_json(folder / "metrics.json", values)
+    with files.uninterrupted():  # all of it is there, or what was there before
+        if found:
+            found.write(folder / "calibrated.csv", predictions.example_id)
+        else:
+            (folder / "calibrated.csv").unlink(missing_ok=True)
+        predictions.write(folder / "predictions.csv")
+        files.write_json(folder / "metrics.json", values)
     return values
 
 
