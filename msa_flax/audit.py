@@ -1,5 +1,7 @@
 """Audit a data set before training on it: python -m msa_flax.audit --root DIR [--out OUT].
 
+--manifest FILE.csv audits the images of a table of labels instead of those of a folder.
+
 Looks for copies (equal pixels; rotated, mirrored, sharpened, blurred versions of one slice) within
 and across splits, for groups that cross splits or hold one class, for what predicts the label or
 the split without looking at the anatomy, and for odd files. --root takes any folder of the form
@@ -37,18 +39,22 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_config(values)
     data = DataConfig()
     flags.DEFINE_string("root", None, "audit this folder: [PART/]CLASS/FILE", flag_values=values)
+    flags.DEFINE_string(
+        "manifest", None, "audit the images of this table of labels, a CSV file", flag_values=values
+    )
     flags.DEFINE_string("out", None, "folder of the results", flag_values=values)
     flags.DEFINE_boolean("ladder", False, "fit shortcuts on the splits", flag_values=values)
     flags.DEFINE_string(
         "family_pattern",
         data.family_pattern,
-        "of --root: finds the source slice, (?P<family>...), in a file's name; '' for nothing",
+        "of --root or --manifest: finds the source slice, (?P<family>...), in a file's name; '' "
+        "for nothing",
         flag_values=values,
     )
     flags.DEFINE_string(
         "group_pattern",
         data.group_pattern,
-        "of --root: finds the series or patient, (?P<group>...), in a file's name",
+        "of --root or --manifest: finds the series or patient, (?P<group>...), in a file's name",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -63,23 +69,24 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
-    chosen = [f"--{name}" for name in ("root", "workdir") if getattr(args, name)]
-    if len(chosen) == 2:
-        raise cli.UsageError("--root and --workdir: expected one of them, got both")
+    chosen = [f"--{name}" for name in ("root", "manifest", "workdir") if getattr(args, name)]
+    if len(chosen) > 1:
+        raise cli.UsageError(f"{' and '.join(chosen)}: expected one of them, got {len(chosen)}")
     if chosen and args.config != quickstart():
         raise cli.UsageError(
             f"--config: a configuration is not used with {chosen[0]}; leave one of them out "
-            "(files of a configuration are those of --config.data.root)"
+            "(files of a configuration are those of --config.data.root or .manifest)"
         )
-    if args.ladder and args.root:
+    files = args.root or args.manifest
+    if args.ladder and files:
         raise cli.UsageError(
-            "--ladder: shortcuts are fitted on a training split, which --root does not have; "
-            "use --config with --config.data.root, or --workdir"
+            f"--ladder: shortcuts are fitted on a training split, which {chosen[0]} does not have; "
+            f"use --config with --config.data.{chosen[0][2:]}, or --workdir"
         )
     if args.workdir:
         cli.workdir(args, trained=True)
     out = _output(args)
-    audit = _audit_folder(args) if args.root else _audit_splits(args)
+    audit = _audit_files(args) if files else _audit_splits(args)
     audit.write(out)
     print(audit.text())
     log.info("written: %s", out)
@@ -97,10 +104,11 @@ def _output(args: SimpleNamespace) -> Path:
     return out
 
 
-def _audit_folder(args: SimpleNamespace) -> "Audit":
-    """Audits the files of ``--root``, whatever its classes and parts are called."""
+def _audit_files(args: SimpleNamespace) -> "Audit":
+    """Audits the files of ``--root`` or ``--manifest``, whatever classes and parts are called."""
     patterns = {"family_pattern": args.family_pattern, "group_pattern": args.group_pattern}
-    config = Config(data=DataConfig(root=args.root, **patterns))
+    place = {"root": args.root} if args.root else {"source": "manifest", "manifest": args.manifest}
+    config = Config(data=DataConfig(**place, **patterns))
     try:
         config.validate()
     except ConfigError as error:
@@ -110,28 +118,32 @@ def _audit_folder(args: SimpleNamespace) -> "Audit":
     from msa_flax.data.families import find_families
     from msa_flax.data.folder import list_folder
     from msa_flax.data.group_names import group_hint
+    from msa_flax.data.manifest import list_manifest
 
-    listing = list_folder(args.root, config.data, layout="any")
+    if args.manifest:
+        listing = list_manifest(args.manifest, config.data, any_class=True)
+    else:
+        listing = list_folder(args.root, config.data, layout="any")
     with _bar() as progress:
         examples = inspect(listing, progress=progress)
     for flag, pattern in patterns.items():
-        if pattern and not any(re.search(pattern, file.path.name) for file in listing.files):
-            hint = (
-                f": {group_hint(examples.example_id.tolist())}" if flag == "group_pattern" else ""
-            )
-            if not examples.groups_known or not hint:
-                log.warning("--%s '%s' fits no file name%s", flag, pattern, hint)
+        fits = any(re.search(pattern, file.path.name) for file in listing.files)
+        if pattern and not fits and flag == "family_pattern":
+            log.warning("--%s '%s' fits no file name", flag, pattern)
+        elif pattern and not fits and not examples.groups_known:
+            hint = group_hint(examples.example_id.tolist(), table=bool(args.manifest))
+            log.warning("--%s '%s' fits no file name: %s", flag, pattern, hint)
     with _bar() as progress:
         families = find_families(
             examples.images, threshold=args.family_threshold, progress=progress
         )
-    return audit(examples, families, name=Path(args.root).expanduser().resolve().name)
+    return audit(examples, families, name=listing.root.resolve().name)
 
 
 def _audit_splits(args: SimpleNamespace) -> "Audit":
     """Audits a configuration's images on the splits that it trains with, or a run on its own."""
     from msa_flax.results.audits import audit_splits
-    from msa_flax.run import read_data, split_data
+    from msa_flax.run import moved, read_data, split_data
     from msa_flax.run_files import check_run_files
     from msa_flax.training.compile import prepare_jax
     from msa_flax.training.workdir import read_config
@@ -142,7 +154,7 @@ def _audit_splits(args: SimpleNamespace) -> "Audit":
     changes = check_run_files(workdir, accept=accept) if workdir else []
     config = read_config(workdir) if workdir else args.config.validate()
     if workdir and args.moved_to:
-        config.data.root = args.moved_to
+        config.data = moved(config.data, args.moved_to)
     with _bar() as progress:
         return audit_splits(
             config,

@@ -39,8 +39,9 @@ class ModelConfig:
 class DataConfig:
     """The images: where they are, how they are prepared, how they are split."""
 
-    source: str = "folder"  # "folder" (one folder per class) | "phantom" (synthetic) (ours)
-    root: str = ""  # the folder that holds train/ and val/; needed by source "folder" (ours)
+    source: str = "folder"  # "folder" (one per class) | "manifest" | "phantom" (synthetic) (ours)
+    root: str = ""  # the folder of source "folder": [PART/]CLASS/[PATIENT/]FILE (ours)
+    manifest: str = ""  # the table of labels of source "manifest", a CSV file (ours)
     classes: tuple[str, ...] = (
         "normal",
         "fracture",

@@ -92,7 +92,7 @@ CHOICES = {
     "model.attention": ("msa", "cbam", "none"),
     "model.refine": ("none", "map", "features"),
     "model.head": ("logit", "softmax2", "dense256"),
-    "data.source": ("folder", "phantom"),
+    "data.source": ("folder", "manifest", "phantom"),
     "data.preprocess": ("paper", "native"),
     "data.equalize": ("none", "histogram", "clahe"),
     "data.augment": ("none", "paper2"),
@@ -171,11 +171,17 @@ def _range_problems(config: Any) -> list[str]:
     ]
 
 
-def _combination_problems(config: Any) -> list[str]:
-    model, data = config.model, config.data
-    problems = _class_problems(data)
+def _source_problems(data: Any) -> list[str]:
+    problems = []
     if data.source == "folder" and not data.root:
         problems.append("data.root: source 'folder' needs the data set's folder; none was given")
+    if (data.source == "manifest") != bool(data.manifest):
+        problems.append(
+            "data.manifest: source 'manifest' needs its table of labels, a CSV file, and no other "
+            f"source has one; got {data.manifest!r} with source {data.source!r}"
+        )
+    if data.source == "manifest" and data.root:
+        problems.append("data.root: paths of a table start from its own folder; leave it out")
     if data.source == "phantom" and data.protocol != "kfold":
         problems.append(
             f"data.protocol: the phantom is split by patient (kfold), got {data.protocol!r}"
@@ -187,6 +193,12 @@ def _combination_problems(config: Any) -> list[str]:
             f"data.phantom_patients: {data.phantom_patients:,} patients at {data.image_size} "
             f"pixels need {needed / 1e9:,.0f} GB, there are {memory / 1e9:,.0f} GB"
         )
+    return problems
+
+
+def _combination_problems(config: Any) -> list[str]:
+    model, data = config.model, config.data
+    problems = [*_class_problems(data), *_source_problems(data)]
     if not 0 <= data.fold < data.folds:
         problems.append(f"data.fold: expected 0 <= fold < data.folds, got {data.fold}")
     if data.protocol == "grouped" and not data.holdout_group:

@@ -3,7 +3,8 @@
 Writes predictions.csv and metrics.json to DIR/eval/<split>/ (with --checkpoint last, to
 DIR/eval/<split>-last/) and prints the metrics of the paper's Table 4. With --data_root DIR2 the
 same model is evaluated on another folder (external validation), DIR2/{fracture,normal}/ or
-DIR2/{train,val}/{fracture,normal}/; --external names the result. Its images are compared with
+DIR2/{train,val}/{fracture,normal}/, and with --manifest FILE.csv on the images of a table of
+labels; --external names the result. Its images are compared with
 those that the run was trained or chosen on, and what is known already is said beside every number.
 
 --calibrate fits temperature, isotonic regression, Venn-Abers and conformal prediction on the
@@ -17,6 +18,7 @@ that checkpoint uses it instead of the configured one, until --calibrate runs wi
 """
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 from absl import flags
@@ -36,7 +38,10 @@ def define_flags(values: flags.FlagValues) -> None:
         "data_root", None, "evaluate on this folder of images instead", flag_values=values
     )
     flags.DEFINE_string(
-        "external", "external", "name of the result of --data_root", flag_values=values
+        "manifest", None, "evaluate on the images of this table of labels instead", values
+    )
+    flags.DEFINE_string(
+        "external", "external", "name of the result of --data_root or --manifest", values
     )
     flags.DEFINE_boolean(
         "replace",
@@ -74,6 +79,7 @@ def main(args: SimpleNamespace) -> None:
             "--external: expected letters, digits, _ and -, no split's name and no -last at its "
             f"end; got {name!r}"
         )
+    _check_others(args)
     alpha, sensitivity = args.conformal_alpha, args.sensitivity
     _check_share("conformal_alpha", alpha, 0.1)
     if sensitivity is not None:
@@ -91,13 +97,23 @@ def main(args: SimpleNamespace) -> None:
     run, results = restore(workdir, checkpoint_name=args.checkpoint, **taken), {}
     if args.calibrate:
         results["validation"] = calibrate(run, sensitivity=sensitivity)
-    if args.data_root:
-        results[name] = evaluate_external(
-            run, args.data_root, name, alpha=alpha, replace=args.replace
-        )
+    if others := args.data_root or args.manifest:
+        results[name] = evaluate_external(run, others, name, alpha=alpha, replace=args.replace)
     elif args.split not in results:
         results[args.split] = evaluate_split(run, args.split, alpha=alpha)
     report(run, results)
+
+
+def _check_others(args: SimpleNamespace) -> None:
+    if args.data_root and args.manifest:
+        raise cli.UsageError("--data_root and --manifest: expected one of them, got both")
+    if args.data_root and Path(args.data_root).expanduser().is_file():
+        raise cli.UsageError(
+            f"--data_root: expected a folder, got the file {args.data_root}; a table of labels is "
+            "given with --manifest"
+        )
+    if args.manifest and not Path(args.manifest).expanduser().is_file():
+        raise cli.UsageError(f"--manifest: expected a table, a CSV file; got {args.manifest!r}")
 
 
 def _check_share(name: str, value: float, example: float) -> None:

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from msa_flax import data, files, run_files, saliency
-from msa_flax.config import Config
+from msa_flax.config import Config, DataConfig
 from msa_flax.data.examples import Examples
 from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
 from msa_flax.data.searched import with_families
@@ -280,7 +280,7 @@ def restore(
     Args:
         workdir: a folder written by ``python -m msa_flax.train``.
         checkpoint_name: "best" (lowest validation loss) or "last".
-        root: where the images of the run are now, if they have moved.
+        root: where the images of the run, or their table, are now, if they have moved.
         accept_changes: whether files of the run that were changed by hand are taken, with a stamp.
 
     Raises:
@@ -290,7 +290,7 @@ def restore(
     workdir = Path(workdir)
     changes = run_files.check_run_files(workdir, accept=accept_changes)
     config = read_config(workdir)
-    config.data.root = root or config.data.root
+    config.data = moved(config.data, root)
     model = create_model(config.model)
     init = functools.partial(initialise, model, seed=0)
     kept = Checkpoints(workdir, read_only=True, run="" if changes else identity(config))
@@ -306,6 +306,14 @@ def restore(
     )
 
 
+def moved(config: DataConfig, place: str | None) -> DataConfig:
+    """Returns the configuration of data whose folder, or table of labels, is elsewhere now."""
+    field = "manifest" if config.source == "manifest" else "root"
+    config = dataclasses.replace(config)
+    setattr(config, field, place or getattr(config, field))
+    return config
+
+
 def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Data:
     """Returns the data that the run in a folder was trained with.
 
@@ -317,17 +325,20 @@ def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Dat
     Raises:
         WorkdirError: the images are not the ones that the run was trained with.
     """
-    root = Path(config.data.root).expanduser()
-    if config.data.root and not root.is_dir():
+    field = "manifest" if config.data.source == "manifest" else "root"
+    place = getattr(config.data, field)
+    there = Path(place).expanduser()
+    if place and not (there.is_dir() if field == "root" else there.is_file()):
         raise WorkdirError(
-            f"the images of {workdir} were in {root}, which is no folder now; say where they are "
-            "with --moved_to NEW (msa_flax.train: --config.data.root=NEW)"
+            f"the images of {workdir} were in {there}, which is no "
+            f"{'folder' if field == 'root' else 'file'} now; say where they are "
+            f"with --moved_to NEW (msa_flax.train: --config.data.{field}=NEW)"
         )
     examples, recorded = data.load(config.data), files.read_json(workdir / "run.json")
     unknown = changes and "data_fingerprint" not in recorded  # as the stamp says
     if not unknown and recorded.get("data_fingerprint") != examples.fingerprint:
         raise WorkdirError(
-            f"the images in {config.data.root or 'the data set'} are not the ones that "
+            f"the images in {place or 'the data set'} are not the ones that "
             f"{workdir} was trained with; restore them, or evaluate them with --data_root"
         )
     splits = Splits.read(workdir / "splits.csv")
@@ -342,6 +353,7 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
         config: where the images are, how they are split, and the seed of that.
         examples: the images, where they are in memory already.
     """
+    config = dataclasses.replace(config, data=data.settled(config.data))
     examples = data.load(config.data) if examples is None else examples
     examples = with_families(examples, config.data)
     splits = assign_splits(examples, config.data, seed=config.train.seed)

@@ -12,7 +12,6 @@ share each batch. So do several processes, if each is started with the same comm
 
 import json
 import logging
-import os
 from types import SimpleNamespace
 
 from absl import flags
@@ -44,8 +43,9 @@ def main(args: SimpleNamespace) -> None:
         return
     workdir = cli.workdir(args, trained=False)
     args.config.validate()
-    if root := args.config.data.root:  # a run must not depend on the folder that it is started in
-        args.config.data.root = os.path.abspath(os.path.expanduser(root))
+    from msa_flax.data import settled
+
+    args.config.data = settled(args.config.data)  # a run must not depend on where it is started
     if args.process:  # of processes that train together, the first one speaks for all
         log.setLevel(logging.ERROR)
     log.info("training %s in %s: loading JAX and TensorFlow", args.config.name, workdir)

@@ -4,6 +4,7 @@ TensorFlow is imported only when a prepared data set is read (:func:`load`) or b
 (:mod:`msa_flax.data.pipeline`); importing this package costs NumPy.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +21,65 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-__all__ = ["DataError", "Examples", "inspect", "load", "load_external", "load_files"]
+__all__ = [
+    "DataError",
+    "Examples",
+    "inspect",
+    "list_images",
+    "load",
+    "load_external",
+    "load_files",
+    "settled",
+]
+
+
+def settled(config: DataConfig) -> DataConfig:
+    """Returns a configuration with what only the data tell, which a run must remember.
+
+    Paths become absolute. A table of labels is split as its column ``split`` says (protocol
+    "published") or, where it has none, by patient ("kfold"), whichever of the two was asked for.
+
+    Raises:
+        DataError: the table cannot be read, or a fold is asked for although the table has splits.
+    """
+    paths = {name: getattr(config, name) for name in ("root", "manifest")}
+    paths = {name: p and os.path.abspath(os.path.expanduser(p)) for name, p in paths.items()}
+    config = dataclasses.replace(config, **paths)
+    if config.source != "manifest" or config.protocol not in ("published", "kfold"):
+        return config
+    from msa_flax.data.manifest import has_splits
+
+    by_table = has_splits(config.manifest)
+    if by_table and config.fold:
+        raise DataError(
+            f"data.fold: {config.manifest} says which split an image is in, so there are no folds; "
+            "leave its column split out, or data.fold"
+        )
+    return dataclasses.replace(config, protocol="published" if by_table else "kfold")
+
+
+def list_images(config: DataConfig) -> "Listing":
+    """Lists the files of a configuration: of a table of labels, or of a folder.
+
+    A folder needs parts only where the protocol does.
+
+    Raises:
+        DataError: the table or folder is not as expected.
+    """
+    from msa_flax.data.folder import list_folder
+    from msa_flax.data.manifest import list_manifest
+
+    if config.source == "manifest":
+        return list_manifest(config.manifest, config)
+    by_part = config.protocol in ("published", "family")
+    return list_folder(config.root, config, layout="parts" if by_part else "classes")
 
 
 def load(config: DataConfig, *, for_search: bool = False) -> Examples:
     """Returns the data set of a configuration, every image preprocessed, sorted by example id.
 
     The first call prepares the data set with TFDS below :func:`files.cache_dir`; later calls
-    read that copy for as long as the folder's files (names and content) stay the same.
+    read that copy for as long as the files (names and content) and their table stay the same.
 
     Args:
         config: of the data.
@@ -46,12 +98,13 @@ def load(config: DataConfig, *, for_search: bool = False) -> Examples:
 def load_external(
     root: str | os.PathLike[str], config: DataConfig, *, for_search: bool = False
 ) -> Examples:
-    """Returns an external set of images: ``ROOT/{train,val}/CLASS/`` or ``ROOT/CLASS/``.
+    """Returns an external set of images: a folder as for ``kfold``, or a table of labels.
 
     It may be of one class.
 
     Args:
-        root: the folder; where it has no ``train/`` and ``val/``, ``part`` is "".
+        root: the folder, ``ROOT/[PART/]CLASS/[GROUP/]FILE``, or the table, a file; where it has no
+            parts, ``part`` is "".
         config: classes, patterns, image size, ``equalize`` and ``on_bad_file`` are used, nothing
             else.
         for_search: as in :func:`load`.
@@ -60,8 +113,12 @@ def load_external(
         DataError: as in :func:`load`.
     """
     from msa_flax.data.folder import list_folder
+    from msa_flax.data.manifest import list_manifest
 
-    listing = list_folder(root, config, layout="external")
+    if Path(root).expanduser().is_file():
+        listing = list_manifest(root, config)
+    else:
+        listing = list_folder(root, config, layout="external")
     return _read(listing, config, skip=config.on_bad_file == "skip", for_search=for_search)
 
 

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -28,6 +28,7 @@ __all__ = [
     "decode",
     "hounsfield",
     "is_dicom",
+    "only_slice",
     "oriented",
     "pseudonym",
     "read_header",
@@ -134,12 +135,23 @@ def decode(data: bytes, config: DataConfig) -> np.ndarray:
     """
     with _reading():
         slices = _read(io.BytesIO(data), Path(), config.max_tilt)
+    return _windowed(
+        only_slice(slices), io.BytesIO(data), config.window_centre, config.window_width
+    )
+
+
+def only_slice(slices: Sequence[DicomSlice]) -> DicomSlice:
+    """Returns the slice of a file that must hold one, because it has one label.
+
+    Raises:
+        DicomError: more than one frame.
+    """
     if len(slices) > 1:
         raise DicomError(
-            f"{len(slices)} frames in one file, which a class folder cannot label; list them in a "
-            "table of labels (data.source=manifest), or give the file to predict"
+            f"{len(slices)} frames in one file, and one label; write each frame to a file of its "
+            "own, or give the file to predict"
         )
-    return _windowed(slices[0], io.BytesIO(data), config.window_centre, config.window_width)
+    return slices[0]
 
 
 def metadata_bytes(data: bytes) -> int:

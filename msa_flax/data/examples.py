@@ -34,6 +34,7 @@ class Examples:
     images: np.ndarray  # uint8 [n, s, s], grey
     masks: np.ndarray | None = None  # uint8 [n, s, s], 1 = fracture line; None: there are none
     bad_files: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was left out
+    study: np.ndarray | None = None  # str [n], "" unknown; None: the source has none
     classes: tuple[str, ...] = ("normal", "fracture")  # the second one is the positive class
     facts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # see data/facts.py
     file_hash: np.ndarray | None = None  # str [n], of each file's pixels; None: they were not read
@@ -120,7 +121,8 @@ def from_rows(
 
     Args:
         rows: n dictionaries with every per-image field of :class:`Examples` from ``example_id`` to
-            ``width``; where files were read, also "facts" (a dictionary) and "file_hash".
+            ``width``, and perhaps ``study``; where files were read, also "facts" (a dictionary) and
+            "file_hash".
         images: uint8 [n, s, s], in the order of the rows.
         masks: uint8 [n, s, s] in the order of the rows, or None.
         bad_files: (name, reason) of what was left out.
@@ -155,6 +157,7 @@ def from_rows(
         images=ordered(images),
         masks=None if masks is None else ordered(masks),
         bad_files=tuple(sorted((name, reason) for name, reason in bad_files)),
+        study=column("study", np.str_) if all("study" in row for row in rows) else None,
         classes=tuple(classes),
         facts={name: np.array([row[name] for row in facts], np.float64) for name in facts[0]}
         if facts

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,14 +55,23 @@ class File:
     part: str = ""  # "train", "val", "test" or, with layout "any", as the folder is called; "" none
     group: str = ""  # "" unknown
     family: str = ""  # "" unknown
+    study: str = ""  # "" unknown
     slice_index: int = -1  # -1 unknown
+
+
+class FactsOfName(NamedTuple):
+    """What a file's name says of its image."""
+
+    group: str  # "" unknown
+    family: str  # "" unknown
+    slice_index: int  # -1 unknown
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """The files of a data set, sorted by ``example_id``; nothing has been decoded."""
 
-    root: pathlib.Path  # the folder that directly holds the parts or the class folders
+    root: pathlib.Path  # the folder that directly holds parts or class folders; a table of labels
     classes: tuple[str, ...]
     files: tuple[File, ...]
     bad_files: tuple[tuple[str, str], ...]  # (name, reason) of files that cannot be images
@@ -129,12 +138,6 @@ def list_folder(root: str | os.PathLike[str], config: DataConfig, *, layout: Lay
         bad_files=tuple(sorted(bad)),
         config=config,
     )
-
-
-def list_training(config: DataConfig) -> Listing:
-    """Lists the images of ``config.root``, with the parts that the protocol needs or without."""
-    by_part = config.protocol in ("published", "family")
-    return list_folder(config.root, config, layout="parts" if by_part else "classes")
 
 
 def _refuse_twins(names: Sequence[str], reasons: dict[str, str]) -> None:
@@ -280,20 +283,29 @@ def _file(
     config: DataConfig,
 ) -> File:
     part, class_name, folder = place
-    file_name = name.rpartition("/")[2]
-
-    def named(pattern: str) -> dict[str, str | None]:
-        match = re.search(pattern, file_name) if pattern else None
-        return match.groupdict() if match else {}
-
-    family = named(config.family_pattern)
-    number = family.get("slice") or ""
+    said = facts_of_name(name.rpartition("/")[2], config)
     return File(
         path=base / name,
         example_id=unicodedata.normalize("NFC", name),  # the same on every file system
         label=[fold(one) for one in classes].index(fold(class_name)),
         part=part,
-        group=named(config.group_pattern).get("group") or folder,
+        group=said.group or folder,
+        family=said.family,
+        slice_index=said.slice_index,
+    )
+
+
+def facts_of_name(name: str, config: DataConfig) -> FactsOfName:
+    """Returns what the patterns find in a file's name."""
+
+    def named(pattern: str) -> dict[str, str | None]:
+        match = re.search(pattern, name) if pattern else None
+        return match.groupdict() if match else {}
+
+    family = named(config.family_pattern)
+    number = family.get("slice") or ""
+    return FactsOfName(
+        group=named(config.group_pattern).get("group") or "",
         family=family.get("family") or "",
         slice_index=int(number) if _is_number(number) else -1,
     )

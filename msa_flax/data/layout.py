@@ -17,7 +17,7 @@ from msa_flax.data.examples import DataError
 from msa_flax.data.headers import SUFFIXES
 
 PARTS = ("train", "val", "test")  # of a data set to train with
-_PART_OF = {
+PART_OF = {
     **{"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"},
     **{"test": "test", "testing": "test"},
 }
@@ -57,11 +57,11 @@ def find_base(root: pathlib.Path, config: DataConfig, layout: Layout) -> pathlib
     folders, files = _inside(root)
     classes = {fold(name) for name in config.classes}
     if layout == "any":  # what is inside may be called anything: only a single folder is entered
-        known = {*_PART_OF, *classes}
+        known = {*PART_OF, *classes}
         alone = len(folders) == 1 and fold(folders[0]) not in known
         alone = alone and not any(map(is_image, files)) and bool(_inside(root / folders[0])[0])
         return root / folders[0] if alone else root
-    wanted = {*_PART_OF} if layout == "parts" else {*_PART_OF, *classes}
+    wanted = {*PART_OF} if layout == "parts" else {*PART_OF, *classes}
     expected = _expected(config, layout)
 
     def fits(folder: pathlib.Path) -> bool:
@@ -168,9 +168,9 @@ def check_layout(
                 problems.append(f"no {name}/{where}")
         return [(*place, found[0]) for found in spellings.values() if found]
 
-    found = {_PART_OF[fold(name)] for name in tree[()][0] if fold(name) in _PART_OF}
+    found = {PART_OF[fold(name)] for name in tree[()][0] if fold(name) in PART_OF}
     needed = ("train",) if "test" in found else ("train", "val")
-    for part in children((), _PART_OF, needed) if found else [()]:
+    for part in children((), PART_OF, needed) if found else [()]:
         all_needed = () if layout == "external" else config.classes
         for place in children(part, {fold(name): name for name in config.classes}, all_needed):
             folders, files = tree[place]
@@ -179,7 +179,7 @@ def check_layout(
                 problems += [f"unknown folder {name}/ in {where}/" for name in folders]
             else:
                 files = [
-                    name
+                    "/".join((*at[len(place) :], name))
                     for at, (_, names) in tree.items()
                     if at[: len(place)] == place
                     for name in names
@@ -203,9 +203,9 @@ def parts_in_classes(base: pathlib.Path, tree: Tree) -> bool:
     Raises:
         DataError: some folders inside class folders are called as parts, others are not.
     """
-    tops = [name for name in tree[()][0] if fold(name) not in _PART_OF]
+    tops = [name for name in tree[()][0] if fold(name) not in PART_OF]
     inner = [child for top in tops for child in tree[(top,)][0]]
-    parts = [child for child in inner if fold(child) in _PART_OF]
+    parts = [child for child in inner if fold(child) in PART_OF]
     if not parts or len(tops) < len(tree[()][0]):
         return False
     if len(parts) < len(inner):
@@ -258,12 +258,12 @@ def place_of(name: str, layout: Layout, tree: Tree, *, by_class: bool) -> tuple[
     """
     folders, part = name.split("/")[:-1], ""
     at = 1 if by_class else 0
-    if len(folders) > at and fold(folders[at]) in _PART_OF:
+    if len(folders) > at and fold(folders[at]) in PART_OF:
         part = folders.pop(at)
-    elif layout == "any" and any(fold(top) in _PART_OF for top in tree[()][0]):
+    elif layout == "any" and any(fold(top) in PART_OF for top in tree[()][0]):
         return "", "", ""
     class_name, group = folders[0] if folders else "", "".join(folders[1:2])
-    return (part if layout == "any" or not part else _PART_OF[fold(part)]), class_name, group
+    return (part if layout == "any" or not part else PART_OF[fold(part)]), class_name, group
 
 
 def is_image(name: str) -> bool:

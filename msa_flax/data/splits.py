@@ -107,7 +107,8 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
 
     - "published": the data set's ``val`` is the test split, its ``train`` is split at random, image
       by image and class by class (paper 1 §3.1). Where the data set has a ``test`` too, that is
-      the test split and ``val`` the validation split, and so they are with "family".
+      the test split and ``val`` the validation split, and so they are with "family". A table of
+      labels is split as it says; where it has no validation images, whole groups are drawn.
     - "family": as "published", but families stay whole, in test too: a family is test if at least
       half of its images are in ``val``; validation takes whole families of the others. Where that
       leaves nothing to train with or to test, families that are in both parts are drawn for test
@@ -132,10 +133,11 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
     family = np.where(examples.family != "", examples.family, examples.example_id)
     if config.protocol in ("family", "grouped"):  # the others do not look at families
         family = _join_families(family, examples.pixels)
+    group, manifest = examples.group[order], config.source == "manifest"
     rows = _Rows(
         example_id=examples.example_id[order],
         label=examples.label[order],
-        group=examples.group[order],
+        group=_by_occurrence(group) if manifest and config.protocol != "grouped" else group,
         family=family[order],
         part=examples.part[order],
     )
@@ -144,8 +146,11 @@ def assign_splits(examples: Examples, config: DataConfig, *, seed: int) -> Split
         log.warning(
             "%d of %d images are of no known patient or series, which may cross the split; "
             "data.group_pattern: %s",
-            *(len(nameless), len(order), group_hint(nameless)),
+            *(len(nameless), len(order), group_hint(nameless, table=manifest)),
         )
+    if manifest and config.protocol == "kfold":
+        said = "no column split in the table: fold %d of %d is held out, groups stay whole"
+        log.info(said, config.fold, config.folds)
     fold = ""
     if config.protocol == "grouped":
         test, fold = _is_of_group(rows, config), config.holdout_group
@@ -177,6 +182,12 @@ class _Rows:
 
 def _is_in_part(rows: _Rows, part: str, config: DataConfig, seed: int) -> np.ndarray:
     """Whether each image, with protocol "family" most of its family, is in a part of the set."""
+    if config.source == "manifest" and "test" not in rows.part:
+        found = ", ".join(sorted({*rows.part.tolist()} - {""})) or "nothing"
+        raise DataError(
+            f"data.manifest: the column split must name images to test on, it has {found}; write "
+            "test beside them, or leave the column out to split by patient"
+        )
     if unknown := int((rows.part == "").sum()):
         raise DataError(
             f"protocol {config.protocol!r} needs train/ and val/; {unknown} images are in neither"
@@ -219,7 +230,11 @@ def _is_in_fold(rows: _Rows, config: DataConfig, seed: int) -> np.ndarray:
             f"protocol 'kfold' with {config.folds} folds needs the group of every image, more "
             f"groups than folds, and {config.folds} images of each class; got {groups} groups, "
             f"{unknown} images without one, {rarest} images of the rarer class"
-            + (f"; data.group_pattern: {group_hint(nameless)}" if nameless else "")
+            + (
+                f"; data.group_pattern: {group_hint(nameless, table=config.source == 'manifest')}"
+                if nameless
+                else ""
+            )
         )
     folds = StratifiedGroupKFold(config.folds, shuffle=True, random_state=seed)
     test = np.zeros(len(rows.label), dtype=bool)
@@ -232,12 +247,14 @@ def _choose_validation(rows: _Rows, test: np.ndarray, config: DataConfig, seed: 
     rng = np.random.default_rng([seed, _STREAM])
     if config.protocol in ("published", "family") and {"val", "test"} <= {*rows.part.tolist()}:
         return np.flatnonzero(~test & _is_in_part(rows, "val", config, seed))
-    if config.protocol == "published":
+    if config.protocol == "published" and config.source != "manifest":
         classes = [np.flatnonzero(~test & (rows.label == label)) for label in (0, 1)]
         return np.concatenate(
             [rng.permutation(c)[: round(config.validation_fraction * len(c))] for c in classes]
         )
     unit = rows.group if config.protocol == "kfold" else rows.family
+    if config.protocol == "published":  # of a table of labels
+        unit = np.where(rows.group != "", rows.group, rows.family)
     label = rows.label[~test]
     wanted = config.validation_fraction * np.bincount(label, minlength=2)
     return np.flatnonzero(~test)[_draw(unit[~test], label, wanted, rng)]
@@ -273,6 +290,12 @@ def _draw_units(
         chosen = [int(np.abs(wanted - tally).sum(axis=1).argmin())]
         missing = wanted - tally[chosen[0]]
     return chosen, float(np.abs(missing).sum())
+
+
+def _by_occurrence(group: np.ndarray) -> np.ndarray:
+    """Returns groups named by their first row: splits must not depend on a secret's pseudonyms."""
+    _, first, member = np.unique(group, return_index=True, return_inverse=True)
+    return np.where(group == "", "", np.char.zfill(first[member].astype(np.str_), 12))
 
 
 def _check_usable(counts: dict[str, tuple[int, int]], config: DataConfig) -> None:

@@ -24,9 +24,10 @@ import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
 from msa_flax.config import DataConfig
+from msa_flax.data import list_images
 from msa_flax.data.examples import DataError, Examples, from_rows
 from msa_flax.data.facts import SIZE, preparation
-from msa_flax.data.folder import File, Listing, check_bad_files, list_training
+from msa_flax.data.folder import File, Listing, check_bad_files
 from msa_flax.data.headers import ImageError
 from msa_flax.data.images import decode, read_bytes, read_image, resize_mask
 from msa_flax.data.layout import PARTS
@@ -38,14 +39,14 @@ log = logging.getLogger("msa_flax")
 hide_gpu()
 
 _NO_PART = "slices"  # TFDS reserves "all": it means every split
-_KNOWN = ("label", "example_id", "group", "family", "slice_index")  # before a file is read
+_KNOWN = ("label", "example_id", "group", "study", "family", "slice_index")  # before a file is read
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder):
     """A builder that downloads nothing; the others derive from it."""
 
     VERSION = tfds.core.Version(
-        "1.1.0"
+        "1.2.0"
     )  # raise it when what is stored or read changes: copies are kept
     # TFDS would look for a checksum file beside the builder's source, with a package
     # (importlib_resources) that it does not declare as needed.
@@ -105,29 +106,28 @@ class Folder(_Builder):
 
 
 def folder_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Folder:
-    """Returns the builder for a folder as it is now; nothing is decoded or written.
+    """Returns the builder for a folder, or a table of labels, as it is now; nothing is written.
 
-    The configuration's name is ``<hash of the path>-<hash of the listing and the options>``, so a
-    folder in which a file was added, removed, renamed or changed is prepared anew.
+    The configuration's name is ``<hash of the path>-<hash of the listing and the options>``, so
+    where a file was added, removed, renamed or changed, or a row, all is prepared anew.
 
     Args:
-        config: root, classes and patterns are used.
+        config: see :func:`msa_flax.data.list_images`.
         data_dir: where prepared copies are kept.
 
     Raises:
-        DataError: the folder is not as expected.
+        DataError: the folder or table is not as expected.
     """
-    root = pathlib.Path(config.root).absolute()
-    listing = list_training(config)
+    listing = list_images(config)
+    root = pathlib.Path(config.manifest or config.root).absolute()
     with ThreadPoolExecutor() as pool:  # 4,200 slices, 130 MB: a third of a second
         hashes = pool.map(_hash_of_file, [file.path for file in listing.files])
         files = [
-            (file.example_id, file.part, one)
+            (file.part, *(getattr(file, name) for name in _KNOWN), one)
             for file, one in zip(listing.files, hashes, strict=True)
         ]
-    patterns = config.family_pattern, config.group_pattern
     window = config.window_centre, config.window_width, config.max_tilt
-    state = json.dumps([files, listing.bad_files, config.classes, patterns, window])
+    state = json.dumps([files, listing.bad_files, config.classes, window])
     name = f"{_sha256(str(root))[:8]}-{_sha256(state)[:16]}"
     return Folder(config=FolderConfig(name=name, listing=listing), data_dir=data_dir)
 
@@ -176,6 +176,7 @@ class Phantom(_Builder):
                     "label": drawn.label,
                     "example_id": example_id,
                     "group": drawn.patient,
+                    "study": drawn.patient,
                     "family": example_id,  # every slice is its own source: there are no copies
                     "slice_index": drawn.slice_index,
                 }
@@ -204,6 +205,7 @@ def _features(**extra: tfds.features.FeatureConnector) -> tfds.features.Features
             "label": tfds.features.ClassLabel(num_classes=2),
             "example_id": text(),  # unique, stable and path-like
             "group": text(),  # series or patient, "" if unknown
+            "study": text(),  # "" if unknown
             "family": text(),  # source slice, "" if unknown
             "slice_index": tfds.features.Scalar(dtype=np.int64),  # -1 if unknown
             "height": number(),  # pixels of the file

@@ -11,11 +11,11 @@ from msa_flax import weights
 from msa_flax.auditing import shortcuts
 from msa_flax.auditing.audit import Audit, audit
 from msa_flax.config import Config
-from msa_flax.data import DataError, inspect
+from msa_flax.data import DataError, inspect, list_images
 from msa_flax.data.examples import Examples
 from msa_flax.data.facts import with_facts
 from msa_flax.data.families import all_sources, find_families
-from msa_flax.data.folder import Progress, list_training
+from msa_flax.data.folder import Progress
 from msa_flax.evaluation.shapes import metrics_shape
 from msa_flax.files import read_json
 from msa_flax.results.features import frozen_features
@@ -46,13 +46,13 @@ def audit_splits(
     Raises:
         DataError: the files have changed since the data were read.
     """
-    if config.data.source == "folder":
-        listing = list_training(config.data)
+    if config.data.source != "phantom":
+        listing = list_images(config.data)
         examples, name = inspect(listing, progress=progress), listing.root.resolve().name
     else:
         examples, name = with_facts(data.examples), config.name
     if examples.example_id.tolist() != data.examples.example_id.tolist():
-        raise DataError(f"the files in {config.data.root} have changed meanwhile; start again")
+        raise DataError(f"the files of {name} have changed meanwhile; start again")
     examples = dataclasses.replace(examples, part=data.splits.split)
     families = find_families(examples.images, threshold=threshold, progress=progress)
     ladder: list[dict[str, Any]] = []

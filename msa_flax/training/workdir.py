@@ -70,7 +70,8 @@ def check_workdir(workdir: Path, config: Config, *, accept: bool = False) -> lis
         stamps = check_run_files(workdir, accept=accept, training=True)
         old, new = _stored(workdir).to_dict(), config.to_dict()
         # Images may be elsewhere now; whether they are the same ones, their fingerprint tells.
-        old["data"]["root"] = new["data"]["root"]
+        for field in ("root", "manifest"):
+            old["data"][field] = new["data"][field]
         if (fields := changed_fields(old, new)) == ["train.epochs"]:
             raise WorkdirError(_epochs_refused(workdir, old, new))
         if fields:
@@ -138,7 +139,7 @@ def identity(config: Config) -> str:
     Fields with their default value are left out: so fields of later versions change nothing.
     """
     default = flatten(Config().to_dict())
-    free = (*RESUMABLE_FIELDS, "data.root")
+    free = (*RESUMABLE_FIELDS, "data.root", "data.manifest")
     fields = {
         name: value
         for name, value in flatten(config.to_dict()).items()

@@ -233,9 +233,9 @@ def test_file_names_that_cannot_be_written_down_are_bad_files(root):
 
 def test_what_a_killed_preparation_left_behind_is_removed(root, cache):
     copy = folder_builder(config(root), data_dir=cache / "datasets").data_path.parent
-    (copy / "incomplete.ABCDEF_1.1.0").mkdir(parents=True)  # TFDS's temporary name
+    (copy / "incomplete.ABCDEF_1.2.0").mkdir(parents=True)  # TFDS's temporary name
     assert len(data.load(config(root))) == 8
-    assert [path.name for path in copy.iterdir()] == ["1.1.0"]
+    assert [path.name for path in copy.iterdir()] == ["1.2.0"]
 
 
 def test_an_interrupted_preparation_leaves_no_copy(root, cache, monkeypatch):
@@ -252,7 +252,7 @@ def test_an_interrupted_preparation_leaves_no_copy(root, cache, monkeypatch):
 
 def test_a_damaged_copy_is_detected_and_named(root, cache):
     data.load(config(root))
-    (record,) = (cache / "datasets").glob("folder/*/1.1.0/*train.tfrecord*")
+    (record,) = (cache / "datasets").glob("folder/*/1.2.0/*train.tfrecord*")
     content = bytearray(record.read_bytes())
     content[len(content) // 2] ^= 1
     record.write_bytes(content)
