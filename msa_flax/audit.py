@@ -142,8 +142,9 @@ def _audit_files(args: SimpleNamespace) -> "Audit":
 
 def _audit_splits(args: SimpleNamespace) -> "Audit":
     """Audits a configuration's images on the splits that it trains with, or a run on its own."""
+    from msa_flax import data
     from msa_flax.results.audits import audit_splits
-    from msa_flax.run import moved, read_data, split_data
+    from msa_flax.run import read_data, split_data
     from msa_flax.run_files import check_run_files
     from msa_flax.training.compile import prepare_jax
     from msa_flax.training.workdir import read_config
@@ -154,7 +155,7 @@ def _audit_splits(args: SimpleNamespace) -> "Audit":
     changes = check_run_files(workdir, accept=accept) if workdir else []
     config = read_config(workdir) if workdir else args.config.validate()
     if workdir and args.moved_to:
-        config.data = moved(config.data, args.moved_to)
+        config.data = data.moved(config.data, args.moved_to)
     with _bar() as progress:
         return audit_splits(
             config,

@@ -138,7 +138,7 @@ def define_accept_changes(values: flags.FlagValues) -> None:
 def define_moved(values: flags.FlagValues) -> None:
     """Defines ``--accept_changes``, and ``--moved_to`` for commands that read a run's images."""
     define_accept_changes(values)
-    what = "folder where the run's own images are now, if they have moved"
+    what = "where the run's own images are now, a folder or a table, if they have moved"
     flags.DEFINE_string("moved_to", None, what, flag_values=values)
 
 

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from msa_flax import data, files, run_files, saliency
-from msa_flax.config import Config, DataConfig
+from msa_flax.config import Config
 from msa_flax.data.examples import Examples
 from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
 from msa_flax.data.searched import with_families
@@ -290,7 +290,7 @@ def restore(
     workdir = Path(workdir)
     changes = run_files.check_run_files(workdir, accept=accept_changes)
     config = read_config(workdir)
-    config.data = moved(config.data, root)
+    config.data = data.moved(config.data, root)
     model = create_model(config.model)
     init = functools.partial(initialise, model, seed=0)
     kept = Checkpoints(workdir, read_only=True, run="" if changes else identity(config))
@@ -306,14 +306,6 @@ def restore(
     )
 
 
-def moved(config: DataConfig, place: str | None) -> DataConfig:
-    """Returns the configuration of data whose folder, or table of labels, is elsewhere now."""
-    field = "manifest" if config.source == "manifest" else "root"
-    config = dataclasses.replace(config)
-    setattr(config, field, place or getattr(config, field))
-    return config
-
-
 def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Data:
     """Returns the data that the run in a folder was trained with.
 
@@ -325,14 +317,11 @@ def read_data(workdir: Path, config: Config, changes: Sequence[str] = ()) -> Dat
     Raises:
         WorkdirError: the images are not the ones that the run was trained with.
     """
-    field = "manifest" if config.data.source == "manifest" else "root"
-    place = getattr(config.data, field)
-    there = Path(place).expanduser()
-    if place and not (there.is_dir() if field == "root" else there.is_file()):
+    field, place = data.place_of_images(config.data)
+    if place and not Path(place).expanduser().exists():
         raise WorkdirError(
-            f"the images of {workdir} were in {there}, which is no "
-            f"{'folder' if field == 'root' else 'file'} now; say where they are "
-            f"with --moved_to NEW (msa_flax.train: --config.data.{field}=NEW)"
+            f"the images of {workdir} were in {place}, which is no folder or file now; say where "
+            f"they are with --moved_to NEW (msa_flax.train: --config.data.{field}=NEW)"
         )
     examples, recorded = data.load(config.data), files.read_json(workdir / "run.json")
     unknown = changes and "data_fingerprint" not in recorded  # as the stamp says

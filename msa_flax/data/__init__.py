@@ -29,6 +29,8 @@ __all__ = [
     "load",
     "load_external",
     "load_files",
+    "moved",
+    "place_of_images",
     "settled",
 ]
 
@@ -56,6 +58,20 @@ def settled(config: DataConfig) -> DataConfig:
             "leave its column split out, or data.fold"
         )
     return dataclasses.replace(config, protocol="published" if by_table else "kfold")
+
+
+def place_of_images(config: DataConfig) -> tuple[str, str]:
+    """Returns the field that says where the images of a configuration are, and what it says."""
+    field = "manifest" if config.source == "manifest" else "root"
+    return field, getattr(config, field)
+
+
+def moved(config: DataConfig, place: str | None) -> DataConfig:
+    """Returns the configuration of data whose folder, or table of labels, is elsewhere now."""
+    config = dataclasses.replace(config)
+    if place:
+        setattr(config, place_of_images(config)[0], place)
+    return config
 
 
 def list_images(config: DataConfig) -> "Listing":
