@@ -24,6 +24,7 @@ TEXTS = {
     "coordinator": ["--{}=host", "--{}=host:1"],
     "moved_to": [NO_FOLDER],
     "data_root": [NO_FOLDER],
+    "manifest": [NO_FILE, "--{}=/dev/null"],
     "external": ["--{}=../up", "--{}=test", "--{}="],
     "out": [NO_FOLDER],
     "method": ["--{}=nonsense"],
@@ -43,7 +44,7 @@ WITH = {
     ("audit", "group_pattern"): ["--root={set}"],
     ("audit", "out"): ["--root={set}"],
 }
-ALONE = {("audit", "root"), ("audit", "config")}  # instead of a run
+ALONE = {("audit", "root"), ("audit", "manifest"), ("audit", "config")}  # instead of a run
 
 
 def defined(command):
