@@ -155,7 +155,7 @@ def _audit_splits(args: SimpleNamespace) -> "Audit":
     changes = check_run_files(workdir, accept=accept) if workdir else []
     config = read_config(workdir) if workdir else args.config.validate()
     if workdir and args.moved_to:
-        config.data = data.moved(config.data, args.moved_to)
+        config.data = data.with_place(config.data, args.moved_to)
     with _bar() as progress:
         return audit_splits(
             config,

@@ -290,7 +290,7 @@ def restore(
     workdir = Path(workdir)
     changes = run_files.check_run_files(workdir, accept=accept_changes)
     config = read_config(workdir)
-    config.data = data.moved(config.data, root)
+    config.data = data.with_place(config.data, root)
     model = create_model(config.model)
     init = functools.partial(initialise, model, seed=0)
     kept = Checkpoints(workdir, read_only=True, run="" if changes else identity(config))

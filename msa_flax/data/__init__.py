@@ -29,9 +29,9 @@ __all__ = [
     "load",
     "load_external",
     "load_files",
-    "moved",
     "place_of_images",
     "settled",
+    "with_place",
 ]
 
 
@@ -66,7 +66,7 @@ def place_of_images(config: DataConfig) -> tuple[str, str]:
     return field, getattr(config, field)
 
 
-def moved(config: DataConfig, place: str | None) -> DataConfig:
+def with_place(config: DataConfig, place: str | None) -> DataConfig:
     """Returns the configuration of data whose folder, or table of labels, is elsewhere now."""
     config = dataclasses.replace(config)
     if place:
