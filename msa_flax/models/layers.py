@@ -20,8 +20,8 @@ glorot_uniform = nn.initializers.glorot_uniform()
 VALID = ((0, 0), (0, 0))  # no padding
 
 # Convolutions of images use thin_conv on the CPU: those of at most FEW_CHANNELS input channels and
-# more output channels, unless the kernel has more than MOST_TAPS values per output channel. Above
-# that XLA's own convolution is faster.
+# more output channels, unless the kernel has more than MOST_TAPS values per output channel, which
+# would be slow to compile, or meets each pixel only once.
 FEW_CHANNELS = 4
 MOST_TAPS = 48
 
@@ -58,11 +58,9 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
         padding = resolve_padding(self.padding, x, self.kernel_size, self.stride)
-        taps = self.kernel_size**2 * x.shape[-1]
-        if x.shape[-1] <= FEW_CHANNELS < self.features and taps <= MOST_TAPS:
-            x = ops.thin_conv(x, kernel, self.stride, padding)
-        else:
-            x = ops.native_conv(x, kernel, stride=self.stride, padding=padding)
+        taps, overlaps = self.kernel_size**2 * x.shape[-1], self.kernel_size > self.stride
+        thin = x.shape[-1] <= FEW_CHANNELS < self.features and taps <= MOST_TAPS and overlaps
+        x = (ops.thin_conv if thin else ops.conv)(x, kernel, self.stride, padding)
         return add_bias(self, x) if self.use_bias else x
 
 

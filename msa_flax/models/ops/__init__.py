@@ -1,11 +1,13 @@
 """Convolution, pooling and normalisation functions that are fast on every platform.
 
-XLA's CPU back end is slow at exactly what MobileNet consists of: it computes a grouped convolution
-by a generic path that is many times slower than the arithmetic requires, and likewise the kernel
-gradient of a convolution over three channels. On the CPU these operations are therefore written as
-sums of shifted images and as matrix products. On a GPU or TPU the native convolution is used.
+XLA's CPU back end computes a grouped convolution by a generic path that is many times slower than
+the arithmetic requires, likewise the kernel gradient of a convolution over three channels, and
+every convolution inside a loop, which training and prediction are. On the CPU these operations are
+therefore written as sums of shifted images and as matrix products. On a GPU or TPU the native
+convolution is used.
 """
 
+from msa_flax.models.ops.conv import conv
 from msa_flax.models.ops.depthwise import depthwise_conv
 from msa_flax.models.ops.native import Padding, native_conv, same_padding
 from msa_flax.models.ops.norm import affine, coefficients, normalize
@@ -17,6 +19,7 @@ __all__ = [
     "Padding",
     "affine",
     "coefficients",
+    "conv",
     "depthwise_conv",
     "max_along",
     "max_over_channels",
