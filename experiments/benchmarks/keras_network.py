@@ -1,7 +1,17 @@
-"""Paper 1's network as a Keras 2.15 user writes it: MobileNet and multi-scale spatial attention."""
+"""The networks as a Keras 2.15 user writes them: a backbone, paper 1's attention, one logit."""
 
+import keras_tables
 import tensorflow as tf
 from tensorflow import keras
+
+APPLICATIONS = {
+    "mobilenet_v1": keras.applications.MobileNet,
+    "mobilenet_v2": keras.applications.MobileNetV2,
+    "resnet50": keras.applications.ResNet50,
+    "efficientnet_b0": keras.applications.EfficientNetB0,
+    "convnext_tiny": keras.applications.ConvNeXtTiny,
+}
+TABLES = {"googlenet": keras_tables.googlenet, "lenet_alexnet": keras_tables.lenet_alexnet}
 
 
 def attention(features: "keras.KerasTensor", kernel_size: int) -> "keras.KerasTensor":
@@ -13,19 +23,34 @@ def attention(features: "keras.KerasTensor", kernel_size: int) -> "keras.KerasTe
     return keras.layers.Multiply()([features, weights])
 
 
-def build(size: int, weights: str | None = None, metrics: tuple = ()) -> "keras.Model":
-    """Returns the compiled network (paper 1, Table 3), which ends in one logit.
+def build(
+    size: int,
+    weights: str | None = None,
+    metrics: tuple = (),
+    *,
+    backbone: str = "mobilenet_v1",
+    kernel_sizes: tuple[int, ...] = (3, 5, 7),
+) -> "keras.Model":
+    """Returns the compiled network, which ends in one logit; by default paper 1's (Table 3).
 
     Args:
         size: side of the images in pixels.
-        weights: a Keras file of MobileNet without top, or None for initial values.
+        weights: a Keras file of the backbone without top, or None for initial values.
         metrics: as ``compile`` takes them.
+        backbone: a key of ``APPLICATIONS`` or of ``TABLES``.
+        kernel_sizes: of the attention; none for a network without it.
     """
-    shape = (size, size, 3)
-    base = keras.applications.MobileNet(weights=weights, include_top=False, input_shape=shape)
-    out = keras.layers.Add()([attention(base.output, k) for k in (3, 5, 7)])
+    if backbone in TABLES:
+        images = keras.Input((size, size, 3))
+        out = TABLES[backbone](images)
+    else:
+        make = APPLICATIONS[backbone]
+        base = make(weights=weights, include_top=False, input_shape=(size, size, 3))
+        images, out = base.input, base.output
+    if kernel_sizes:
+        out = keras.layers.Add()([attention(out, k) for k in kernel_sizes])
     out = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(out))
-    model = keras.Model(base.input, out)
+    model = keras.Model(images, out)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, metrics=list(metrics))
     return model

@@ -1,39 +1,8 @@
-"""Paper 1's network in PyTorch, with Keras's constants and padding."""
+"""The networks in PyTorch: a backbone, paper 1's attention, one logit."""
 
 import torch
 from torch import nn
-
-# (output channels, stride), one row per separable block: Howard et al. 2017, Table 1
-BLOCKS = (
-    (64, 1),
-    (128, 2),
-    (128, 1),
-    (256, 2),
-    (256, 1),
-    (512, 2),
-    (512, 1),
-    (512, 1),
-    (512, 1),
-    (512, 1),
-    (512, 1),
-    (1024, 2),
-    (1024, 1),
-)
-
-
-def unit(channels: int, out: int, kernel: int, stride: int, groups: int = 1) -> nn.Sequential:
-    """Returns convolution, BatchNorm and ReLU6.
-
-    Stride 2 pads below and to the right, as Keras does at even sizes.
-    """
-    pad = [nn.ZeroPad2d((0, 1, 0, 1))] if stride == 2 else []
-    padding = kernel // 2 if stride == 1 else 0
-    return nn.Sequential(
-        *pad,
-        nn.Conv2d(channels, out, kernel, stride, padding, groups=groups, bias=False),
-        nn.BatchNorm2d(out, eps=1e-3, momentum=0.01),  # PyTorch's momentum is 1 - Keras's
-        nn.ReLU6(inplace=True),
-    )
+from torch_backbones import BACKBONES
 
 
 class Attention(nn.Module):
@@ -51,15 +20,13 @@ class Attention(nn.Module):
 
 
 class Network(nn.Module):
-    """MobileNetV1 at alpha 1, attention, global average pooling, one logit."""
+    """A backbone, attention or none, global average pooling, one logit; by default paper 1's."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: str = "mobilenet_v1", *, attention: bool = True) -> None:
         super().__init__()
-        layers, channels = [unit(3, 32, 3, 2)], 32
-        for out, stride in BLOCKS:
-            layers += [unit(channels, channels, 3, stride, channels), unit(channels, out, 1, 1)]
-            channels = out
-        self.backbone, self.attention = nn.Sequential(*layers), Attention()
+        make, channels = BACKBONES[backbone]
+        self.backbone = make()
+        self.attention = Attention() if attention else nn.Identity()
         self.logit = nn.Linear(channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,11 @@ being the training steps that our train command makes in one compiled call, or a
 predicted. Peers live in virtual environments that are made in this package's cache from the
 requirements files beside this script. Machines are shared and their speed drifts: read the ratios,
 which come from neighbouring turns. On a GPU: --bf16 --batch 16 64 256 --infer 16 64 256.
+
+    python experiments/benchmarks/versus.py --networks all --steps 4 [--record FILE.json]
+
+compares the backbones of the papers, without attention, in one table. What is measured is kept in
+the record, and a run with the same record measures what is missing.
 """
 
 import argparse
@@ -14,6 +19,7 @@ import contextlib
 import pathlib
 
 import costs
+import networks
 import report
 import results
 from contestants import CEILINGS, KINDS, Contestant, take_turns
@@ -46,9 +52,8 @@ def measure(
     contestants: list[Contestant], options: argparse.Namespace, task: str, batch: int
 ) -> Measured:
     """Lets everyone do a task in turns."""
-    steps = TrainConfig().steps_per_dispatch
     # A turn of small batches is longer, so that its first calls' cold caches weigh little.
-    units = steps if task == "train" else 8 * max(1, 4 // batch)
+    units = options.steps if task == "train" else 8 * max(1, 4 // batch)
     request = {"task": task, "batch": batch, "count": units}
     series = take_turns(contestants, request, options.rounds)
     able = {c.kind.key: c for c in contestants if not c.reason}
@@ -63,9 +68,18 @@ def measure(
     )
 
 
-def run(options: argparse.Namespace) -> tuple[list[Measured], str, set[int]]:
-    """Runs what is asked for; returns results, versions, and the networks' parameter counts."""
+def run(
+    options: argparse.Namespace, network: str = "", ceilings: tuple[str, ...] = CEILINGS
+) -> tuple[list[Measured], str, int]:
+    """Runs what is asked for; returns results, versions, and the network's parameter count.
+
+    Args:
+        options: of the command.
+        network: a backbone, or "" for paper 1's network.
+        ceilings: contestants that show the limits of the machine.
+    """
     arguments = [f"--size={options.size}", *(["--bf16"] if options.bf16 else [])]
+    arguments += [f"--network={network}"] if network else []
     # Each training batch has processes of its own, so that their peak memory is that batch's.
     phases = [("train", [batch]) for batch in options.batch] + [("infer", options.infer)]
     found: list[Measured] = []
@@ -77,15 +91,40 @@ def run(options: argparse.Namespace) -> tuple[list[Measured], str, set[int]]:
         with contextlib.ExitStack() as stack:
             contestants = []
             for kind in KINDS:
-                if task in kind.tasks and kind.key in (*options.only, *CEILINGS):
+                if task in kind.tasks and kind.key in (*options.only, *ceilings):
                     contestants.append(Contestant(kind, arguments))
                     stack.callback(contestants[-1].close)
                     versions |= contestants[-1].versions
                     parameters |= {contestants[-1].parameters} - {0}
             for batch in batches:
                 found.append(measure(contestants, options, task, batch))
-                print(found[-1].text(), end="\n\n", flush=True)
-    return found, ", ".join(f"{key} {value}" for key, value in versions.items()), parameters
+                if ceilings:
+                    print(found[-1].text(), end="\n\n", flush=True)
+    if len(parameters) != 1:
+        raise SystemExit(f"the networks differ: {sorted(parameters)} parameters")
+    shown = ", ".join(f"{key} {value}" for key, value in versions.items())
+    return found, shown, parameters.pop()
+
+
+def compare_networks(options: argparse.Namespace) -> None:
+    """Compares the backbones and writes their section of RESULTS.md."""
+    record = networks.read(options.record)
+    for network in networks.BACKBONES if "all" in options.networks else options.networks:
+        if network not in record:
+            found, versions, parameters = run(options, network, ())
+            record[network] = networks.Compared(versions, parameters, found)
+            networks.write(options.record, record)
+            print(networks.table({network: record[network]}), end="\n\n", flush=True)
+    versions = next(iter(record.values())).versions
+    parts = [
+        "## Every network against Keras and PyTorch",
+        f"{results.provenance()} {versions}; {options.rounds} rounds.",
+        networks.METHOD.format(steps=options.steps),
+        networks.table(record),
+        networks.MET,
+    ]
+    text = "\n\n".join(part.strip("\n") for part in parts)
+    results.write_section(options.results, "versus-networks", text)
 
 
 def main() -> None:
@@ -99,18 +138,23 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--only", nargs="+", default=names, choices=names)
     parser.add_argument("--bf16", action="store_true", help="autocast; Keras takes no part")
+    every = [*networks.BACKBONES, "all"]
+    steps = TrainConfig().steps_per_dispatch
+    parser.add_argument("--networks", nargs="+", choices=every, help="backbones to compare")
+    parser.add_argument("--steps", type=int, default=steps, help="of a turn; in one call of ours")
+    parser.add_argument("--record", type=pathlib.Path, help="keeps what --networks measured")
     parser.add_argument("--results", type=pathlib.Path, default=results.RESULTS)
     options = parser.parse_args()
     if options.size % 32 or options.rounds < 1:
         parser.error("--size: a multiple of 32; --rounds: 1 or more")
+    if options.networks:
+        compare_networks(options)
+        return
     found, versions, parameters = run(options)
-    if len(parameters) != 1:
-        raise SystemExit(f"the networks differ: {sorted(parameters)} parameters")
-    steps = TrainConfig().steps_per_dispatch
     parts = [
         "## Against Keras and PyTorch" + (", bfloat16" if options.bf16 else ""),
         f"{results.provenance()} {versions}; {options.rounds} rounds.",
-        METHOD.format(parameters=parameters.pop(), steps=steps),
+        METHOD.format(parameters=parameters, steps=options.steps),
         *([BF16] if options.bf16 else [report.bars(found), report.MET]),
         *(measured.text() for measured in found),
         f"### What is counted\n\n{costs.COUNTED}",

@@ -19,6 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+PAPER1 = "msa_cspinenet"  # MobileNetV1 and attention; any other network is a backbone without it
+
 Turn = Callable[[], list[float]]  # does one turn and returns milliseconds per unit
 Make = Callable[[int, int], Turn]  # (images per batch, units per turn) -> a turn
 
@@ -32,8 +34,14 @@ def options(*forms: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--network", default=PAPER1)
     parser.add_argument("--form", choices=forms or ("",), default=forms[0] if forms else "")
     return parser.parse_args()
+
+
+def backbone(network: str) -> str:
+    """Returns the name of a network's backbone."""
+    return "mobilenet_v1" if network == PAPER1 else network
 
 
 def grey_images(batch: int, size: int) -> np.ndarray:

@@ -15,7 +15,11 @@ def main() -> None:
     options = worker.options()
     if options.bf16:
         raise SystemExit("this environment is TensorFlow for the CPU, timed in float32 only")
-    model = build(options.size)
+    model = build(
+        options.size,
+        backbone=worker.backbone(options.network),
+        kernel_sizes=(3, 5, 7) if options.network == worker.PAPER1 else (),
+    )
 
     def train(batch: int, count: int) -> worker.Turn:
         images = tf.constant(worker.ready_images(batch, options.size))

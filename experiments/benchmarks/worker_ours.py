@@ -31,7 +31,9 @@ def main() -> None:
     options = worker.options()
     # As prepare_jax does, which also turns the cache of compiled programs on.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    config = Config(model=ModelConfig(pretrained="none"))
+    attention = "msa" if options.network == worker.PAPER1 else "none"
+    backbone = worker.backbone(options.network)
+    config = Config(model=ModelConfig(pretrained="none", backbone=backbone, attention=attention))
     model = create_model(config.model)
     initialise = functools.partial(models.initialise, model, seed=0)
     scale = models.scaler(config, dtype=jnp.bfloat16 if options.bf16 else jnp.float32)

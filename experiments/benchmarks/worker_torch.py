@@ -35,8 +35,12 @@ def main() -> None:
     compiled = torch.compile if options.form != "eager" else lambda function: function
     autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=options.bf16)
 
+    def make() -> Network:
+        attention = options.network == worker.PAPER1
+        return Network(worker.backbone(options.network), attention=attention)
+
     def network() -> Network:
-        made: Any = Network()  # the types that PyTorch ships know no memory format of a module
+        made: Any = make()  # the types that PyTorch ships know no memory format of a module
         return made.to(DEVICE, memory_format=torch.channels_last)
 
     def images(batch: int) -> torch.Tensor:
@@ -85,7 +89,7 @@ def main() -> None:
 
         return make
 
-    counted = [t for name, t in Network().state_dict().items() if "num_batches" not in name]
+    counted = [t for name, t in make().state_dict().items() if "num_batches" not in name]
     worker.serve(
         {"train": train, "infer": infer, **{key: explain(name) for key, name in CAMS.items()}},
         versions={"PyTorch": torch.__version__},

@@ -106,7 +106,7 @@ def _dense_forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tu
 
 def _dense_backward(padding: Padding, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    size, _, _, features = kernel.shape
+    size = kernel.shape[0]
     # Without the barrier XLA computes g anew for each product that it is part of.
     g = lax.optimization_barrier(g)
     (top, bottom), (left, right) = padding

@@ -41,14 +41,14 @@ def winograd_conv(
         x: the input, float32 or float64; anything narrower loses too much here.
         kernel: the filters, i being c and o being d unless it is to be turned.
         padding: zeros around the input; negative numbers cut pixels off.
-        turned: whether to turn the kernel by 180 degrees and to swap i and o,
-            which is what the gradient for the input takes.
+        turned: whether to turn the kernel by 180 degrees and to swap i and o, which is what the
+            gradient for the input takes.
     """
     height, width = (x.shape[axis] + sum(padding[axis - 1]) - 2 for axis in (1, 2))
     rows, columns = -(-height // 2), -(-width // 2)
     place = _input_places(x, padding, rows, columns)
-    transform = np.kron(KERNEL, KERNEL)
-    transform = jnp.asarray(transform[:, ::-1] if turned else transform, x.dtype)
+    steps = np.kron(KERNEL, KERNEL)
+    transform = jnp.asarray(steps[:, ::-1] if turned else steps, x.dtype)
     kernels = matmul(transform, kernel.reshape(9, -1)).reshape(PLACES, *kernel.shape[2:])
 
     def product(number: Array) -> Array:
