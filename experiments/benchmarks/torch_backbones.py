@@ -1,5 +1,6 @@
 """The backbones of the papers in PyTorch, with Keras's constants, padding and biases."""
 
+import functools
 import itertools
 
 import torch
@@ -113,18 +114,18 @@ def mobilenet_v1() -> nn.Sequential:
 
 def mobilenet_v2() -> nn.Sequential:
     """Returns the backbone without top."""
-    slow, channels = {"momentum": 0.001}, 32
-    layers: list[nn.Module] = [unit(3, 32, 3, 2, **slow)]
+    slow, channels = functools.partial(unit, momentum=0.001), 32
+    layers: list[nn.Module] = [slow(3, 32, 3, 2)]
     for expansion, out, blocks, first in INVERTED:
         for stride in (first, *[1] * (blocks - 1)):
             wide = expansion * channels
-            block = [unit(channels, wide, 1, **slow)] if expansion > 1 else []
-            block += [unit(wide, wide, 3, stride, wide, **slow)]
-            block += [unit(wide, out, 1, activation=nn.Identity, **slow)]
+            block = [slow(channels, wide, 1)] if expansion > 1 else []
+            block += [slow(wide, wide, 3, stride, wide)]
+            block += [slow(wide, out, 1, activation=nn.Identity)]
             branch = nn.Sequential(*block)
             layers += [added(branch) if stride == 1 and channels == out else branch]
             channels = out
-    return nn.Sequential(*layers, unit(channels, 1280, 1, **slow))
+    return nn.Sequential(*layers, slow(channels, 1280, 1))
 
 
 def resnet50() -> nn.Sequential:
@@ -195,14 +196,14 @@ class Dropped(nn.Module):
 
 def efficientnet_b0() -> nn.Sequential:
     """Returns the backbone without top."""
-    swish = {"activation": nn.SiLU}
-    layers: list[nn.Module] = [Scaled(), unit(3, 32, 3, 2, **swish)]
+    swish = functools.partial(unit, activation=nn.SiLU)
+    layers: list[nn.Module] = [Scaled(), swish(3, 32, 3, 2)]
     channels, done, total = 32, 0, sum(row[1] for row in EXCITED)
     for kernel, blocks, out, expansion, first in EXCITED:
         for stride in (first, *[1] * (blocks - 1)):
             wide = expansion * channels
-            block = [unit(channels, wide, 1, **swish)] if expansion > 1 else []
-            block += [unit(wide, wide, kernel, stride, wide, **swish)]
+            block = [swish(channels, wide, 1)] if expansion > 1 else []
+            block += [swish(wide, wide, kernel, stride, wide)]
             block += [Excitation(wide, channels // 4)]
             block += [unit(wide, out, 1, activation=nn.Identity)]
             if stride == 1 and channels == out:
@@ -210,7 +211,7 @@ def efficientnet_b0() -> nn.Sequential:
             else:
                 layers += [nn.Sequential(*block)]
             channels, done = out, done + 1
-    return nn.Sequential(*layers, unit(channels, 1280, 1, **swish))
+    return nn.Sequential(*layers, swish(channels, 1280, 1))
 
 
 class PixelNorm(nn.LayerNorm):
