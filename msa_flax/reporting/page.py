@@ -1,22 +1,16 @@
 """The page: one HTML file that holds everything it shows and asks the network for nothing."""
 
-import base64
-import hashlib
-import importlib.resources
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from msa_flax.evaluation.metrics import rates
 from msa_flax.evaluation.terminal import operating_point_lines
-from msa_flax.files import NOTICE
 from msa_flax.plots import charts
 from msa_flax.reporting import calibration, comparison, facts, maps, tables
 from msa_flax.reporting.checklist import NOT_STATED, fill_checklist
 from msa_flax.reporting.gallery import OUTCOMES, choose_cases
 from msa_flax.reporting.saved import SavedRun
+from msa_flax.reporting.template import fill
 from msa_flax.reporting.text import shown
 
 _STAMPS = {
@@ -28,7 +22,6 @@ _STAMPS = {
     "can tell whether the split leaks.",
 }
 _RECOMPUTED = "All numbers of this page are computed from predictions.csv. It differs in: "
-_TEMPLATES = importlib.resources.files("msa_flax.reporting") / "templates"
 
 
 def render_page(
@@ -47,17 +40,15 @@ def render_page(
     Raises:
         ComparisonError: the runs were not evaluated on the same images.
     """
-    from plotly.offline import get_plotlyjs
-
     runs = _named([run, *others])
     drawn = _charts(run, runs)
     changed = [("metrics.json was changed", _RECOMPUTED + "; ".join(run.differences))]
     changed *= bool(run.differences)
-    script, plotly = _text("operating_point.js") + _text("report.js"), str(get_plotlyjs())
-    template = _environment().get_template("report.html.j2")
-    return template.render(
+    return fill(
+        "report.html.j2",
+        scripts=("operating_point.js", "charts.js", "report.js"),
+        data=_data(run, drawn),
         run=run,
-        notice=NOTICE,
         phantom=facts.phantom(run),
         stamps=[(stamp, _STAMPS.get(stamp, "")) for stamp in run.metrics["stamps"]] + changed,
         facts=facts,
@@ -82,47 +73,6 @@ def render_page(
         origin=[tables.configuration(run), tables.origin(run)],
         commands=commands,
         checklist=fill_checklist(run),
-        data=embedded(_data(run, drawn)),
-        css=_text("report.css"),
-        script=script,
-        plotly=plotly,
-        policy=_policy(script, plotly),
-    )
-
-
-def embedded(values: Any) -> str:
-    """Returns values as JSON that cannot end the script element it is put into.
-
-    Raises:
-        ValueError: a value is NaN or infinite.
-    """
-    text = json.dumps(values, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_text),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["number"] = shown
-    return environment
-
-
-def _text(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _policy(*scripts: str) -> str:
-    """Returns a content security policy under which these scripts run, and nothing is loaded."""
-    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
     )
 
 

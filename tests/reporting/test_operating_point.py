@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msa_flax.evaluation.metrics import confusion, rates
-from msa_flax.reporting.page import _TEMPLATES
+from msa_flax.reporting.template import TEMPLATES
 from msa_flax.reporting.text import shown
 
 NODE = shutil.which("node")
@@ -20,7 +20,7 @@ def of_the_script():
     """Returns counts, numbers and texts that the script makes at each threshold."""
     if NODE is None:
         pytest.skip("node is not installed; the tests in a browser check the same")
-    script = (_TEMPLATES / "operating_point.js").read_text()
+    script = (TEMPLATES / "operating_point.js").read_text()
 
     def run(labels, probabilities):
         data = json.dumps([labels.tolist(), [float(f"{p:.9g}") for p in probabilities], THRESHOLDS])

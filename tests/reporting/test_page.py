@@ -15,7 +15,7 @@ from prediction_tables import mostly_right
 from saved_runs import write_run
 
 from msa_flax.reporting.checklist import NOT_STATED
-from msa_flax.reporting.page import embedded, render_page
+from msa_flax.reporting.page import render_page
 from msa_flax.reporting.saved import read_run
 from msa_flax.reporting.text import interval, shown
 
@@ -130,14 +130,6 @@ def test_names_cannot_become_elements(tmp_path):
     assert len(Parsed(text).all("script")) == 3
     assert "{{ 7*7 }}" in text
     text.encode("utf-8", "replace")
-
-
-def test_json_cannot_end_its_element_and_comes_back():
-    values = {"</script>": "<!-- & \u2028"}
-    assert not set(embedded(values)) & set("<>&\u2028")
-    assert json.loads(embedded(values)) == values
-    with pytest.raises(ValueError, match="JSON"):
-        embedded([float("nan")])
 
 
 def test_stamps_are_shown_with_what_they_mean(tmp_path):
