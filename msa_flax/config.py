@@ -74,6 +74,12 @@ class DataConfig:
     families: str = "auto"
     allow_leakage: bool = False  # True: run even if copies of one slice cross the split (ours)
     on_bad_file: str = "error"  # "error" | "skip": what to do about an unreadable file (ours)
+    rsna_beyond: float = (
+        0.0  # mm from every box from which slices of source "rsna2022" are normal; 0: none (ours)
+    )
+    rsna_faulty: str = (
+        "leave_out"  # "leave_out" | "use": studies of "rsna2022" with known faults (ours)
+    )
     phantom_patients: int = 360  # simulated patients of source "phantom" (ours)
     phantom_seed: int = 0  # of the phantom; train.seed does not change its images (ours)
 
