@@ -15,6 +15,11 @@ every evaluation of other images with that checkpoint adds calibrated.csv and th
 --calibrate --sensitivity 0.95 also chooses the highest threshold that finds 95 % of new fractures,
 guaranteed with 95 % confidence, and stores it in the same file. From then on every evaluation with
 that checkpoint uses it instead of the configured one, until --calibrate runs without --sensitivity.
+
+--level study also evaluates whole studies (or patients, where studies are unknown): one score is
+made of the scores of a study's slices, in the way that does best on the validation studies, and
+written to studies.csv and to the section "study" of metrics.json. With --sensitivity its threshold
+is chosen to find that share of the studies with a fracture.
 """
 
 import re
@@ -55,10 +60,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "first fit calibration and conformal prediction on the validation split",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "level", "slice", ["slice", "study"], "evaluate whole studies, too", flag_values=values
+    )
     flags.DEFINE_float(
         "sensitivity",
         None,
-        "with --calibrate: choose the threshold that finds this share of fractures, such as 0.95",
+        "with --calibrate or --level study: choose the threshold that finds this share of "
+        "fractures, such as 0.95",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -84,10 +93,13 @@ def main(args: SimpleNamespace) -> None:
     _check_share("conformal_alpha", alpha, 0.1)
     if sensitivity is not None:
         _check_share("sensitivity", sensitivity, 0.95)
-        if not args.calibrate:
+        if args.calibrate == (args.level == "study"):
             raise cli.UsageError(
-                "--sensitivity: the threshold is chosen when calibration is fitted; add --calibrate"
+                "--sensitivity: the threshold is chosen when calibration is fitted, or of studies; "
+                "add --calibrate or --level study, not both"
             )
+    if args.level == "study" and args.data_root:
+        raise cli.UsageError("--level study: studies are evaluated of the run's own splits only")
     from msa_flax.results.scores import calibrate, evaluate_external, evaluate_split, report
     from msa_flax.run import restore
     from msa_flax.training.compile import prepare_jax
@@ -102,6 +114,10 @@ def main(args: SimpleNamespace) -> None:
     elif args.split not in results:
         results[args.split] = evaluate_split(run, args.split, alpha=alpha)
     report(run, results)
+    if args.level == "study":
+        from msa_flax.results.studies import evaluate_studies
+
+        evaluate_studies(run, args.split, sensitivity=sensitivity)
 
 
 def _check_others(args: SimpleNamespace) -> None:

@@ -192,7 +192,15 @@ def best_threshold(scores: StudyScores, probability: np.ndarray) -> float:
     Args:
         scores: validation studies, of both classes.
         probability: float [n], their scores.
+
+    Raises:
+        PredictionsError: the studies are of one class.
     """
+    if len(np.unique(scores.label)) < 2:
+        raise PredictionsError(
+            f"threshold of studies: expected validation studies of both classes, got "
+            f"{len(scores)} of one; use more patients, or another fold"
+        )
     short = np.asarray(probability, np.float32)
     candidates = np.unique(short)
     fractured = scores.label == 1

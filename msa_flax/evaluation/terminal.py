@@ -9,6 +9,14 @@ from msa_flax.files import NOTICE
 
 _MANY = 8  # metrics; a note names fewer than so many
 _TITLES = {"temperature": "temperature", "isotonic": "isotonic", "venn_abers": "Venn-Abers"}
+_OF_STUDIES = {"AUC": "auc", "sensitivity": "recall", "specificity": "specificity"}
+_SCORES = {
+    "max": "the greatest of its slices",
+    "top": "the mean of its greatest slices",
+    "noisy_or": "the noisy-or of its slices",
+    "mean": "the mean of its slices",
+    "logistic": "a logistic regression on the greatest, the mean of the top and the mean",
+}
 
 
 def metrics_table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -113,6 +121,26 @@ def calibration_lines(results: Mapping[str, Mapping[str, Any]]) -> str:
             said += [f"not calibrated: {sets['reason']}"]
         lines += [f"{split}: {line}\n" for line in said]
     return "".join(lines)
+
+
+def study_lines(split: str, section: Mapping[str, Any]) -> str:
+    """Returns what ``metrics.json`` says of whole studies, as a plain text table.
+
+    Args:
+        split: its name.
+        section: "study" of ``metrics.json``.
+    """
+    confusion, found = section["confusion"], section["metrics"]
+    fractured = confusion["tp"] + confusion["fn"]
+    name = section["aggregation"]["name"]
+    rows = [
+        ["studies", split],
+        ["studies, with a fracture", f"{section['n']}, {fractured}"],
+        ["score of a study", _SCORES.get(name, name)],
+        *([title, _cell(found[key])] for title, key in _OF_STUDIES.items()),
+        ["threshold, of validation", f"{section['threshold']:.4g}"],
+    ]
+    return text_table(rows)
 
 
 def operating_point_lines(values: Mapping[str, Any]) -> list[str]:

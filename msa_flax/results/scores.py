@@ -43,7 +43,7 @@ def calibrate(run: Run, *, sensitivity: float | None = None) -> dict[str, Any]:
         PredictionsError: the validation images with a fracture are too few for the sensitivity;
             nothing is written.
     """
-    predictions, seconds = _predict_split(run, "validation")
+    predictions, seconds = predict_split(run, "validation")
     fitted = calibration.fit(predictions, **run.identity, sensitivity=sensitivity)
     path = calibration.file_of(run.workdir / "checkpoints", run.checkpoint)
     fitted.write(path)
@@ -55,7 +55,7 @@ def calibrate(run: Run, *, sensitivity: float | None = None) -> dict[str, Any]:
 
 def evaluate_split(run: Run, split: str, *, alpha: float = ALPHA) -> dict[str, Any]:
     """Evaluates one split of the run's own data, writes its artefacts, returns its metrics."""
-    predictions, seconds = _predict_split(run, split)
+    predictions, seconds = predict_split(run, split)
     doubts = _DOUBTS.get(split, [])
     return _write(run, predictions, seconds, run.data.stamps, alpha=alpha, doubts=doubts)
 
@@ -89,6 +89,12 @@ def evaluate_external(
     return _write(run, predictions, seconds, stamps, alpha=alpha, doubts=elsewhere, origin=origin)
 
 
+def predict_split(run: Run, split: str) -> tuple[Predictions, float]:
+    """Returns the predictions of a split of the run's own data, and the seconds that they took."""
+    fold = run.data.splits.fold[run.data.splits.indices(split)]
+    return _predict(run, run.data.take(split), split, fold)
+
+
 def _check_name(run: Run, root: str, name: str, fingerprint: str, *, replace: bool) -> None:
     """Refuses to replace the result of other images, unless that is asked for."""
     path = run.results(name) / "metrics.json"
@@ -115,11 +121,6 @@ def _known_before(run: Run, root: str, examples: Examples) -> list[str]:
     if found.stamp:
         log.warning("not an external set: %s", found.stamp)
     return [found.stamp] if found.stamp else []
-
-
-def _predict_split(run: Run, split: str) -> tuple[Predictions, float]:
-    fold = run.data.splits.fold[run.data.splits.indices(split)]
-    return _predict(run, run.data.take(split), split, fold)
 
 
 def _predict(

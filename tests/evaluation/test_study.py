@@ -154,6 +154,11 @@ def test_the_threshold_of_youden_is_the_best_of_all(drawn):
     assert youden(chosen) >= max(map(youden, np.linspace(0, 1, 1001))) - 1e-12  # rounding
 
 
+def test_studies_of_one_class_have_no_threshold():
+    with pytest.raises(PredictionsError, match="expected validation studies of both classes"):
+        study.best_threshold(scores([1, 1], [[0.2], [0.3]]), np.array([0.2, 0.3]))
+
+
 def test_the_loss_of_the_challenge_weighs_fractures_twice_and_the_study_seven_times():
     truth = np.array([[1, 1, 0, 0, 0, 0, 0, 0]])
     p = np.full((1, 8), 0.2)

@@ -1,0 +1,103 @@
+"""The scores of a run on whole studies: ``studies.csv``, "study" in ``metrics.json``."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msa_flax import files
+from msa_flax.data.examples import DataError, Examples
+from msa_flax.evaluation import study
+from msa_flax.evaluation.metrics import called_fractures
+from msa_flax.evaluation.operating_point import threshold_for_sensitivity
+from msa_flax.evaluation.predictions import Predictions, float_text
+from msa_flax.evaluation.study import StudyScores
+from msa_flax.evaluation.terminal import study_lines
+from msa_flax.results.scores import predict_split
+from msa_flax.run import Run
+
+COLUMNS = ("study", "patient", "slices", "label", "probability", "decision")
+
+
+def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) -> dict[str, Any]:
+    """Evaluates the studies of a split, writes its artefacts, returns the section "study".
+
+    How slices make a study's score and which threshold it is compared with is chosen on the studies
+    of the validation split. The slices of the split must have been evaluated before.
+
+    Args:
+        run: a trained run.
+        split: "train", "validation" or "test".
+        sensitivity: of the threshold, see
+            :func:`msa_flax.evaluation.operating_point.threshold_for_sensitivity`; without one, it
+            has the greatest sum of sensitivity and specificity.
+
+    Raises:
+        DataError: the studies of the images are not known.
+        PredictionsError: the validation studies with a fracture are too few for the sensitivity.
+    """
+    validation, scores = _scores(run, "validation"), _scores(run, split)
+    chosen = study.choose(validation)
+    known = chosen.apply(validation)
+    if sensitivity is None:
+        threshold = study.best_threshold(validation, known)
+    else:
+        point = threshold_for_sensitivity(
+            validation.label, known, sensitivity, group=validation.patient
+        )
+        threshold = point.threshold
+    probability = chosen.apply(scores)
+    section = {
+        "n": len(scores),
+        "groups": len(np.unique(scores.patient)),
+        "aggregation": dataclasses.asdict(chosen),
+        "threshold": threshold,
+        **({} if sensitivity is None else {"sensitivity": dataclasses.asdict(point)}),
+        **study.study_metrics(
+            scores, probability, threshold=threshold, classes=run.config.data.classes
+        ),
+    }
+    folder = run.results(split)
+    _write_table(folder / "studies.csv", scores, probability, threshold, run.config.data.classes)
+    values = files.read_json(folder / "metrics.json")
+    files.write_json(folder / "metrics.json", values | {"study": section})
+    print(study_lines(split, section))
+    return section
+
+
+def _write_table(
+    path: Path, scores: StudyScores, probability: np.ndarray, threshold: float, names: Sequence[str]
+) -> None:
+    called = called_fractures(probability, threshold).astype(int)
+    rows = zip(
+        scores.study.tolist(),
+        scores.patient.tolist(),
+        map(len, scores.slices),
+        scores.label.tolist(),
+        [float_text(one) for one in np.float32(probability)],
+        [names[one] for one in called],
+        strict=True,
+    )
+    files.write_text(path, files.csv_text(COLUMNS, rows))
+
+
+def _scores(run: Run, split: str) -> StudyScores:
+    examples, predictions = run.data.take(split), predict_split(run, split)[0]
+    return _of_slices(examples, predictions)
+
+
+def _of_slices(examples: Examples, predictions: Predictions) -> StudyScores:
+    names = examples.group if examples.study is None else examples.study
+    if unknown := int((names == "").sum()):
+        raise DataError(
+            f"studies: expected the study or the patient of every image, {unknown} of "
+            f"{len(names)} have none; name them in the column study of a table of labels"
+        )
+    return study.gather(
+        names,
+        predictions.probability,
+        label=predictions.label,
+        patient=np.where(examples.group == "", names, examples.group),
+    )
