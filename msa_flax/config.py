@@ -80,6 +80,9 @@ class DataConfig:
     rsna_faulty: str = (
         "leave_out"  # "leave_out" | "use": studies of "rsna2022" with known faults (ours)
     )
+    # Studies of "rsna2022" with a fracture and without boxes: "evaluate": as whole studies, their
+    # slices are in no split | "leave_out" (ours)
+    rsna_unboxed: str = "evaluate"
     phantom_patients: int = 360  # simulated patients of source "phantom" (ours)
     phantom_seed: int = 0  # of the phantom; train.seed does not change its images (ours)
 

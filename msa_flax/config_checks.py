@@ -100,6 +100,7 @@ CHOICES = {
     "data.families": ("names", "pixels", "auto"),
     "data.on_bad_file": ("error", "skip"),
     "data.rsna_faulty": ("leave_out", "use"),
+    "data.rsna_unboxed": ("evaluate", "leave_out"),
     "optim.name": ("adam", "sgd"),
     "train.compute_dtype": ("bfloat16", "float32"),
     "optim.schedule": ("constant", "cosine", "plateau"),

@@ -20,7 +20,7 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ _STUDY_COLUMNS = ("StudyInstanceUID", "patient_overall", *LEVELS)
 _BOX_COLUMNS = ("StudyInstanceUID", "x", "y", "width", "height", "slice_number")
 _DISCUSSION = "discussion 344862 of the challenge, and public solutions that leave it out"
 _SOLUTIONS = "public solutions that leave it out"
+_STREAM = 0x25A2022  # deals studies without boxes out to folds
 _ROOT = "1.2.826.0.1.3680043."
 
 
@@ -156,6 +157,39 @@ def list_rsna(config: DataConfig) -> Listing:
     return Listing(
         root=root, classes=tuple(config.classes), files=tuple(files), bad_files=tuple(sorted(bad))
     )
+
+
+def whole_studies(
+    config: DataConfig, split: str, among: Collection[str]
+) -> dict[str, list[pathlib.Path]]:
+    """Returns every slice of the studies that a split evaluates as a whole, by study.
+
+    These are the studies whose labelled slices are in the split, and a share of the studies with a
+    fracture and without boxes, which no split can hold: one in ``config.folds`` of them is tested
+    in each fold, as many serve for validation.
+
+    Args:
+        config: ``root``, ``rsna_faulty``, ``rsna_unboxed``, ``fold`` and ``folds`` are used.
+        split: "train", "validation" or "test".
+        among: the studies whose labelled slices are in the split.
+
+    Raises:
+        DataError: as :func:`list_rsna`.
+    """
+    root = pathlib.Path(config.root).expanduser().absolute()
+    truth = read_truth(root)
+    studies = _slices_by_study(root, truth, [])
+    _leave_out_faulty(studies, config)
+    unboxed = [study for study in sorted(truth.without_boxes) if study in studies]
+    if config.rsna_unboxed == "leave_out":
+        unboxed = []
+    offset = {"test": 0, "validation": 1}
+    dealt = [
+        study
+        for i, study in enumerate(np.random.default_rng(_STREAM).permutation(unboxed).tolist())
+        if split in offset and i % config.folds == (config.fold + offset[split]) % config.folds
+    ]
+    return {study: list(studies[study].values()) for study in sorted({*among, *dealt})}
 
 
 def _read(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -1,14 +1,16 @@
 """The scores of a run on whole studies: ``studies.csv``, "study" in ``metrics.json``."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from msa_flax import files
+from msa_flax.data import load_files
 from msa_flax.data.examples import DataError, Examples
+from msa_flax.data.rsna import LEVELS, read_truth, whole_studies
 from msa_flax.evaluation import study
 from msa_flax.evaluation.metrics import called_fractures
 from msa_flax.evaluation.operating_point import threshold_for_sensitivity
@@ -56,7 +58,10 @@ def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) 
         "threshold": threshold,
         **({} if sensitivity is None else {"sensitivity": dataclasses.asdict(point)}),
         **study.study_metrics(
-            scores, probability, threshold=threshold, classes=run.config.data.classes
+            *(scores, probability),
+            threshold=threshold,
+            levels=_levels(run, scores),
+            classes=run.config.data.classes,
         ),
     }
     folder = run.results(split)
@@ -65,6 +70,15 @@ def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) 
     files.write_json(folder / "metrics.json", values | {"study": section})
     print(study_lines(split, section))
     return section
+
+
+def _levels(run: Run, scores: StudyScores) -> dict[str, np.ndarray] | None:
+    """Returns which studies have a fracture of each level, where that is known."""
+    if run.config.data.source != "rsna2022":
+        return None
+    truth = read_truth(run.config.data.root)
+    found = np.array([truth.levels[name] for name in scores.study.tolist()], bool)
+    return {name: found[:, i] for i, name in enumerate(LEVELS)}
 
 
 def _write_table(
@@ -76,7 +90,7 @@ def _write_table(
         scores.patient.tolist(),
         map(len, scores.slices),
         scores.label.tolist(),
-        [float_text(one) for one in np.float32(probability)],
+        [float_text(one) for one in probability.astype(np.float32)],
         [names[one] for one in called],
         strict=True,
     )
@@ -84,8 +98,21 @@ def _write_table(
 
 
 def _scores(run: Run, split: str) -> StudyScores:
-    examples, predictions = run.data.take(split), predict_split(run, split)[0]
-    return _of_slices(examples, predictions)
+    examples = run.data.take(split)
+    if run.config.data.source == "rsna2022":  # whose labelled slices are not whole studies
+        return _of_whole_studies(run, whole_studies(run.config.data, split, set(examples.group)))
+    return _of_slices(examples, predict_split(run, split)[0])
+
+
+def _of_whole_studies(run: Run, paths: Mapping[str, Sequence[Path]]) -> StudyScores:
+    config, names, slices = run.config.data, np.array(sorted(paths)), []
+    truth = read_truth(config.root)
+    for name in names.tolist():  # one by one: a study has hundreds of slices
+        files_of_study = [str(path) for path in paths[name]]
+        examples = load_files(files_of_study, config, skip=config.on_bad_file == "skip")
+        slices.append(sigmoid(run.predict(examples.images)).astype(np.float64))
+    label = np.array([int(truth.fractured(name)) for name in names.tolist()])
+    return StudyScores(study=names, patient=names, label=label, slices=tuple(slices))
 
 
 def _of_slices(examples: Examples, predictions: Predictions) -> StudyScores:

@@ -171,6 +171,29 @@ def test_known_faults_are_left_out_or_used_and_said(root, monkeypatch, caplog):
     assert "1.2.3: its segmentation is (another letter): left out" not in caplog.text
 
 
+def test_each_study_without_boxes_is_tested_in_one_fold_and_validates_in_another(root):
+    more = [[f"1.2.{k}", 1, 1, *[0] * 6] for k in range(20, 27)]
+    write_table(root / "train.csv", HEAD, [*STUDIES, *more])
+    for study, *_ in more:
+        (root / "train_images" / study).mkdir()
+        (root / "train_images" / study / "1.dcm").touch()
+    unboxed = {"1.2.5", *(row[0] for row in more)}
+
+    def dealt(split, fold):
+        found = rsna.whole_studies(config(root, folds=4, fold=fold), split, ["1.2.4"])
+        assert [path.name for path in found.pop("1.2.4")] == [f"{n}.dcm" for n in range(11, 17)]
+        return list(found)
+
+    for split in ("test", "validation"):
+        folds = [dealt(split, fold) for fold in range(4)]
+        assert sorted(itertools.chain(*folds)) == sorted(unboxed)
+        assert {len(one) for one in folds} == {2}
+    assert not {*dealt("test", 0)} & {*dealt("validation", 0)}
+    assert dealt("train", 0) == []
+    left_out = config(root, rsna_unboxed="leave_out")
+    assert list(rsna.whole_studies(left_out, "test", ["1.2.4"])) == ["1.2.4"]
+
+
 @pytest.fixture
 def real(realdata):
     return rsna.read_truth(realdata / "data" / "rsna2022-labels")

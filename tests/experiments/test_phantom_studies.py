@@ -8,6 +8,9 @@ import pydicom
 import pytest
 from phantom_studies import SYNTAXES, has_fracture, main
 
+from msa_flax.config import DataConfig
+from msa_flax.data.rsna import list_rsna
+
 SMALL = ["--studies", "4", "--matrix", "64", "--boxed", "1"]
 
 
@@ -165,3 +168,15 @@ def test_a_wrong_command_line_is_one_sentence(arguments, reason, tmp_path, monke
     assert command_line.call(main, ["--out", "new", "--segmented", "0", *arguments]) == 2
     assert reason in capsys.readouterr().err
     assert not pathlib.Path("new").exists()
+
+
+def test_the_reader_of_the_challenge_labels_the_slices_as_they_were_drawn(studies):
+    listing = list_rsna(DataConfig(source="rsna2022", root=str(studies)))
+    assert listing.bad_files == ()
+    known = {row["path"]: row["label"] for row in rows(studies / "labels.csv")}
+    found = {file.example_id: listing.classes[file.label] for file in listing.files}
+    assert found.items() <= known.items()
+    left_out = {known[path] for path in known.keys() - found.keys()}
+    assert left_out == {"normal"}  # of studies with a fracture
+    far = list_rsna(DataConfig(source="rsna2022", root=str(studies), rsna_beyond=0.5))
+    assert {file.example_id for file in far.files} == known.keys()
