@@ -11,7 +11,7 @@ DIR then holds, for N made-up patients, at least half of them without a fracture
   8 = T1; needs nibabel (`pip install -e ".[studies]"`);
 - masks/STUDY.npz: where the fractures truly are (`slice_number` [m], `mask` uint8 [m, h, w], the
   number of the vertebra);
-- labels.csv: every slice with its label, for `data.source = "manifest"`.
+- labels.csv: every slice with its label, for `data.source = "manifest"`; with --every N one in N.
 --layout table writes the slices, labels.csv and masks alone, as an archive would hand them over.
 
 How hard it is: a real hairline fracture is 0.5 to 1 mm wide, filled with blood, and so 300 HU
@@ -65,6 +65,7 @@ class Options:
     layout: str = "rsna"  # "rsna" | "table"
     boxed: float = 0.24  # share of the studies with a fracture that have boxes
     segmented: float = 0.04  # share of all studies with a segmentation
+    every: int = 1  # one slice in so many is in labels.csv; neighbours show nearly the same
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def write_study(options: Options, number: int) -> Rows:
     volume = Volume(options.settings, number, fractured=has_fracture(options, number))
     study = pydicom.uid.generate_uid(entropy_srcs=_entropy(options, number, "study"))
     header = _header(options, volume, study, rng)
-    patient = str(header.PatientID)
+    patient, first = str(header.PatientID), int(rng.integers(options.every))
     place = f"train_images/{study}" if options.layout == "rsna" else f"images/{patient}"
     masks, vertebrae, boxes, labels = {}, [], [], []
     for index, drawn in enumerate(volume.slices()):
@@ -114,7 +115,8 @@ def write_study(options: Options, number: int) -> Rows:
         write_atomically(options.out / path, data)
         broken = bool(drawn.mask.any())
         label = "fracture" if broken else "normal"
-        labels.append([path, label, patient, study, "", index + 1])
+        if index % options.every == first:
+            labels.append([path, label, patient, study, "", index + 1])
         if broken:
             masks[index + 1] = drawn.mask
             boxes.append([study, *_box(drawn.mask, volume.spacing), index + 1])
@@ -258,6 +260,7 @@ def _options(arguments: Sequence[str] | None) -> tuple[Options, int]:
     parser.add_argument("--layout", choices=("rsna", "table"), default="rsna")
     parser.add_argument("--boxed", type=float, default=0.24, help="share of positive studies")
     parser.add_argument("--segmented", type=float, default=0.04, help="share of all studies")
+    parser.add_argument("--every", type=int, default=1, help="one slice in N is in labels.csv")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     given = vars(parser.parse_args(arguments))
     jobs = given.pop("jobs")
@@ -269,10 +272,10 @@ def _options(arguments: Sequence[str] | None) -> tuple[Options, int]:
 
 
 def _check(options: Options, jobs: int) -> None:
-    if options.studies < 1 or jobs < 1:
-        raise UserError(
-            f"--studies and --jobs: expected 1 or more, got {options.studies} and {jobs}"
-        )
+    counts = {"studies": options.studies, "every": options.every, "jobs": jobs}
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"--{name}: expected 1 or more, got {count}")
     for name, share in (("boxed", options.boxed), ("segmented", options.segmented)):
         if not 0 <= share <= 1:
             raise UserError(f"--{name}: expected a share from 0 to 1, got {share:g}")

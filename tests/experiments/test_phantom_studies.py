@@ -135,9 +135,16 @@ def test_segmentations_lie_where_the_slices_are(tmp_path):
 
 
 def test_a_table_s_layout_has_the_slices_the_labels_and_the_masks(tmp_path):
-    folder = write(tmp_path / "table", "--layout", "table", "--studies", "2")
+    arguments = ["--layout", "table", "--studies", "2", "--every", "5"]
+    folder = write(tmp_path / "table", *arguments)
     assert sorted(p.name for p in folder.iterdir()) == ["images", "labels.csv", "masks"]
-    assert all((folder / row["path"]).exists() for row in rows(folder / "labels.csv"))
+    listed = rows(folder / "labels.csv")
+    assert all((folder / row["path"]).exists() for row in listed)
+    numbers = [int(r["slice_index"]) for r in listed if r["group"] == listed[0]["group"]]
+    assert set(np.diff(numbers)) == {5}
+    assert len(numbers) == pytest.approx(
+        len([*(folder / listed[0]["path"]).parent.iterdir()]) / 5, abs=1
+    )
 
 
 def test_at_least_half_of_the_studies_have_no_fracture():
