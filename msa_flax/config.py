@@ -39,8 +39,11 @@ class ModelConfig:
 class DataConfig:
     """The images: where they are, how they are prepared, how they are split."""
 
-    source: str = "folder"  # "folder" (one per class) | "manifest" | "phantom" (synthetic) (ours)
-    root: str = ""  # the folder of source "folder": [PART/]CLASS/[PATIENT/]FILE (ours)
+    # "folder" (one per class) | "manifest" | "rsna2022" (the challenge) | "phantom" (synthetic)
+    source: str = "folder"  # (ours)
+    # The folder of source "folder", [PART/]CLASS/[PATIENT/]FILE, or of the challenge as it was
+    # handed out (ours)
+    root: str = ""
     manifest: str = ""  # the table of labels of source "manifest", a CSV file (ours)
     classes: tuple[str, ...] = (
         "normal",

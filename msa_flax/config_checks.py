@@ -92,7 +92,7 @@ CHOICES = {
     "model.attention": ("msa", "cbam", "none"),
     "model.refine": ("none", "map", "features"),
     "model.head": ("logit", "softmax2", "dense256"),
-    "data.source": ("folder", "manifest", "phantom"),
+    "data.source": ("folder", "manifest", "phantom", "rsna2022"),
     "data.preprocess": ("paper", "native"),
     "data.equalize": ("none", "histogram", "clahe"),
     "data.augment": ("none", "paper2"),
@@ -176,8 +176,10 @@ def _range_problems(config: Any) -> list[str]:
 
 def _source_problems(data: Any) -> list[str]:
     problems = []
-    if data.source == "folder" and not data.root:
-        problems.append("data.root: source 'folder' needs the data set's folder; none was given")
+    if data.source in ("folder", "rsna2022") and not data.root:
+        problems.append(
+            f"data.root: source {data.source!r} needs the data set's folder; none was given"
+        )
     if (data.source == "manifest") != bool(data.manifest):
         problems.append(
             "data.manifest: source 'manifest' needs its table of labels, a CSV file, and no other "
@@ -185,9 +187,10 @@ def _source_problems(data: Any) -> list[str]:
         )
     if data.source == "manifest" and data.root:
         problems.append("data.root: paths of a table start from its own folder; leave it out")
-    if data.source == "phantom" and data.protocol != "kfold":
+    if data.source in ("phantom", "rsna2022") and data.protocol != "kfold":
         problems.append(
-            f"data.protocol: the phantom is split by patient (kfold), got {data.protocol!r}"
+            f"data.protocol: source {data.source!r} is split by patient (kfold), got "
+            f"{data.protocol!r}"
         )
     needed = 8 * data.phantom_patients * data.image_size**2  # eight slices per patient, in bytes
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

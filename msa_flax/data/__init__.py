@@ -75,7 +75,7 @@ def with_place(config: DataConfig, place: str | None) -> DataConfig:
 
 
 def list_images(config: DataConfig) -> "Listing":
-    """Lists the files of a configuration: of a table of labels, or of a folder.
+    """Lists the files of a configuration: of a table of labels, of the challenge, or of a folder.
 
     A folder needs parts only where the protocol does.
 
@@ -87,6 +87,10 @@ def list_images(config: DataConfig) -> "Listing":
 
     if config.source == "manifest":
         return list_manifest(config.manifest, config)
+    if config.source == "rsna2022":
+        from msa_flax.data.rsna import list_rsna
+
+        return list_rsna(config)
     by_part = config.protocol in ("published", "family")
     return list_folder(config.root, config, layout="parts" if by_part else "classes")
 

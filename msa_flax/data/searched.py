@@ -82,13 +82,15 @@ def with_families(examples: Examples, config: DataConfig) -> Examples:
 
     Names that tell the family of every image are taken at their word in "auto"; what a search finds
     beside them is in :attr:`Examples.copies`, so that a split which divides it can be refused. The
-    phantom has no copies, and is not searched.
+    phantom has no copies, nor has the RSNA 2022 challenge, whose slices are as the scanner made
+    them; neither is searched in "auto".
 
     Args:
         examples: their families are those of their names.
         config: where they are from, and ``families``.
     """
-    if config.source == "phantom" or config.families == "names":
+    original = config.source == "rsna2022" and config.families == "auto"
+    if original or config.source == "phantom" or config.families == "names":
         return examples
     from msa_flax.data import load
 

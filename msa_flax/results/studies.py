@@ -14,7 +14,7 @@ from msa_flax.data.rsna import LEVELS, read_truth, whole_studies
 from msa_flax.evaluation import study
 from msa_flax.evaluation.metrics import called_fractures
 from msa_flax.evaluation.operating_point import threshold_for_sensitivity
-from msa_flax.evaluation.predictions import Predictions, float_text
+from msa_flax.evaluation.predictions import Predictions, float_text, sigmoid
 from msa_flax.evaluation.study import StudyScores
 from msa_flax.evaluation.terminal import study_lines
 from msa_flax.results.scores import predict_split
