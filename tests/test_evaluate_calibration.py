@@ -286,6 +286,7 @@ def test_a_sensitivity_that_so_few_fractures_cannot_guarantee_is_refused(workdir
     "arguments",
     [
         ["--sensitivity=0.9"],
+        ["--calibrate", "--level=study", "--sensitivity=0.9"],
         *(["--calibrate", f"--sensitivity={value}"] for value in ("0", "1", "-0.2", "nan", "high")),
     ],
 )
