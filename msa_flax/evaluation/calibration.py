@@ -245,10 +245,10 @@ class Calibrated:
         The columns: ``example_id``, :data:`PROBABILITIES`, which are empty where they could not be
         fitted, ``set``, and ``p_<class>`` of the positive and of the negative class.
         """
-        write_text(path, self.text(example_id))
+        write_text(path, csv_text(*self.table(example_id)))
 
-    def text(self, example_id: np.ndarray) -> str:
-        """Returns what :meth:`write` writes."""
+    def table(self, example_id: np.ndarray) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Returns what :meth:`write` writes: the names of the columns, and the rows."""
         order = np.argsort(example_id, kind="stable")
         columns: dict[str, Iterable[Any]] = {"example_id": example_id[order].tolist()}
         columns |= dict.fromkeys(PROBABILITIES, [None] * len(order))
@@ -256,7 +256,7 @@ class Calibrated:
         columns["set"] = self.sets[order].tolist()
         for label in (1, 0):
             columns[f"p_{self.classes[label]}"] = self.p_values[order, label].tolist()
-        return csv_text(list(columns), zip(*columns.values(), strict=True))
+        return list(columns), list(zip(*columns.values(), strict=True))
 
 
 def apply(calibration: Calibration, logits: np.ndarray, *, alpha: float) -> Calibrated:

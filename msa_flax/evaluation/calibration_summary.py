@@ -13,6 +13,11 @@ from msa_flax.evaluation.summary import compute_metrics
 
 SCORES = ("brier", "log_loss", "ece", "ece_debiased")
 CALIBRATORS = ("temperature", "isotonic", "venn_abers")
+CHOSEN = "the checkpoint was chosen by its loss on the validation images"
+_OF_SPLIT = {
+    "train": ["the network was trained on these images"],
+    "validation": ["it was chosen on these images"],
+}
 OPTIMISTIC = (
     "these are the images that calibrators are fitted on; calibrated values on them would be "
     "optimistic and are not given"
@@ -60,6 +65,17 @@ def sections(
             "reason": "; ".join(reasons) or _exchangeable(alpha),
         },
     }
+
+
+def doubts(split: str, stamps: Sequence[str], steered: str = CHOSEN) -> list[str]:
+    """Returns why what was chosen on the validation images may not hold for those of a split.
+
+    Args:
+        split: its name.
+        stamps: of the data.
+        steered: how the network depends on the validation images, "" if it does not.
+    """
+    return [*stamps, *_OF_SPLIT.get(split, []), *[steered] * bool(steered)]
 
 
 def unavailable(reason: str) -> dict[str, Any]:

@@ -21,7 +21,10 @@ _STAMPS = {
     "groups unknown": "It is not known which images belong to one patient or series, so nobody "
     "can tell whether the split leaks.",
 }
-_RECOMPUTED = "All numbers of this page are computed from predictions.csv. It differs in: "
+_RECOMPUTED = (
+    "All numbers of this page are computed from predictions.csv and the stored calibration. The "
+    "saved ones differ in: "
+)
 
 
 def render_page(
@@ -42,7 +45,7 @@ def render_page(
     """
     runs = _named([run, *others])
     drawn = _charts(run, runs)
-    changed = [("metrics.json was changed", _RECOMPUTED + "; ".join(run.differences))]
+    changed = [("saved results were changed", _RECOMPUTED + "; ".join(run.differences))]
     changed *= bool(run.differences)
     return fill(
         "report.html.j2",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ from msa_flax.auditing import findings
 from msa_flax.evaluation.metrics import CLASSES, confusion, outcomes
 from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.shapes import metrics_shape
-from msa_flax.evaluation.summary import metrics_json
-from msa_flax.files import UserError, csv_rows, flatten, misshapen, read_json
+from msa_flax.files import UserError, csv_rows, misshapen, read_json
 from msa_flax.reporting import shapes
+from msa_flax.reporting.recomputed import recompute
 from msa_flax.run_files import RUN_SHAPE
 
 SPLITS = ("train", "validation", "test")
@@ -51,7 +50,7 @@ class SavedRun:
         sizes: images by split, from ``splits.csv``.
         metrics: ``eval/<split>/metrics.json``, with all that follows from the predictions computed
             from these again.
-        differences: what metrics.json says and the predictions do not.
+        differences: what the files of the evaluation say and the predictions do not.
         predictions: ``eval/<split>/predictions.csv``.
         explained: the images in the ``explanations.csv`` of ``eval/<split>/explanations`` and
             ``eval/<split>/errors``.
@@ -139,8 +138,8 @@ def read_run(workdir: Path, split: str) -> SavedRun:
             ("faithfulness", folder / "explanations/faithfulness.json", shapes.FAITHFULNESS),
         )
     }
-    known = optional["run"], _classes(config)
-    metrics, differences = _recomputed(metrics, predictions, *known, split)
+    known: Any = {"run": optional["run"], "classes": _classes(config)}
+    metrics, differences = recompute(workdir, split, metrics, predictions, **known)
     return SavedRun(
         workdir=workdir,
         split=split,
@@ -198,43 +197,6 @@ def _check_rows(
             f"{table}: expected the table that metrics.json was made from, got one whose ids, "
             "groups, families, labels or values were changed afterwards; evaluate again"
         )
-
-
-def _recomputed(
-    metrics: Mapping[str, Any],
-    predictions: Predictions,
-    run: Mapping[str, Any],
-    classes: tuple[str, str],
-    split: str,
-) -> tuple[dict[str, Any], list[str]]:
-    """Returns the metrics, computed from the predictions again, and where they were different."""
-    stamps = [str(stamp) for stamp in metrics["stamps"]]
-    known = (run.get("stamps") or []) if split in SPLITS else []
-    lost = [str(stamp) for stamp in known if stamp not in stamps]
-    fresh = metrics_json(
-        predictions,
-        split=split,
-        threshold=metrics["threshold"],
-        stamps=[*stamps, *lost],
-        seconds=0.0,
-        classes=classes,
-    )
-    kept = ("schema_version", "seconds", "stamps", "predictions_sha256")
-    was, now = (flatten(values) for values in (metrics, fresh))
-    differ = [
-        f"{name} ({was[name]} in metrics.json, {value} here)"
-        for name, value in now.items()
-        if name in was and not name.startswith(kept) and not _same(was[name], value)
-    ]
-    differ += [f"the stamp {stamp!r} of run.json is missing" for stamp in lost]
-    more = [f"{len(differ) - 6} more"] * (len(differ) > 6)
-    return {**metrics, **{k: v for k, v in fresh.items() if k not in kept[:2]}}, differ[:6] + more
-
-
-def _same(a: Any, b: Any) -> bool:
-    if all(type(x) in (int, float) and abs(x) < 1e300 for x in (a, b)):
-        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)  # sums in another order
-    return a == b
 
 
 def _read(read: Callable[..., Any], path: Path, *shape: Any) -> Any:

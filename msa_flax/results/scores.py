@@ -26,10 +26,6 @@ from msa_flax.training.workdir import WorkdirError
 log = logging.getLogger("msa_flax")
 
 NOT_COMPARED = "not compared with the training images, which are gone or were changed"
-_DOUBTS = {  # why what was chosen on the validation images may not hold for those of a split
-    "train": ["the network was trained on these images"],
-    "validation": ["it was chosen on these images"],
-}
 
 
 def calibrate(run: Run, *, sensitivity: float | None = None) -> dict[str, Any]:
@@ -50,14 +46,13 @@ def calibrate(run: Run, *, sensitivity: float | None = None) -> dict[str, Any]:
     log.info("calibration: fitted on %d validation images: %s", len(predictions), path)
     if fitted.reason:
         log.warning("calibration: only conformal prediction is possible: %s", fitted.reason)
-    return _write(run, predictions, seconds, run.data.stamps, doubts=_DOUBTS["validation"])
+    return _write(run, predictions, seconds, run.data.stamps)
 
 
 def evaluate_split(run: Run, split: str, *, alpha: float = ALPHA) -> dict[str, Any]:
     """Evaluates one split of the run's own data, writes its artefacts, returns its metrics."""
     predictions, seconds = predict_split(run, split)
-    doubts = _DOUBTS.get(split, [])
-    return _write(run, predictions, seconds, run.data.stamps, alpha=alpha, doubts=doubts)
+    return _write(run, predictions, seconds, run.data.stamps, alpha=alpha)
 
 
 def evaluate_external(
@@ -158,7 +153,8 @@ def _write(
     Without a stored calibration there is no ``calibrated.csv``; an earlier one is removed, because
     it would belong to other predictions.
     """
-    split, doubts = str(predictions.split[0]), [*stamps, *doubts, *_steered(run)]
+    split = str(predictions.split[0])
+    doubts = calibration_summary.doubts(split, [*stamps, *doubts], _steered(run))
     folder, stamps = run.results(split), list(dict.fromkeys([*stamps, *run.changes]))
     stored, reason = calibration.stored(run.workdir / "checkpoints", **run.identity)
     point = stored.operating_point if stored else None
@@ -194,13 +190,13 @@ def _write(
     return values
 
 
-def _steered(run: Run) -> list[str]:
+def _steered(run: Run) -> str:
     """Says whether the network is what it is because of its loss on the validation images."""
     if run.checkpoint == "best":
-        return ["the checkpoint was chosen by its loss on the validation images"]
+        return calibration_summary.CHOSEN
     if run.config.train.early_stopping or run.config.optim.schedule == "plateau":
-        return ["training was steered by the loss on the validation images"]
-    return []
+        return "training was steered by the loss on the validation images"
+    return ""
 
 
 def report(run: Run, results: dict[str, dict[str, Any]]) -> None:

@@ -192,7 +192,7 @@ def test_numbers_typed_into_metrics_json_are_named_and_not_shown(tmp_path):
     assert run.metrics["metrics"] == before.metrics["metrics"]
     assert run.metrics["stamps"] == ["series cross the split"]
     page = render_page(run)
-    assert "metrics.json was changed" in page
+    assert "saved results were changed" in page
     assert "0.9999 in metrics.json" in page
 
 

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prediction_tables import random_predictions
-from saved_runs import write_run
+from saved_runs import calibrate_run, write_run
 
-from msa_flax.evaluation import calibration, calibration_summary
+from msa_flax.evaluation import calibration
 from msa_flax.evaluation.calibration import Calibration
-from msa_flax.evaluation.predictions import Predictions
-from msa_flax.files import UserError, read_json, write_json
+from msa_flax.files import UserError, write_json
 from msa_flax.reporting.page import render_page
 from msa_flax.reporting.saved import read_run
 from msa_flax.results.audits import _model_scores
@@ -42,16 +40,7 @@ def saved(tmp_path_factory):
     """A run with all of its JSON files, and what they hold."""
     folder = write_run(tmp_path_factory.mktemp("runs") / "w", audit=True, groups=12)
     write_json(folder / FILES[1], TESTED)
-    of = {"checkpoint": "best", "step": 7, "data_fingerprint": "f" * 64}
-    stored = calibration.fit(random_predictions("validation"), **of, sensitivity=0.5)
-    stored.write(folder / FILES[3])
-    table = Predictions.read(folder / "eval/test/predictions.csv")
-    values = read_json(folder / FILES[0])
-    found = calibration.apply(stored, table.logit, alpha=0.1)
-    about = {"values": values, "alpha": 0.1, "doubts": []}
-    values |= calibration_summary.sections(stored, table, found, **about)
-    values |= calibration_summary.operating_point(stored, [])
-    write_json(folder / FILES[0], values)
+    calibrate_run(folder)
     return folder, {name: json.loads((folder / name).read_text()) for name in FILES}
 
 

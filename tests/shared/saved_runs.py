@@ -5,11 +5,11 @@ import dataclasses
 import json
 
 import numpy as np
-from prediction_tables import mostly_right
+from prediction_tables import mostly_right, random_predictions
 
 from msa_flax.auditing.findings import Finding
-from msa_flax.evaluation import metrics_json
-from msa_flax.files import sha256, write_json
+from msa_flax.evaluation import Predictions, calibration, calibration_summary, metrics_json
+from msa_flax.files import read_json, sha256, write_json
 from msa_flax.run_files import RUN_FILES
 from msa_flax.saliency.outputs import safe_stem, write_explanation
 
@@ -117,6 +117,25 @@ def write_run(
             {"findings": [dataclasses.asdict(finding)], "ladder": LADDER, "model": {}},
         )
     return folder
+
+
+def calibrate_run(folder, **identity):
+    """Adds to a run of :func:`write_run` what ``evaluate`` adds where a calibration is stored."""
+    of = {"checkpoint": "best", "step": 7, "data_fingerprint": "f" * 64} | identity
+    stored = calibration.fit(random_predictions("validation"), **of, sensitivity=0.5)
+    stored.write(folder / "checkpoints/calibration-best.json")
+    results = folder / "eval/test"
+    table = Predictions.read(results / "predictions.csv")
+    values = read_json(results / "metrics.json")
+    about = {"split": "test", "stamps": values["stamps"], "seconds": 1.0}
+    values = metrics_json(table, threshold=stored.operating_point.threshold, **about)
+    made, alpha = calibration.apply(stored, table.logit, alpha=0.1), 0.1
+    made.write(results / "calibrated.csv", table.example_id)
+    doubts = calibration_summary.doubts("test", values["stamps"])
+    more = {"values": values, "alpha": alpha, "doubts": doubts}
+    values |= calibration_summary.sections(stored, table, made, **more)
+    values |= calibration_summary.operating_point(stored, doubts)
+    write_json(results / "metrics.json", values)
 
 
 def _explain(folder, table, rows, small):
