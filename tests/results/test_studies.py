@@ -5,9 +5,11 @@ import types
 
 import numpy as np
 import pytest
+from challenge_folder import BOX_HEAD, HEAD, write_study, write_table
 from sklearn.metrics import roc_auc_score
 
-from msa_flax.config import Config
+from msa_flax.config import Config, DataConfig
+from msa_flax.data import list_images
 from msa_flax.data.examples import DataError, from_rows
 from msa_flax.evaluation.predictions import Predictions, PredictionsError
 from msa_flax.evaluation.study import mean_of_top
@@ -113,3 +115,38 @@ def test_few_validation_studies_choose_the_mean_of_the_top(run):
     predictions, _ = studies.predict_split(run, "test")
     first = mean_of_top(predictions.probability[:SLICES])
     assert float(table(run)[0]["probability"]) == pytest.approx(first, rel=1e-6)  # float32
+
+
+def test_studies_of_the_challenge_are_scored_with_every_slice(tmp_path, run):
+    """Studies with boxes on one slice, without fracture, and with a fracture and no boxes."""
+    names = [f"1.{kind}.{k}" for kind in (1, 2, 3) for k in range(4)]
+    levels = dict(zip(names, [*[1] * 4, *[0] * 4, *[1] * 4], strict=True))
+    for name, broken in levels.items():
+        write_study(tmp_path, name, grey=100 * broken)
+    write_table(
+        tmp_path / "train.csv", HEAD, [[n, b, 0, b, 0, 0, 0, 0, 0] for n, b in levels.items()]
+    )
+    boxes = [[name, 1, 1, 2, 2, 12] for name in names[:4]]
+    write_table(tmp_path / "train_bounding_boxes.csv", BOX_HEAD, boxes)
+    run.config = Config(
+        data=DataConfig(
+            source="rsna2022", root=str(tmp_path), protocol="kfold", folds=2, image_size=32
+        )
+    )
+    halves = {"validation": ("1.1.0", "1.2.0", "1.2.1"), "test": ("1.1.1", "1.2.2", "1.2.3")}
+    listing = list_images(run.config.data)
+    assert len(listing.files) == 4 + 4 * 6
+    run.data.splits.update(
+        {split: types.SimpleNamespace(group=np.array(of)) for split, of in halves.items()}
+    )
+    run.predict = lambda images: images.mean(axis=(1, 2)).astype(np.float32) / 100 - 1
+    section = studies.evaluate_studies(run, "test")
+    rows = {row["study"]: row for row in table(run)}
+    unboxed = {name for name in rows if name.startswith("1.3")}
+    assert len(unboxed) == 2
+    assert rows.keys() - unboxed == set(halves["test"])
+    assert {row["slices"] for row in rows.values()} == {"6"}
+    assert {name: int(row["label"]) for name, row in rows.items()} == {n: levels[n] for n in rows}
+    assert section["confusion"] == {"tp": 3, "fn": 0, "fp": 0, "tn": 2}
+    assert section["level_auc"]["C2"] == 1.0
+    assert section["level_auc"]["C7"] is None  # there is no fracture of it
