@@ -33,8 +33,22 @@ def imdecode(data: bytes, flags: int) -> np.ndarray:
         ImageError: it cannot be decoded, or a decoder has said that its data are damaged.
     """
     image = None
-    with _standard_error() as lines, contextlib.suppress(cv2.error):
+    with damage_refused(), contextlib.suppress(cv2.error):
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise ImageError("OpenCV cannot decode it")
+    return image
+
+
+@contextlib.contextmanager
+def damage_refused() -> Iterator[None]:
+    """Raises an error if a decoder that works meanwhile says that its data are damaged.
+
+    Raises:
+        ImageError: with what it said. Where the decoder itself fails, nothing is printed.
+    """
+    with _standard_error() as lines:
+        yield
     said = [line.decode(errors="replace") for line in lines if _SAID.match(line)]
     if foreign := b"".join(line + b"\n" for line in lines if not _SAID.match(line)):
         with contextlib.suppress(OSError):
@@ -42,9 +56,6 @@ def imdecode(data: bytes, flags: int) -> np.ndarray:
     damage = [line for line in said if not _HARMLESS.match(line)]
     if damage:
         raise ImageError(f"damaged: {damage[0].removeprefix('Corrupt JPEG data: ')[:60]}")
-    if image is None:
-        raise ImageError("OpenCV cannot decode it")
-    return image
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from msa_flax.config import DataConfig
-from msa_flax.data.dicom_header import DEFLATED, KEYWORDS, DicomError, DicomSlice, slices_of
+from msa_flax.data.dicom_header import TAGS, DicomError, DicomSlice, slices_of
+from msa_flax.data.dicom_pixels import check_length, find_pixels, stored_words
 
 __all__ = [
     "DicomError",
@@ -36,16 +37,6 @@ __all__ = [
 ]
 
 AIR = -1000.0  # HU: what padding outside of the reconstructed circle counts as (C.7.5.1.1.2)
-# The fastest decoder of each compressed transfer syntax (PS3.5, A.4); see the benchmark "dicom".
-_DECODERS = {
-    f"1.2.840.10008.1.2.{syntax}": plugin
-    for plugin, syntaxes in {
-        "pylibjpeg": ("4.50", "4.51", "4.90", "4.91", "4.201", "4.202", "4.203", "5"),
-        "gdcm": ("4.57", "4.70"),  # lossless JPEG
-        "pyjpegls": ("4.80", "4.81"),
-    }.items()
-    for syntax in syntaxes
-}
 _lock = threading.Lock()
 
 
@@ -86,7 +77,7 @@ def read_header(path: str | os.PathLike[str], *, max_tilt: float = 30.0) -> list
         DicomError: not an axial CT image in Hounsfield units, or its parts do not fit.
     """
     path = Path(path)
-    with _reading(), path.open("rb") as file:
+    with _opened(path) as file, _reading():
         return _read(file, path, max_tilt)
 
 
@@ -100,7 +91,8 @@ def hounsfield(slice: DicomSlice) -> np.ndarray:
     Raises:
         DicomError: the pixels cannot be decoded, or are not what the header says.
     """
-    return np.take(_units(_values(slice)), _words(slice, slice.path))
+    with _opened(slice.path) as file:
+        return _look_up(_units(_values(slice)), slice, file)
 
 
 def windowed(slice: DicomSlice, *, centre: float = 400.0, width: float = 1800.0) -> np.ndarray:
@@ -120,7 +112,9 @@ def windowed(slice: DicomSlice, *, centre: float = 400.0, width: float = 1800.0)
     Raises:
         DicomError: the pixels cannot be decoded, or are not what the header says.
     """
-    return _windowed(slice, slice.path, centre, width)
+    with _opened(slice.path) as file:
+        grey = _look_up(_grey(_values(slice), centre, width), slice, file)
+    return oriented(grey, slice.orientation)
 
 
 def decode(data: bytes, config: DataConfig) -> np.ndarray:
@@ -133,11 +127,12 @@ def decode(data: bytes, config: DataConfig) -> np.ndarray:
     Raises:
         DicomError: what :func:`read_header` and :func:`windowed` refuse, or more than one frame.
     """
+    file = io.BytesIO(data)
     with _reading():
-        slices = _read(io.BytesIO(data), Path(), config.max_tilt)
-    return _windowed(
-        only_slice(slices), io.BytesIO(data), config.window_centre, config.window_width
-    )
+        slices = _read(file, Path(), config.max_tilt)
+    one = only_slice(slices)
+    table = _grey(_values(one), config.window_centre, config.window_width)
+    return oriented(_look_up(table, one, file), one.orientation)
 
 
 def only_slice(slices: Sequence[DicomSlice]) -> DicomSlice:
@@ -194,6 +189,15 @@ def _pydicom() -> Any:
 
 
 @contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise DicomError(f"cannot be read: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
 def _reading() -> Iterator[None]:
     """Turns whatever pydicom and the decoders raise into one sentence, and keeps them quiet.
 
@@ -208,46 +212,27 @@ def _reading() -> Iterator[None]:
             yield
     except DicomError:
         raise
-    except OSError as error:
-        raise DicomError(f"cannot be read: {error.strerror or error}") from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+    except BaseException as error:
+        # A decoder written in Rust panics with an error of its own, which is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = " ".join(str(error).split()).rpartition("all available plugins: ")[2]
+        reason = said[:160] or type(error).__name__
         raise DicomError(f"damaged or not supported: {reason}") from error
 
 
-@functools.cache
-def _tags() -> list[int]:
-    return [_pydicom().datadict.tag_for_keyword(keyword) for keyword in KEYWORDS]
-
-
 def _read(file: BinaryIO, path: Path, max_tilt: float) -> list[DicomSlice]:
-    ds = _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=_tags(), force=True)
-    return slices_of(ds, file, path, max_tilt=max_tilt)
+    ds = _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
+    offset, length = find_pixels(file)
+    slices = slices_of(ds, path, offset=offset, max_tilt=max_tilt)
+    check_length(file, slices[0], length)
+    return slices
 
 
-def _words(slice: DicomSlice, source: Path | BinaryIO) -> np.ndarray:
-    """Decodes the stored values of a slice as unsigned words, uint8 or uint16 [rows, columns]."""
-    pydicom, compressed = _pydicom(), slice.transfer_syntax in _DECODERS
+def _look_up(table: np.ndarray, slice: DicomSlice, file: BinaryIO) -> np.ndarray:
     with _reading():
-        words = pydicom.pixels.pixel_array(
-            pydicom.dcmread(source) if slice.transfer_syntax == DEFLATED else source,
-            index=slice.frame,
-            raw=True,
-            decoding_plugin=_DECODERS.get(slice.transfer_syntax, ""),
-            allow_excess_frames=False,
-            view_only=not compressed,
-            transfer_syntax_uid=slice.transfer_syntax,
-        )
-    if words.shape != (slice.rows, slice.columns):
-        raise DicomError(f"decoded to {words.shape}, expected {(slice.rows, slice.columns)} pixels")
-    return words.astype(words.dtype.newbyteorder("="), copy=False).view(f"u{words.itemsize}")
-
-
-def _windowed(
-    slice: DicomSlice, source: Path | BinaryIO, centre: float, width: float
-) -> np.ndarray:
-    grey = np.take(_grey(_values(slice), centre, width), _words(slice, source))
-    return oriented(grey, slice.orientation)
+        words = stored_words(slice, file)
+    return np.take(table, words)
 
 
 def oriented(image: np.ndarray, orientation: tuple[float, ...]) -> np.ndarray:

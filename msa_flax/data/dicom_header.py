@@ -5,36 +5,58 @@ the DICOM standard, PS3.3 unless another part is named.
 """
 
 import dataclasses
-import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from msa_flax.data.headers import ImageError
 
 MAX_SIDE = 8192  # pixels, 16 times a CT slice's: bounds what decoding may allocate
-DEFLATED = "1.2.840.10008.1.2.1.99"  # the transfer syntax that compresses header and pixels alike
 _CT = (  # SOP classes (PS3.4, B.5): CT Image, Enhanced CT Image, Legacy Converted Enhanced CT Image
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.1",
     "1.2.840.10008.5.1.4.1.1.2.2",
 )
 _NO_SLICE = ("LOCALIZER", "PERFUSION")  # image types (C.8.2.1.1.1, C.8.15.2) without anatomy in HU
+_TAGS = {
+    "SpecificCharacterSet": 0x00080005,
+    "ImageType": 0x00080008,
+    "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018,
+    "Modality": 0x00080060,
+    "FrameType": 0x00089007,
+    "PatientID": 0x00100020,
+    "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E,
+    "InstanceNumber": 0x00200013,
+    "ImagePositionPatient": 0x00200032,
+    "ImageOrientationPatient": 0x00200037,
+    "FrameOfReferenceUID": 0x00200052,
+    "SamplesPerPixel": 0x00280002,
+    "PhotometricInterpretation": 0x00280004,
+    "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010,
+    "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030,
+    "BitsAllocated": 0x00280100,
+    "BitsStored": 0x00280101,
+    "HighBit": 0x00280102,
+    "PixelRepresentation": 0x00280103,
+    "PixelPaddingValue": 0x00280120,
+    "PixelPaddingRangeLimit": 0x00280121,
+    "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053,
+    "RescaleType": 0x00281054,
+    "SharedFunctionalGroupsSequence": 0x52009229,
+    "PerFrameFunctionalGroupsSequence": 0x52009230,
+}
+TAGS = list(_TAGS.values())  # what is read of a header
 _OF_A_FRAME = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "FrameType"),
 )
-KEYWORDS = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"),
-    *("FrameOfReferenceUID", "Modality", "ImageType", "InstanceNumber", "SamplesPerPixel"),
-    *("PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
-    *("BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
-    *("PixelPaddingRangeLimit", "SharedFunctionalGroupsSequence"),
-    *("PerFrameFunctionalGroupsSequence", "PixelData", *_OF_A_FRAME),
-)
+Values = dict[str, list[str]]  # by keyword, the values of an element as text
 
 
 class DicomError(ImageError):
@@ -63,34 +85,29 @@ class DicomSlice:
     spacing: tuple[float, ...]  # between rows, between columns; mm (10.7.1.3)
     slope: float  # HU per stored unit (C.11.1)
     intercept: float  # HU
+    bits_allocated: int  # to a pixel in the file, 8 or 16
     bits_stored: int  # of a pixel, the lowest ones
     signed: bool  # whether the stored values are two's complement
     padding: tuple[int, int] | None  # lowest and highest stored value that is no pixel
     transfer_syntax: str  # its UID (PS3.5, annex A)
+    offset: int  # of the pixels of all frames in the file, in bytes; -1: deflated
 
 
-def slices_of(ds: Any, file: BinaryIO, path: Path, *, max_tilt: float) -> list[DicomSlice]:
+def slices_of(ds: Any, path: Path, *, offset: int, max_tilt: float) -> list[DicomSlice]:
     """Checks a header, and returns a slice per frame.
 
     Args:
-        ds: the data set up to its pixels, with :data:`KEYWORDS`.
-        file: stands where the pixels begin.
-        path: of the file, for the slices.
+        ds: the data set up to its pixels, with :data:`TAGS`.
+        path: of the file.
+        offset: of its pixels, in bytes.
         max_tilt: degrees between a slice's normal and the patient's long axis, at most.
 
     Raises:
         DicomError: not an axial CT image in Hounsfield units, or its parts do not fit.
     """
-    kind = ds.get("SOPClassUID", "")
-    if str(kind) not in _CT or ds.get("Modality") != "CT":
-        what = getattr(kind, "name", "") if str(kind) not in _CT else ds.get("Modality")
-        raise DicomError(f"not a CT image: {what or 'it does not say what it is'}")
-    _check_type(ds.get("ImageType"))
+    _check_kind(ds)
+    frames = _whole(ds, "NumberOfFrames", 1)
     syntax, pixels = _transfer_syntax(ds), _pixel_format(ds)
-    frames = int(ds.get("NumberOfFrames") or 1)
-    number = ds.get("InstanceNumber")
-    bits = int(ds.BitsAllocated)
-    _check_length(file, syntax, (pixels["rows"], pixels["columns"], frames, bits))
     groups = _frame_groups(ds, frames)
     return [
         DicomSlice(
@@ -98,14 +115,15 @@ def slices_of(ds: Any, file: BinaryIO, path: Path, *, max_tilt: float) -> list[D
             frame=i,
             frames=frames,
             patient_id=str(ds.get("PatientID") or ""),
-            study_uid=str(ds.get("StudyInstanceUID") or ""),
-            series_uid=str(ds.get("SeriesInstanceUID") or ""),
-            sop_uid=str(ds.get("SOPInstanceUID") or ""),
-            frame_of_reference_uid=str(ds.get("FrameOfReferenceUID") or ""),
+            study_uid=_text(ds, "StudyInstanceUID"),
+            series_uid=_text(ds, "SeriesInstanceUID"),
+            sop_uid=_text(ds, "SOPInstanceUID"),
+            frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
             modality="CT",
-            image_type=tuple(str(part) for part in ds.get("ImageType") or ()),
-            instance_number=-1 if number is None else int(number),
+            image_type=tuple(_texts(ds, "ImageType")),
+            instance_number=_whole(ds, "InstanceNumber", -1),
             transfer_syntax=syntax,
+            offset=offset,
             **pixels,
             **_rescale(group),
             **_geometry(group, max_tilt),
@@ -114,9 +132,55 @@ def slices_of(ds: Any, file: BinaryIO, path: Path, *, max_tilt: float) -> list[D
     ]
 
 
-def _check_type(image_type: Any) -> None:
-    for kind in _NO_SLICE:
-        if kind in [str(part).strip() for part in image_type or ()]:
+# pydicom turns an element into an object when it is asked for. For the few numbers and names here
+# that would take as long as reading the file, so their bytes are read (PS3.5, 6.2 and 7.1).
+
+
+def _bytes(ds: Any, keyword: str) -> tuple[bytes, Literal["little", "big"]]:
+    element = ds.get_item(_TAGS[keyword])
+    if element is None or not isinstance(element.value, bytes):
+        return b"", "little"
+    return element.value, "little" if element.is_little_endian else "big"
+
+
+def _texts(ds: Any, keyword: str) -> list[str]:
+    """Returns the values of an element that is text; [] where it is missing or empty."""
+    value = _bytes(ds, keyword)[0].decode("latin-1").strip(" \0")
+    return [part.strip(" \0") for part in value.split("\\")] if value else []
+
+
+def _text(ds: Any, keyword: str) -> str:
+    return "\\".join(_texts(ds, keyword))
+
+
+def _whole(ds: Any, keyword: str, missing: int) -> int:
+    """Returns a whole number that is written as text."""
+    text = _text(ds, keyword)
+    try:
+        return int(text) if text else missing
+    except ValueError:
+        raise DicomError(f"{keyword}: expected a whole number, got {text[:16]!r}") from None
+
+
+def _word(ds: Any, keyword: str) -> int | None:
+    """Returns a whole number of two bytes, unsigned; None where it is missing or empty."""
+    value, order = _bytes(ds, keyword)
+    return int.from_bytes(value, order) if len(value) == 2 else None
+
+
+def _check_kind(ds: Any) -> None:
+    uid, modality = _text(ds, "SOPClassUID"), _text(ds, "Modality")
+    if uid not in _CT:
+        name = getattr(ds.get("SOPClassUID"), "name", "") or modality
+        raise DicomError(f"not a CT image: {name or 'it does not say what it is'}")
+    if modality != "CT":
+        raise DicomError(f"not a CT image: its modality is {modality or 'missing'}")
+    _check_type(_texts(ds, "ImageType"))
+
+
+def _check_type(image_type: Iterable[str]) -> None:
+    for kind in image_type:
+        if kind in _NO_SLICE:
             raise DicomError(f"not a CT slice: its image type is {kind}")
 
 
@@ -130,148 +194,133 @@ def _transfer_syntax(ds: Any) -> str:
 
 def _pixel_format(ds: Any) -> dict[str, Any]:
     """Checks the Image Pixel module (C.7.6.3)."""
-    samples, photometric = ds.get("SamplesPerPixel", 1), ds.get("PhotometricInterpretation")
-    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    samples, photometric = _word(ds, "SamplesPerPixel"), _text(ds, "PhotometricInterpretation")
+    if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise DicomError(
-            f"not a CT slice: {samples} samples per pixel, {photometric or 'of no kind'}"
+            f"not a CT slice: {samples} samples per pixel, {photometric or 'no interpretation'}"
         )
-    rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
+    rows, columns = _word(ds, "Rows") or 0, _word(ds, "Columns") or 0
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
         raise DicomError(f"{columns} x {rows} pixels, expected 1 to {MAX_SIDE} a side")
-    allocated, stored = ds.get("BitsAllocated"), ds.get("BitsStored")
-    high = ds.get("HighBit", (stored or 0) - 1)
-    if allocated not in (8, 16) or not stored or not 1 < stored <= allocated or high != stored - 1:
+    allocated, stored = _word(ds, "BitsAllocated"), _word(ds, "BitsStored") or 0
+    high = _word(ds, "HighBit")
+    lowest = high in (stored - 1, None)
+    if allocated not in (8, 16) or not 1 < stored <= allocated or not lowest:
         raise DicomError(
             f"{stored} of {allocated} bits up to bit {high}, expected the lowest of 8 or 16 bits"
         )
-    if ds.get("PixelRepresentation") not in (0, 1):
+    signed = _word(ds, "PixelRepresentation")
+    if signed not in (0, 1):
         raise DicomError("it does not say whether pixels are signed (Pixel Representation)")
     return {
         "rows": rows,
         "columns": columns,
-        "bits_stored": int(stored),
-        "signed": ds.PixelRepresentation == 1,
-        "padding": _padding(ds),
+        "bits_allocated": allocated,
+        "bits_stored": stored,
+        "signed": signed == 1,
+        "padding": _padding(ds, 2**stored, signed=signed == 1),
     }
 
 
-def _padding(ds: Any) -> tuple[int, int] | None:
-    """Returns the range of stored values that are no pixels (C.7.5.1.1.2)."""
-    ends = [ds.get(f"PixelPadding{name}") for name in ("Value", "RangeLimit")]
-    if ends[0] is None:
-        return None
-    if not all(isinstance(end, int) for end in ends if end is not None):
-        raise DicomError(f"Pixel Padding: expected whole numbers, got {ends}"[:100])
-    # Headers write it signed or unsigned, whatever the pixels are.
-    stored, signed = 2 ** int(ds.BitsStored), ds.PixelRepresentation == 1
-    values = [end % stored for end in ends if end is not None]
-    values = [end - stored if signed and end >= stored // 2 else end for end in values]
-    return min(values), max(values)
+def _padding(ds: Any, size: int, *, signed: bool) -> tuple[int, int] | None:
+    """Returns the range of stored values that are no pixels (C.7.5.1.1.2).
 
-
-def _check_length(file: BinaryIO, syntax: str, shape: tuple[int, int, int, int]) -> None:
-    """Refuses a file without pixels, and pixels whose number of bytes does not fit the header.
+    Headers write its ends signed or unsigned, whatever the pixels are.
 
     Args:
-        file: stands where the pixels begin.
-        syntax: UID of the transfer syntax.
-        shape: rows, columns, frames, bits of a pixel.
+        ds: the data set.
+        size: number of different stored values.
+        signed: whether they are two's complement.
     """
-    if syntax == DEFLATED:  # the file cannot tell; the decoder does
-        return
-    head = file.read(12)
-    if head[:4] not in (b"\xe0\x7f\x10\0", b"\x7f\xe0\0\x10"):
-        raise DicomError("no pixels: the file is cut off, or holds a header alone")
-    order: Literal["little", "big"] = "big" if head[0] == 0x7F else "little"
-    explicit = head[4:6] in (b"OW", b"OB")  # PS3.5, 7.1.2: two reserved bytes follow
-    length = int.from_bytes(head[8:12] if explicit else head[4:8], order)
-    start = file.tell() - (0 if explicit else 4)
-    there = file.seek(0, io.SEEK_END) - start
-    rows, columns, frames, bits = shape
-    expected = rows * columns * frames * bits // 8
-    if length == 0xFFFFFFFF:  # encapsulated: of undefined length (PS3.5, A.4)
-        return
-    if length not in (expected, expected + expected % 2) or there < expected:
-        raise DicomError(
-            f"{min(there, length)} bytes of pixels, expected {expected}: {columns} x {rows} "
-            f"pixels of {bits} bits, {frames} frames"
-        )
+    words = [_word(ds, f"PixelPadding{name}") for name in ("Value", "RangeLimit")]
+    if words[0] is None:
+        return None
+    ends = [word % size for word in words if word is not None]
+    ends = [end - size if signed and end >= size // 2 else end for end in ends]
+    return min(ends), max(ends)
 
 
-def _frame_groups(ds: Any, frames: int) -> list[dict[str, Any]]:
+def _frame_groups(ds: Any, frames: int) -> list[Values]:
     """Returns what is said of each frame: by the header, or by functional groups (C.7.6.16)."""
     if "PerFrameFunctionalGroupsSequence" not in ds:
         if frames != 1:
             raise DicomError(f"{frames} frames, but no position of each of them")
-        return [{name: ds.get(name) for name in _OF_A_FRAME}]
+        return [_inside([ds])]
     per_frame = ds.PerFrameFunctionalGroupsSequence
     if len(per_frame) != frames:
         raise DicomError(f"{frames} frames, but {len(per_frame)} descriptions of frames")
-    shared = _inside(ds.get("SharedFunctionalGroupsSequence") or ())
-    groups = [shared | _inside([group]) for group in per_frame]
+    shared = _inside(_macros(ds.get("SharedFunctionalGroupsSequence") or ()))
+    groups = [shared | _inside(_macros([group])) for group in per_frame]
     for group in groups:
-        _check_type(group.get("FrameType"))
+        _check_type(group.get("FrameType", ()))
     return groups
 
 
-def _inside(groups: Iterable[Any]) -> dict[str, Any]:
-    """Returns what functional groups say, each in a macro that is a sequence of one item."""
-    macros = [macro.value[0] for group in groups for macro in group if macro.value]
-    return {name: macro.get(name) for macro in macros for name in _OF_A_FRAME if name in macro}
+def _macros(groups: Iterable[Any]) -> list[Any]:
+    """Returns the macros of functional groups, each a sequence of one item."""
+    elements = [element for group in groups for element in group]
+    return [element.value[0] for element in elements if element.VR == "SQ" and element.value]
 
 
-def _rescale(group: dict[str, Any]) -> dict[str, Any]:
+def _inside(items: Iterable[Any]) -> Values:
+    return {name: values for ds in items for name in _OF_A_FRAME if (values := _texts(ds, name))}
+
+
+def _rescale(group: Values) -> dict[str, Any]:
     """Checks the Modality LUT module (C.11.1): without it, stored values mean nothing.
 
     A type is needed only where it is not HU (C.8.2.1.1.2), so none means HU.
     """
-    kind = str(group.get("RescaleType") or "HU").strip()
+    kind = "".join(group.get("RescaleType", ["HU"]))
     if kind != "HU":
         raise DicomError(f"not Hounsfield units: its Rescale Type is {kind[:16]}")
-    values = [group.get("RescaleSlope"), group.get("RescaleIntercept")]
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        raise DicomError("no Hounsfield units: Rescale Slope or Intercept is missing or no number")
-    slope, intercept = [float(value) for value in values if value is not None]
+    slope, intercept = (_numbers(group, f"Rescale{name}", 1)[0] for name in ("Slope", "Intercept"))
     if slope <= 0:
         raise DicomError(f"no Hounsfield units: Rescale Slope {slope:g}, expected a number above 0")
     return {"slope": slope, "intercept": intercept}
 
 
-def _geometry(group: dict[str, Any], max_tilt: float) -> dict[str, Any]:
+def _geometry(group: Values, max_tilt: float) -> dict[str, Any]:
     """Checks the Image Plane module (C.7.6.2)."""
     orientation = _numbers(group, "ImageOrientationPatient", 6)
-    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    row, column = orientation[:3], orientation[3:]
+    product = sum(a * b for a, b in zip(row, column, strict=True))
+    faults = (math.hypot(*row) - 1, math.hypot(*column) - 1, product)
     # C.7.6.2.1.1; scanners write three digits or more, so 0.001 is a rounding, 0.01 is a fault.
-    if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 0.01:
+    if max(map(abs, faults)) > 0.01:
         raise DicomError(
-            f"Image Orientation (Patient) {orientation}: not two directions at a right angle"
+            f"ImageOrientationPatient {orientation}: not two directions at a right angle"
         )
     tilt = math.degrees(math.acos(min(1.0, normal(orientation)[2])))
     if tilt > max_tilt:
         raise DicomError(f"not axial: tilted by {tilt:.0f} degrees, at most {max_tilt:g} are read")
     spacing = _numbers(group, "PixelSpacing", 2)
     if min(spacing) <= 0:
-        raise DicomError(f"Pixel Spacing {spacing}, expected millimetres above 0")
+        raise DicomError(f"PixelSpacing {spacing}, expected millimetres above 0")
     position = _numbers(group, "ImagePositionPatient", 3)
     return {"orientation": orientation, "position": position, "spacing": spacing}
 
 
-def _numbers(group: dict[str, Any], name: str, count: int) -> tuple[float, ...]:
-    values = group.get(name)
-    if values is None or isinstance(values, str) or len(values) != count:
-        raise DicomError(f"no {name}, or not of {count} numbers")
-    found = tuple(float(value) for value in values)
-    if not all(map(math.isfinite, found)):
-        raise DicomError(f"{name} {found}, expected finite numbers")
+def _numbers(group: Values, name: str, count: int) -> tuple[float, ...]:
+    texts = group.get(name, [])
+    try:
+        found = tuple(float(text) for text in texts)
+    except ValueError:
+        found = ()
+    if len(found) != count or not all(map(math.isfinite, found)):
+        got = "\\".join(texts)[:60]
+        expected = "a number" if count == 1 else f"{count} numbers"
+        raise DicomError(f"{name}: expected {expected}, got {got or 'none'}")
     return found
 
 
-def normal(orientation: tuple[float, ...]) -> np.ndarray:
-    """Returns the unit vector across a slice, towards the head: float64 [3].
+def normal(orientation: tuple[float, ...]) -> tuple[float, float, float]:
+    """Returns the unit vector across a slice, towards the head.
 
     Args:
         orientation: six direction cosines, of a row and of a column (C.7.6.2.1.1).
     """
-    across = np.cross(orientation[:3], orientation[3:])
-    across /= np.linalg.norm(across)
-    return across if across[2] >= 0 else -across
+    a, b, c, d, e, f = orientation
+    x, y, z = b * f - c * e, c * d - a * f, a * e - b * d
+    length = math.copysign(math.hypot(x, y, z), z)
+    return x / length, y / length, z / length

@@ -162,6 +162,21 @@ def _jpeg_header(data: bytes) -> Header:
     return frame._replace(metadata=metadata + len(data) - at)
 
 
+def jpeg_frame(data: bytes) -> Header:
+    """Returns the first frame header of a JPEG or JPEG-LS stream.
+
+    Raises:
+        ImageError: there is no frame header (T.81, B.2.2; T.87, C.2.2).
+    """
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = data[found.end() - 1], found.end()
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return _jpeg_frame(data[at + 2 : at + int.from_bytes(data[at : at + 2])])
+        at += max(int.from_bytes(data[at : at + 2]), 2)
+    raise ImageError("damaged: no JPEG frame header")
+
+
 def _jpeg_frame(segment: bytes) -> Header:
     if len(segment) < 6:
         raise ImageError("damaged: no JPEG frame header")

@@ -65,7 +65,7 @@ def find_series(slices: Iterable[DicomSlice]) -> list[Series]:
 
 
 def _place(one: DicomSlice) -> tuple[float, int, str, str, int]:
-    at = float(normal(one.orientation) @ one.position)
+    at = float(np.dot(normal(one.orientation), one.position))
     return at, one.instance_number, one.sop_uid, str(one.path), one.frame
 
 
@@ -80,7 +80,7 @@ def _alike(a: DicomSlice, b: DicomSlice) -> bool:
 
 def _series(slices: Sequence[DicomSlice], *, mixed: bool) -> Series:
     first = slices[0]
-    across = normal(first.orientation)
+    across = np.array(normal(first.orientation))
     points = np.array([one.position for one in slices])
     order = np.argsort(points @ across, kind="stable")
     points = points[order]

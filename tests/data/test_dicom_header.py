@@ -27,8 +27,8 @@ def refused(ds):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"Modality": "MR"}, "not a CT image: MR"),
-        ({"RescaleSlope": None}, "missing or no number"),
+        ({"Modality": "MR"}, "not a CT image: its modality is MR"),
+        ({"RescaleSlope": None}, "RescaleSlope: expected a number, got none"),
         ({"RescaleSlope": 0}, "Rescale Slope 0"),
         ({"RescaleType": "US"}, "Rescale Type is US"),
         ({"Rows": 64}, "32768 bytes of pixels, expected 16384"),
