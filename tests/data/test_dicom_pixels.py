@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import dataset, public, saved
+from public_dicom import dataset, public, saved
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
