@@ -28,7 +28,7 @@ import numpy as np
 from msa_flax.config import DataConfig
 from msa_flax.data import dicom
 from msa_flax.data.examples import DataError
-from msa_flax.data.folder import File, Listing, listed
+from msa_flax.data.folder import File, Listing, check_bad_files, listed
 
 log = logging.getLogger("msa_flax")
 
@@ -127,7 +127,9 @@ def read_truth(root: str | os.PathLike[str]) -> Truth:
         else:
             boxes[study][int(row["slice_number"])] = box
     if problems:
-        raise DataError(f"{root}: {_several(problems)}")
+        raise DataError(
+            f"{root}: expected rows that fit, {len(problems)} do not: {listed(problems)}"
+        )
     return Truth(levels=levels, boxes={study: found for study, found in boxes.items() if found})
 
 
@@ -139,7 +141,8 @@ def list_rsna(config: DataConfig) -> Listing:
             used.
 
     Raises:
-        DataError: the tables are wrong, or what is in ``bad_files`` of the result is not skipped.
+        DataError: the tables are wrong; or files, folders and boxes do not fit them, and
+            ``config.on_bad_file`` is "error".
     """
     root = pathlib.Path(config.root).expanduser().absolute()
     truth = read_truth(root)
@@ -154,6 +157,8 @@ def list_rsna(config: DataConfig) -> Listing:
             files += [_file(study, number, path, 0) for number, path in slices.items()]
     files.sort(key=lambda file: file.example_id)
     _say(files, studies, truth)
+    # Now, and not after hundreds of thousands of slices have been decoded.
+    check_bad_files(bad, skip=config.on_bad_file == "skip", total=len(files) + len(bad))
     return Listing(
         root=root, classes=tuple(config.classes), files=tuple(files), bad_files=tuple(sorted(bad))
     )
@@ -323,7 +328,3 @@ def _say(files: Sequence[File], studies: Mapping[str, object], truth: Truth) -> 
         *(len(studies), kinds["normal"], kinds["with boxes"], kinds["fractured"]),
         *(sum(file.label for file in files), sum(not file.label for file in files)),
     )
-
-
-def _several(problems: Sequence[str]) -> str:
-    return f"{len(problems)} rows are wrong: {listed(problems)}"

@@ -97,7 +97,9 @@ def test_folders_and_boxes_that_fit_nothing_are_listed_and_the_rest_is_used(root
     write_table(
         root / "train_bounding_boxes.csv", BOX_HEAD, [BOXES[0], outside, [*BOXES[1][:5], 99]]
     )
-    listing = rsna.list_rsna(config(root))
+    with pytest.raises(DataError, match=r"5 of 6 files cannot be used: .*1\.2\.4: no slices"):
+        rsna.list_rsna(config(root))
+    listing = rsna.list_rsna(config(root, on_bad_file="skip"))
     assert dict(listing.bad_files) == {
         "train_images/1.2.9": "a folder that train.csv does not name",
         "train_images/1.2.4": "no slices: no file NUMBER.dcm in it",
@@ -111,7 +113,7 @@ def test_folders_and_boxes_that_fit_nothing_are_listed_and_the_rest_is_used(root
 
 def test_a_slice_that_is_no_ct_is_listed(root):
     (root / "train_images" / "1.2.3" / "12.dcm").write_bytes(b"nothing")
-    listing = rsna.list_rsna(config(root))
+    listing = rsna.list_rsna(config(root, on_bad_file="skip"))
     assert [name for name, _ in listing.bad_files] == ["train_images/1.2.3/12.dcm"]
     assert "1.2.3/12.dcm" not in found(listing)
 
