@@ -40,6 +40,7 @@ class Examples:
     file_hash: np.ndarray | None = None  # str [n], of each file's pixels; None: they were not read
     families_by: str = "names"  # "names" | "pixels": what tells the families
     copies: np.ndarray | None = None  # str [n], family by pixels, "" no copy; None: not searched
+    same: np.ndarray | None = None  # str [n], picture that was saved again, "" none; None: as above
 
     def __len__(self) -> int:
         return len(self.example_id)

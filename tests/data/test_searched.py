@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from noisy_slices import noisy_slice, turned_copies
+from noisy_slices import noisy_slice, turned_copies, write_slices
 
 from msa_flax import data
 from msa_flax.config import DataConfig
 from msa_flax.data import searched
 from msa_flax.data.examples import DataError
-from msa_flax.data.leakage import check_leakage, find_stamps
+from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
 from msa_flax.data.searched import search, with_families
 from msa_flax.data.splits import Splits, assign_splits
 
@@ -40,6 +40,7 @@ def never():
     raise AssertionError("searched again")
 
 
+NAMES = ("normal", "fracture")
 THREE = np.stack([data.facts.comparable(noisy_slice(seed)) for seed in (0, 1, 0)])
 
 
@@ -157,3 +158,39 @@ def test_the_phantom_is_not_searched():
     config = DataConfig(source="phantom", protocol="kfold", phantom_patients=10, families="pixels")
     examples = object()
     assert with_families(examples, config) is examples
+
+
+def labelled(root, slices):
+    """A data set of noisy slices, those of ``slices`` {name: image} beside them, and its search."""
+    own = {f"train/{NAMES[i % 2]}/{i}.png": noisy_slice(i, label=i % 2) for i in range(8)}
+    own |= {f"val/{NAMES[i % 2]}/{i}.png": noisy_slice(i, label=i % 2) for i in range(8, 12)}
+    write_slices(root, own | slices)
+    return with_families(data.load(configured(root)), configured(root))
+
+
+def test_a_picture_in_both_classes_is_refused_although_it_was_saved_in_another_format(tmp_path):
+    found = labelled(tmp_path / "set", {"train/fracture/again.jpg": noisy_slice(0)})
+    with pytest.raises(DataError, match=r"1 pictures are in both classes \(2 images\)") as caught:
+        check_contradictions(found)
+    for said in ("train/fracture/again.jpg", "train/normal/0.png", "data.families=names"):
+        assert said in str(caught.value)
+    config = configured(tmp_path / "set", families="names")
+    check_contradictions(with_families(data.load(config), config))
+
+
+def test_neighbours_and_changed_copies_with_another_label_are_not_called_the_same_picture(tmp_path):
+    # A neighbour shares half of its noise, as where slices overlap; the copies were turned, made
+    # brighter, or are of the same class.
+    first, noise = noisy_slice(0).astype(int), np.random.default_rng(1).normal(0, 10, (128, 128))
+    neighbour = np.clip(first + noise, 0, 255).astype(np.uint8)
+    slices = {
+        "train/fracture/neighbour.png": neighbour,
+        "train/fracture/turned.png": np.rot90(noisy_slice(2)).copy(),
+        "train/fracture/bright.png": np.clip(noisy_slice(4) * 1.2, 0, 255).astype(np.uint8),
+        "train/normal/again.jpg": noisy_slice(6),
+    }
+    found = labelled(tmp_path / "set", slices)
+    check_contradictions(found)
+    same = dict(zip(found.example_id.tolist(), found.same.tolist(), strict=True))
+    named = {name for name, first in same.items() if first}
+    assert named == {"train/normal/6.png", "train/normal/again.jpg"}
