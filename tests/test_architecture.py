@@ -40,7 +40,7 @@ ARROWS = {
     "saliency": {"evaluation"},
     "prediction": {"data", "evaluation", "config"},
     # The one part that takes a whole run, and so puts the others together.
-    "results": {"run", "config", *PARTS},
+    "results": {"run", "config", "reporting", *PARTS},
 }
 COMMANDS = {"train", "evaluate", "predict", "explain", "audit", "report"}
 GROUND = {

@@ -102,6 +102,34 @@ def draw_learning(rows: Sequence[Mapping[str, Any]], quantity: str) -> Chart:
     )
 
 
+def draw_positions(
+    key: str, title: str, rows: Sequence[Mapping[str, Any]], threshold: float
+) -> Chart:
+    """Returns the probability of each slice of a series, rows of slices.csv, along its position."""
+    known = all(row["position_mm"] is not None for row in rows)
+    x = [row["position_mm"] if known else i for i, row in enumerate(rows, 1)]
+    y, odd = [row["probability"] for row in rows], [i for i, row in enumerate(rows) if row["flags"]]
+    limit = _line([min(x), max(x)], [threshold] * 2, f"threshold {threshold:.4g}", GREY, "dot")
+    curve = _line(x, y, "probability", _COLOURS[0], "solid") | {"mode": "lines+markers"}
+    flagged = _line([x[i] for i in odd], [y[i] for i in odd], "flagged", VERMILION, "solid")
+    flagged |= {"mode": "markers", "marker": {"color": VERMILION, "size": 10, "symbol": "x"}}
+    axis = "position in mm, towards the head" if known else "slice, in the order of file names"
+    layout = _axes(axis, "probability", None, [-0.02, 1.02])
+    if not known:
+        layout["xaxis"] |= {"tick0": 0, "dtick": max(1, math.ceil(len(rows) / 8))}
+    return Chart(
+        key=key,
+        title=title,
+        figure={"data": [limit, curve, *[flagged] * bool(odd)], "layout": layout},
+        notes=[],
+        head=["position in mm" if known else "slice", "probability", "flags"],
+        rows=[
+            [f"{at:g}", f"{row['probability']:.4f}", row["flags"]]
+            for at, row in zip(x, rows, strict=True)
+        ],
+    )
+
+
 def _roc(drawn: Mapping[str, Curve], point: tuple[float | None, float | None] | None) -> Chart:
     traces = [_line([0, 1], [0, 1], "chance", GREY, "dot"), *_traces(drawn)]
     if point is not None:

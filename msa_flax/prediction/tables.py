@@ -43,6 +43,12 @@ def by_series(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield list(members)
 
 
+def top_slices(rows: Sequence[Row]) -> list[Row]:
+    """Returns the slices of a series that drive its score: those that are not flagged, if any."""
+    scored = [row for row in rows if not row["flags"]]
+    return sorted(scored or rows, key=lambda row: -row["probability"])[:TOP]
+
+
 def series_row(scorer: Scorer, rows: Sequence[Row], odd: Sequence[str]) -> Row:
     """Returns the row of one series: the highest probability of its slices, and what drove it.
 
@@ -55,13 +61,12 @@ def series_row(scorer: Scorer, rows: Sequence[Row], odd: Sequence[str]) -> Row:
         rows: of the slices, one or more.
         odd: what is odd about the series as a whole.
     """
-    scored = [row for row in rows if not row["flags"]]
     flags = list(odd)
     for name in (UNLIKE, NOT_COMPARED):
         count = sum(name in row["flags"].split(";") for row in rows)
         if count > _MOST_UNLIKE * len(rows):
             flags.append(f"{name}: {count} of {len(rows)} slices")
-    top = sorted(scored or rows, key=lambda row: -row["probability"])[:TOP]
+    top = top_slices(rows)
     return {
         **{name: rows[0][name] for name in ("patient", "study", "series")},
         "slices": len(rows),

@@ -162,5 +162,10 @@ def _uri(path: Path, side: int) -> str:
     if scale < 1:
         height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return jpeg_uri(picture)
+
+
+def jpeg_uri(picture: np.ndarray) -> str:
+    """Returns a picture, uint8 [h, w] or [h, w, 3] in OpenCV's order, as a JPEG data URI."""
     written, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode() if written else ""

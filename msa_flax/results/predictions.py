@@ -14,17 +14,27 @@ import numpy as np
 from tqdm import tqdm
 
 from msa_flax import __version__
+from msa_flax.data.images import preprocess
 from msa_flax.data.splits import Splits
-from msa_flax.files import NOTICE, read_json, write_json
+from msa_flax.files import NOTICE, read_json, write_atomically, write_json
 from msa_flax.prediction import tables
-from msa_flax.prediction.inputs import Inputs, PredictionError, find_inputs
+from msa_flax.prediction.inputs import Inputs, PredictionError, find_inputs, read_slice
 from msa_flax.prediction.journal import Journal, is_finished
-from msa_flax.prediction.score import Scorer, score
+from msa_flax.prediction.score import UNLIKE, Row, Scorer, score
+from msa_flax.reporting.prediction import (
+    Pictured,
+    Shown,
+    picture_slice,
+    render_prediction,
+    show_series,
+)
 from msa_flax.run import Run
 from msa_flax.training.workdir import environment
 
 log = logging.getLogger("msa_flax")
 
+_LISTED = 200  # series in the table of the page; series.csv has all
+_IN_FULL = 12  # series with curve and pictures: the page stays below some 15 MB
 PHANTOM = "trained on a synthetic phantom: says nothing about patients"
 
 
@@ -130,18 +140,62 @@ def _write(
     if next(journal.rows(), None) is None:
         return dict(counts), refused
 
-    def series() -> Iterable[dict[str, Any]]:
+    def series() -> Iterable[Row]:
         for members in tables.by_series(journal.rows()):
             counts.update(slices=len(members), series=1)
             counts.update(flagged=sum(bool(row["flags"]) for row in members))
             odd = found.flags.get((members[0]["study"], members[0]["series"]), ())
-            yield tables.series_row(run.scorer, members, odd)
+            row = tables.series_row(run.scorer, members, odd)
+            highest.append(row)
+            if len(highest) > 2 * _LISTED:
+                highest[:] = _highest(highest)
+            yield row
 
+    highest: list[Row] = []
     tables.write_table(out / "slices.csv", tables.SLICES, journal.rows())
     tables.write_table(out / "series.csv", tables.SERIES, series())
     about = about_prediction(run, identifiers=identifiers)
-    write_json(out / "run.json", {**about, "counts": dict(counts), "identity": identity})
+    about |= {"counts": dict(counts), "identity": identity}
+    highest = _highest(highest)
+    page = render_prediction(about, highest, _in_full(run, found, journal, highest), refused)
+    # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
+    write_atomically(out / "report.html", page.encode("utf-8", "replace"))
+    write_json(out / "run.json", about)
     return dict(counts), refused
+
+
+def _highest(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of the series with the highest scores; what is unlike comes last."""
+    return sorted(rows, key=lambda row: (UNLIKE in row["flags"], -row["probability"]))[:_LISTED]
+
+
+def _in_full(run: Run, found: Inputs, journal: Journal, highest: Sequence[Row]) -> list[Shown]:
+    """Returns the first of the highest series with their curves, and maps of their top slices."""
+    order = {(row["study"], row["series"]): i for i, row in enumerate(highest[:_IN_FULL])}
+    members: dict[int, list[Row]] = {}
+    for rows in tables.by_series(journal.rows()):
+        if (key := (rows[0]["study"], rows[0]["series"])) in order:
+            members[order[key]] = rows
+    tops = [tables.top_slices(members[i]) for i in range(len(order))]
+    pictured = iter(_picture(run, found, [row for top in tops for row in top]))
+    return [
+        show_series(i + 1, row, members[i], [next(pictured) for _ in top], run.scorer.threshold)
+        for i, (row, top) in enumerate(zip(highest, tops, strict=False))
+    ]
+
+
+def _picture(run: Run, found: Inputs, rows: Sequence[Row]) -> list[Pictured]:
+    """Returns slices with their Grad-CAM over them, at their own resolution."""
+    wanted, data = {row["path"] for row in rows}, run.config.data
+    places = {one.path: one for one in found.slices if one.path in wanted}
+    images = [read_slice(places[row["path"]], data) for row in rows]
+    size, equalize = data.image_size, data.equalize
+    inputs = np.stack([preprocess(image, size=size, equalize=equalize) for image in images])
+    maps = run.explain(inputs).maps["gradcam"]["fracture"]
+    return [
+        picture_slice(row, image, saliency, data.classes[1])
+        for row, image, saliency in zip(rows, images, maps, strict=True)
+    ]
 
 
 def about_prediction(run: Run, *, identifiers: bool) -> dict[str, Any]:

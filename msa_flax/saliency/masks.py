@@ -8,8 +8,8 @@ from msa_flax.saliency.interface import SaliencyError
 DILATE_FRACTION = 0.06  # masks are widened by this share of the image's side before mass is counted
 
 
-def upsample(saliency: np.ndarray, size: int) -> np.ndarray:
-    """Returns a map [h, w] resized to float32 [size, size], bilinear, pixel centres aligned.
+def upsample(saliency: np.ndarray, size: int, width: int | None = None) -> np.ndarray:
+    """Returns a map [h, w] resized to float32 [size, width or size], bilinear, centres aligned.
 
     Raises:
         SaliencyError: the map is not two-dimensional, or has NaN or infinite values.
@@ -20,7 +20,7 @@ def upsample(saliency: np.ndarray, size: int) -> np.ndarray:
             f"map: expected finite values of shape [h, w], got shape {saliency.shape}, "
             f"{int((~np.isfinite(saliency)).sum())} values not finite"
         )
-    return cv2.resize(saliency, (size, size), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(saliency, (width or size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def dilated(mask: np.ndarray, dilate: int) -> np.ndarray:

@@ -51,21 +51,21 @@ def overlay(
     A map without any value above 0 gives the plain image: nothing speaks for the target.
 
     Args:
-        image: uint8 [s, s], grey.
+        image: uint8 [height, width], grey, at any resolution.
         saliency: float [h, w].
         maximum: the value of the last colour, see :func:`display`.
         alpha: opacity of the colours, 0..1.
 
     Returns:
-        uint8 [s, s, 3], RGB.
+        uint8 [height, width, 3], RGB.
 
     Raises:
         SaliencyError: a map that is not finite, a maximum that is not above 0, or an image that is
-            not uint8 [s, s].
+            not uint8 [height, width].
     """
-    if image.dtype != np.uint8 or image.ndim != 2 or image.shape[0] != image.shape[1]:
-        raise SaliencyError(f"image: expected uint8 [s, s], got {image.dtype} {image.shape}")
-    values = upsample(display(saliency, maximum=maximum)[0], image.shape[0])
+    if image.dtype != np.uint8 or image.ndim != 2:
+        raise SaliencyError(f"image: expected uint8 [h, w], got {image.dtype} {image.shape}")
+    values = upsample(display(saliency, maximum=maximum)[0], *image.shape)
     picture = np.repeat(image[:, :, None], 3, axis=2)
     if not values.any():
         return picture

@@ -103,3 +103,18 @@ def test_learning_curves_show_both_splits():
     chart = charts.draw_learning(HISTORY, "loss")
     assert [trace["y"] for trace in chart.figure["data"]] == [[0.5], [0.7]]
     assert chart.rows == [["training", "1", "0.5000"], ["validation", "1", "0.7000"]]
+
+
+def test_the_curve_of_a_series_runs_along_its_position():
+    rows = [
+        {"position_mm": 2.0 * i, "probability": 0.1 * i, "flags": "odd" * (i == 2)}
+        for i in range(4)
+    ]
+    found = charts.draw_positions("1", "a series", rows, 0.25)
+    limit, curve, flagged = found.figure["data"]
+    assert (curve["x"], limit["y"], flagged["x"]) == ([0, 2, 4, 6], [0.25, 0.25], [4])
+    unknown = [row | {"position_mm": None, "flags": ""} for row in rows]
+    figure = charts.draw_positions("1", "a series", unknown, 0.25).figure
+    assert [trace["name"] for trace in figure["data"]] == ["threshold 0.25", "probability"]
+    assert figure["data"][1]["x"] == [1, 2, 3, 4]
+    assert figure["layout"]["xaxis"]["dtick"] == 1

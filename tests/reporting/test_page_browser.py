@@ -2,7 +2,6 @@
 
 import pathlib
 import re
-import shutil
 
 import pytest
 from prediction_tables import mostly_right
@@ -17,20 +16,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason='pip install -e ".[
 axe_core = pytest.importorskip(
     "axe_core_python.sync_playwright", reason='pip install -e ".[browser]"'
 )
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        # As root in a container a browser has no sandbox of its own.
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_an_overlay_is_rgb_of_the_image_size():
         ({"maximum": 0.0}, "above 0"),
         ({"maximum": float("nan")}, "above 0"),
         ({"image": GREY.astype(float)}, "uint8"),
-        ({"image": GREY[:8]}, "uint8"),
+        ({"image": GREY[None]}, "uint8"),
     ],
 )
 def test_an_overlay_of_something_else_is_refused(arguments, message):
@@ -111,3 +111,7 @@ def test_attention_is_shown_on_zero_to_one_whatever_its_values():
 def test_attention_outside_zero_to_one_is_refused(value):
     with pytest.raises(SaliencyError, match=r"expected 0\.\.1"):
         attention_image(np.full((7, 7), value), 14)
+
+
+def test_an_overlay_has_the_shape_of_its_image():
+    assert overlay(GREY[:8], RAMP).shape == (8, GREY.shape[1], 3)
