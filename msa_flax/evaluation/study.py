@@ -121,7 +121,7 @@ def gather(
     if isinstance(label, Mapping):
         unknown = [name for name in names.tolist() if name not in label]
         if unknown:
-            raise PredictionsError(f"study {unknown[0]}: whether it has a fracture is not known")
+            raise PredictionsError(f"study {unknown[0]}: its label is not known")
         found = np.array([label[name] for name in names.tolist()], np.int64)
     else:
         found = np.zeros(len(names), np.int64)

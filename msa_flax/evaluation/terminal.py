@@ -123,19 +123,20 @@ def calibration_lines(results: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(lines)
 
 
-def study_lines(split: str, section: Mapping[str, Any]) -> str:
+def study_lines(split: str, section: Mapping[str, Any], positive: str) -> str:
     """Returns what ``metrics.json`` says of whole studies, as a plain text table.
 
     Args:
         split: its name.
         section: "study" of ``metrics.json``.
+        positive: name of the positive class.
     """
     confusion, found = section["confusion"], section["metrics"]
-    fractured = confusion["tp"] + confusion["fn"]
+    found_in = confusion["tp"] + confusion["fn"]
     name = section["aggregation"]["name"]
     rows = [
         ["studies", split],
-        ["studies, with a fracture", f"{section['n']}, {fractured}"],
+        [f"studies, with {positive!r}", f"{section['n']}, {found_in}"],
         ["score of a study", _SCORES.get(name, name)],
         *([title, _cell(found[key])] for title, key in _OF_STUDIES.items()),
         ["threshold, of validation", f"{section['threshold']:.4g}"],

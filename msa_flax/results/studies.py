@@ -68,7 +68,7 @@ def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) 
     _write_table(folder / "studies.csv", scores, probability, threshold, run.config.data.classes)
     values = files.read_json(folder / "metrics.json")
     files.write_json(folder / "metrics.json", values | {"study": section})
-    print(study_lines(split, section))
+    print(study_lines(split, section, run.config.data.classes[1]))
     return section
 
 

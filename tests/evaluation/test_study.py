@@ -69,7 +69,7 @@ def test_slices_are_gathered_by_study_in_any_order():
     [
         (["", "a"], ["1", "1"], [0, 0], "expected the study of every image, 1 have none"),
         (["a", "a"], ["1", "2"], [0, 0], "study a: expected one patient"),
-        (["a", "b"], ["1", "2"], {"a": 1}, "study b: whether it has a fracture is not known"),
+        (["a", "b"], ["1", "2"], {"a": 1}, "study b: its label is not known"),
     ],
 )
 def test_slices_that_make_no_studies_are_refused(names, patient, label, reason):
