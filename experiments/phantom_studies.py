@@ -16,8 +16,8 @@ DIR then holds, for N made-up patients, at least half of them without a fracture
 
 How hard it is: a real hairline fracture is 0.5 to 1 mm wide, filled with blood, and so 300 HU
 (spongy bone) to 1,000 HU (cortex) darker than what it breaks; the scanner's blur leaves a third to
-a half of that. The default, a line of 2 mm that is 700 HU darker, is a wide-open fracture that a
-small network can learn at 128 to 224 pixels; --width 0.8 --contrast 500 is close to a hairline.
+a half of that. The default, a line of 2 mm that is 700 HU darker, is a wide-open fracture, which
+anyone sees at 128 pixels; --width 0.8 --contrast 500 looks like a hairline.
 
 A study follows from its number, the seed and the options alone; so do its bytes, for one version of
 pydicom. Of two studies, 2 k and 2 k + 1, one has a fracture.

@@ -98,8 +98,6 @@ def main(args: SimpleNamespace) -> None:
                 "--sensitivity: the threshold is chosen when calibration is fitted, or of studies; "
                 "add --calibrate or --level study, not both"
             )
-    if args.level == "study" and args.data_root:
-        raise cli.UsageError("--level study: studies are evaluated of the run's own splits only")
     from msa_flax.results.scores import calibrate, evaluate_external, evaluate_split, report
     from msa_flax.run import restore
     from msa_flax.training.compile import prepare_jax
@@ -128,6 +126,8 @@ def _check_others(args: SimpleNamespace) -> None:
             f"--data_root: expected a folder, got the file {args.data_root}; a table of labels is "
             "given with --manifest"
         )
+    if args.level == "study" and (args.data_root or args.manifest):
+        raise cli.UsageError("--level study: expected a split of the run's own, got other images")
     if args.manifest and not Path(args.manifest).expanduser().is_file():
         raise cli.UsageError(f"--manifest: expected a table, a CSV file; got {args.manifest!r}")
 
