@@ -22,8 +22,8 @@ _RLE = "1.2.840.10008.1.2.5"
 _DECODERS = {
     f"1.2.840.10008.1.2.{syntax}": plugin
     for plugin, syntaxes in {
-        "pylibjpeg": ("4.50", "4.51", "4.90", "4.91", "4.201", "4.202", "4.203", "5"),
-        "gdcm": ("4.57", "4.70"),  # lossless JPEG
+        "pylibjpeg": ("4.51", "4.90", "4.91", "4.201", "4.202", "4.203", "5"),
+        "gdcm": ("4.50", "4.57", "4.70"),  # JPEG of 8 bits, lossless JPEG
         "pyjpegls": ("4.80", "4.81"),
     }.items()
     for syntax in syntaxes
@@ -118,6 +118,9 @@ def _decoded(slice: DicomSlice, file: BinaryIO, syntax: str) -> np.ndarray:
         "pixel_vr": "OW",
     }
     decoder = get_decoder(syntax)
+    if plugin and plugin not in decoder.available_plugins:
+        needs = next((one for one in decoder.missing_dependencies if plugin in one), plugin)
+        raise DicomError(f"{decoder.UID.name} needs a decoder that is not installed: {needs}")
     words, _ = decoder.as_array(
         file, index=slice.frame, raw=True, decoding_plugin=plugin, **options
     )

@@ -3,6 +3,7 @@
 import io
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pydicom
@@ -73,6 +74,8 @@ def test_lossless_files_of_pydicom_have_the_values_of_their_original(syntax, tmp
 
 @pytest.mark.parametrize("kind", [["dcmcjpeg", "+ee"], ["dcmcjpeg", "+eb"]], ids=["12", "8 bits"])
 def test_lossy_jpeg_differs_by_little(kind, tmp_path):
+    if kind[1] == "+ee":
+        pytest.importorskip("libjpeg", reason="pylibjpeg-libjpeg is not installed")
     path = converted(kind, public("bad_sequence.dcm"), tmp_path / "a.dcm")
     (one,), (original,) = read_header(path), read_header(public("bad_sequence.dcm"))
     difference = np.abs(hounsfield(one) - hounsfield(original))
@@ -142,6 +145,17 @@ def test_compressed_pixels_that_are_cut_off_are_refused(syntax):
     ds.PixelData = encapsulate([frame[: len(frame) // 2]], has_bot=False)
     reason = "truncated: the compressed pixels have no end"
     assert refusal(saved(ds)) == reason or syntax == "RLE"
+
+
+def test_a_decoder_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    path = converted(["dcmcjpeg", "+ee"], public("bad_sequence.dcm"), tmp_path / "a.dcm")
+    decoder = type(pydicom.pixels.get_decoder("1.2.840.10008.1.2.4.51"))
+    monkeypatch.setattr(decoder, "available_plugins", ("gdcm",))
+    reason = refusal(path.read_bytes())
+    assert reason.startswith(
+        "JPEG Extended (Process 2 and 4) needs a decoder that is not installed"
+    )
+    assert "pylibjpeg-libjpeg" in reason or "libjpeg" in sys.modules
 
 
 def test_a_panic_of_a_decoder_is_one_sentence_and_prints_nothing(capfd):
