@@ -44,6 +44,9 @@ class UsageError(UserError):
 def run(main: Main, define: Define, doc: str) -> None:
     """Runs a command with the arguments of this process, and ends the process with its code."""
     sys.unraisablehook, threading.excepthook = _say_unraisable, _say_of_thread
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by "command >&-": nothing else takes its place
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 it stays open
     sys.exit(call(main, define, doc, list(sys.argv)))
 
 
@@ -204,7 +207,7 @@ def _arguments(argv: Sequence[str]) -> Iterator[None]:
 def _define(define: Define, argv: Sequence[str], values: flags.FlagValues) -> flags.FlagValues:
     try:
         define(values)
-    except (KeyError, AttributeError, TypeError) as error:
+    except (KeyError, AttributeError, TypeError, flags.Error) as error:
         raise UsageError(_unknown_fields(argv) or f"--config: {error}") from error
     except (SystemExit, SyntaxError) as error:
         raise UsageError(_cannot_be_used(error)) from error
@@ -228,7 +231,7 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> SimpleNamespace:
     except UsageError:
         raise
     except flags.Error as error:
-        raise UsageError(f"{error}; --help lists the flags") from error
+        raise UsageError(_unknown_fields(argv) or f"{error}; --help lists the flags") from error
     except (Exception, SystemExit) as error:  # the user's configuration file may raise anything
         raise UsageError(_unknown_fields(argv) or _cannot_be_used(error)) from error
 
@@ -252,11 +255,14 @@ def _with_tuples(argv: Sequence[str]) -> list[str]:
 
 
 def _unknown_fields(argv: Sequence[str]) -> str:
-    known = list(flatten(Config().to_dict()))
+    sections = Config().to_dict()
+    known = list(flatten(sections))
     given = [match[1] for arg in argv if (match := re.match(r"--config\.([\w.]+)", arg))]
     problems = []
     for field in given:
-        if field not in known:
+        if isinstance(sections.get(field), dict):
+            problems.append(f"{field} is a section; set its fields, such as {field}.FIELD")
+        elif field not in known:
             close = difflib.get_close_matches(field, known, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             problems.append(f"unknown configuration field {field}{hint}")

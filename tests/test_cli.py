@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -35,6 +36,8 @@ def test_help_is_no_error_and_says_what_it_is_for(name, flag, capsys):
         (["--bogus=1"], "bogus"),
         (["extra", "--workdir=w"], "unexpected argument 'extra'"),
         (["--workdir=w", "--config.model.alpa=1"], "did you mean model.alpha"),
+        (["--workdir=w", "--config.data=1"], "data is a section; set its fields"),
+        (["--workdir=w", "--config.data.root=x", "--config.data=1"], "data is a section"),
         (["--workdir=w", "--config.model.alpha=wide"], "wide"),
         (["--workdir=w", "--config.model.attention=senet"], "expected one of msa, cbam, none"),
         (["--workdir=w", "--config.data.fold=7"], "data.fold"),
@@ -172,3 +175,9 @@ def test_a_command_that_ignores_the_interrupt_from_its_start_goes_on_ignoring_it
         assert cli.call(main, lambda values: None, "doc", ["x"]) == 0
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_no_failure(closed):
+    command = f"{sys.executable} -m msa_flax.train --print_config {closed}"
+    assert subprocess.run(["bash", "-c", command], capture_output=True).returncode == 0

@@ -4,8 +4,10 @@ The checks are written out here, because image libraries are more lenient: they 
 cut off or lacks scans, skip some checksums of a PNG, and read colours beyond a palette as black.
 """
 
+import os
 import pathlib
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -64,6 +66,19 @@ def read_header(data: bytes, name: str) -> Header:
         raise ImageError("not a PNG, JPEG or DICOM image")
     check_suffix(name, found)
     return _png_header(data) if found == "PNG" else _jpeg_header(data)
+
+
+def check_ordinary(status: os.stat_result) -> None:
+    """Refuses what is no file, before it is opened: a pipe that nobody fills is waited for.
+
+    Args:
+        status: of the path, links followed.
+
+    Raises:
+        ImageError: a pipe, a socket or a device; a folder passes, whose own error says more.
+    """
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ImageError("no file: a pipe, a socket or a device")
 
 
 def check_suffix(name: str, found: str) -> None:

@@ -13,7 +13,14 @@ import numpy as np
 from msa_flax.config import DataConfig
 from msa_flax.data import dicom
 from msa_flax.data.decoder import imdecode
-from msa_flax.data.headers import Header, ImageError, check_suffix, palette_as_grey, read_header
+from msa_flax.data.headers import (
+    Header,
+    ImageError,
+    check_ordinary,
+    check_suffix,
+    palette_as_grey,
+    read_header,
+)
 
 MIN_SIDE = 32  # pixels; below this the backbone's five halvings leave nothing
 MAX_PIXELS = 2**26  # 64 megapixels, 256 times a CT slice: bounds what decoding may allocate
@@ -37,12 +44,13 @@ def read_bytes(path: pathlib.Path) -> bytes:
     """Returns the content of a file.
 
     Raises:
-        ImageError: it cannot be read, or is larger than 256 MiB.
+        ImageError: it cannot be read, is no file, or is larger than 256 MiB.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ImageError(f"{size} bytes, more than {MAX_BYTES}")
+        status = path.stat()
+        check_ordinary(status)
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{status.st_size} bytes, more than {MAX_BYTES}")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error

@@ -14,7 +14,7 @@ from typing import Literal
 from msa_flax.config import DataConfig
 from msa_flax.data.dicom import is_dicom
 from msa_flax.data.examples import DataError
-from msa_flax.data.headers import SUFFIXES
+from msa_flax.data.headers import SUFFIXES, ImageError, check_ordinary
 
 PARTS = ("train", "val", "test")  # of a data set to train with
 PART_OF = {
@@ -286,6 +286,12 @@ def refusal(base: pathlib.Path, name: str, class_name: str) -> str:
     """
     if not class_name:
         return "not inside a class folder"
+    try:
+        check_ordinary(os.stat(base / name))
+    except ImageError as error:
+        return str(error)
+    except OSError:
+        pass  # reading says what is wrong
     if not is_image(name) and not _is_bare_dicom(base / name):
         return f"wrong extension, expected {', '.join(SUFFIXES)}"
     # What is not valid UTF-8 could not be written down; other controls would garble a table.

@@ -28,7 +28,7 @@ from msa_flax.config import DataConfig
 from msa_flax.data import dicom
 from msa_flax.data.examples import DataError
 from msa_flax.data.folder import File, Listing, facts_of_name, listed
-from msa_flax.data.headers import DICOM_SUFFIXES, SUFFIXES
+from msa_flax.data.headers import DICOM_SUFFIXES, SUFFIXES, ImageError, check_ordinary
 from msa_flax.data.layout import PART_OF, fold, printable
 from msa_flax.data.pseudonyms import read_salt
 from msa_flax.data.series import find_series
@@ -116,12 +116,15 @@ def _read_table(path: pathlib.Path) -> tuple[Rows, list[str]]:
     Rows have every known column; where the table lacks one, it is empty.
     """
     try:
+        check_ordinary(path.stat())
         text = _decode(path.read_bytes())
+    except ImageError as error:
+        raise DataError(f"data.manifest: expected a table of labels, {path} is {error}") from error
     except OSError as error:
         raise DataError(
             f"data.manifest: expected a table of labels, {path} cannot be read: {error.strerror}"
         ) from error
-    text = re.sub(r'\A"?sep=.?"?\r?\n', "", text)  # how some programs tell Excel the delimiter
+    text = re.sub(r'\A"?sep=.?"?\n', "", text)  # how some programs tell Excel the delimiter
     first = text.partition("\n")[0]
     heads = [next(csv.reader([first], delimiter=one), []) for one in _DELIMITERS]
     heads = [[cell.strip().casefold() for cell in head] for head in heads]
@@ -157,13 +160,19 @@ def _read_table(path: pathlib.Path) -> tuple[Rows, list[str]]:
 
 
 def _decode(data: bytes) -> str:
-    """Returns the text of a table; Excel writes UTF-8 or UTF-16 with a mark, or Windows-1252."""
+    """Returns the text of a table, its lines ended by a line feed.
+
+    Excel writes UTF-8 or UTF-16 with a mark, or Windows-1252; on a Mac it may end lines by a
+    carriage return alone.
+    """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+        text = data.decode("utf-16", "replace")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("cp1252", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _classes(rows: Rows, config: DataConfig, *, any_class: bool) -> tuple[str, ...]:

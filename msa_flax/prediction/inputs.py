@@ -18,7 +18,7 @@ from msa_flax.config import DataConfig
 from msa_flax.data import dicom
 from msa_flax.data.dicom_header import DicomSlice
 from msa_flax.data.facts import natural_order
-from msa_flax.data.headers import ImageError, format_of
+from msa_flax.data.headers import ImageError, check_ordinary, format_of
 from msa_flax.data.images import preprocess, read_image
 from msa_flax.data.layout import printable, walk
 from msa_flax.data.pseudonyms import read_salt
@@ -110,6 +110,7 @@ def find_inputs(
         file = pathlib.Path(name)
         try:
             status = os.stat(name)
+            check_ordinary(status)
             digest.update(f"{name!r} {status.st_size} {status.st_mtime_ns}\n".encode())
             with open(name, "rb") as opened:
                 head = opened.read(_HEAD)

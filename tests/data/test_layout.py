@@ -46,6 +46,18 @@ def test_without_a_val_folder_validation_is_drawn_from_train(tmp_path, monkeypat
     assert (splits.split == "validation").sum() == 4
 
 
+def test_pipes_and_devices_are_bad_files_and_not_waited_for(tmp_path):
+    root = write_data_set(tmp_path / "set")
+    for name in ("pipe.png", "pipe"):
+        os.mkfifo(root / "train/normal" / name)
+    (root / "val/normal/zero.png").symlink_to("/dev/zero")
+    reason = "no file: a pipe, a socket or a device"
+    assert list_folder(root, config(root), layout="parts").bad_files == tuple(
+        (name, reason)
+        for name in ("train/normal/pipe", "train/normal/pipe.png", "val/normal/zero.png")
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -43,9 +43,10 @@ def refused(path, *parts, **options):
         ("path;label;group\r\na.png;0;P1\r\nb.png;1;P 2\r\n;;\r\n", "utf-8-sig"),
         ("Path\tLABEL\tGroup\r\n a.png \t0\tP1\r\nb.png\t1.0\tP 2\r\n", "utf-16"),
         ('sep=;\r\n"path";"label";"group"\r\n"a.png";"NORMAL";"P1"\r\n"b.png";1;"P 2"', "cp1252"),
+        ("path,label,group\ra.png,normal,P1\rb.png,fracture,P 2\r", "utf-8"),
         ("group,label,path,age\nP1,0,./a.png,3\nP 2,1,x/../b.png,4\n", "utf-8"),
     ],
-    ids=["commas", "semicolons and a mark", "tabs, UTF-16", "sep= and quotes", "other columns"],
+    ids=["commas", "semicolons and a mark", "tabs, UTF-16", "sep= and quotes", "old Mac", "other columns"],
 )
 def test_tables_of_spreadsheets_say_the_same(tmp_path, text, encoding, caplog):
     caplog.set_level("INFO", "msa_flax")
@@ -136,6 +137,11 @@ def test_what_is_no_table_of_labels_is_refused(tmp_path, text, said):
 def test_a_missing_table_or_a_folder_is_refused(tmp_path):
     refused(tmp_path / "none.csv", "data.manifest", "none.csv cannot be read: No such file")
     refused(tmp_path, "data.manifest", "cannot be read: Is a directory")
+
+
+def test_a_table_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    refused(tmp_path / "t.csv", "t.csv is no file: a pipe, a socket or a device")
 
 
 def test_an_audit_takes_any_classes_and_training_the_configured_ones(tmp_path):

@@ -64,6 +64,14 @@ def test_links_in_a_circle_end(tree):
     assert len(find_inputs(["in"], DATA).slices) == 4
 
 
+def test_pipes_and_devices_are_refused_and_not_waited_for(tree):
+    os.mkfifo(tree / "pipe.png")
+    (tree / "zero.png").symlink_to("/dev/zero")
+    odd = [(f"in/{name}.png", "no file: a pipe, a socket or a device") for name in ("pipe", "zero")]
+    assert set(odd) <= {*find_inputs(["in"], DATA).refused}
+    assert find_inputs(["in/pipe.png"], DATA).refused == odd[:1]
+
+
 def test_a_slice_is_prepared_as_the_network_takes_it_or_refused_with_the_reason(tree):
     slices = {one.path: one for one in find_inputs(["in"], DATA).slices}
     image = prepare_slice(slices["in/a/x.png"], DATA)
