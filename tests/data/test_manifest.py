@@ -46,7 +46,14 @@ def refused(path, *parts, **options):
         ("path,label,group\ra.png,normal,P1\rb.png,fracture,P 2\r", "utf-8"),
         ("group,label,path,age\nP1,0,./a.png,3\nP 2,1,x/../b.png,4\n", "utf-8"),
     ],
-    ids=["commas", "semicolons and a mark", "tabs, UTF-16", "sep= and quotes", "old Mac", "other columns"],
+    ids=[
+        "commas",
+        "semicolons and a mark",
+        "tabs, UTF-16",
+        "sep= and quotes",
+        "old Mac",
+        "other columns",
+    ],
 )
 def test_tables_of_spreadsheets_say_the_same(tmp_path, text, encoding, caplog):
     caplog.set_level("INFO", "msa_flax")
