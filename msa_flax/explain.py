@@ -1,11 +1,14 @@
 """Explain predictions: python -m msa_flax.explain --workdir DIR --out DIR2 IMAGE...
 
-IMAGE is an image file, or the example id of an image of the run's own data. With --split test
-instead of images a whole split is explained (--limit so many per class) into
-eval/test/explanations/. The folder receives every image, its attention maps, and for each --method
-the overlays for fracture and for normal and the raw maps (.npy); and for all images together
-contact_sheet.png and explanations.csv. On the phantom, whose fractures are known, the command says
-which share of the Grad-CAM maps lies on the fractures.
+IMAGE is an image file, a DICOM slice, a folder of them, or the example id of an image of the run's
+own data. Its probability is printed, and DIR2 receives one picture of it: the image, and beside it
+what speaks for the positive class by each --method; explanations.csv has a row for each. With
+--maps the files of every map are written instead: overlays for both classes, raw maps (.npy), and
+attention maps.
+
+With --split test instead of images a whole split is explained (--limit so many per class) into
+eval/test/explanations/, all maps of it and contact_sheet.png. On the phantom, whose fractures are
+known, the command says which share of the Grad-CAM maps lies on the fractures.
 
 Methods: gradcam, gradcam_plus_plus, hirescam, xgradcam, layercam, eigencam, eigen_gradcam,
 score_cam, ablation_cam, integrated_gradients, smoothgrad, occlusion; and the controls random_map
@@ -59,6 +62,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "passes per image; 0: as many as for the others"
     )
     flags.DEFINE_integer("limit_forward", 16, few, 0, flag_values=values)
+    what = "with images: write the files of every map, raw ones too, instead of one picture"
+    flags.DEFINE_boolean("maps", False, what, flag_values=values)
     flags.DEFINE_boolean("faithfulness", False, "with --split: test the maps", flag_values=values)
     cli.define_checkpoint(values)
 
@@ -88,7 +93,7 @@ def main(args: SimpleNamespace) -> None:
     out = Path(args.out) if args.out else None
     if not split:
         assert out is not None
-        _explain_images(run, names, methods, args.layer, out)
+        _explain_images(run, args, methods, out)
         return
     limit = args.limit if args.limit is not None else TESTED * args.faithfulness
     explain_split(
@@ -103,43 +108,51 @@ def main(args: SimpleNamespace) -> None:
     )
 
 
-def _explain_images(
-    run: "Run", names: list[str], methods: list[str], layer: str | None, out: Path
-) -> None:
+def _explain_images(run: "Run", args: SimpleNamespace, methods: list[str], out: Path) -> None:
     """Explains the images that can be read; names the others at the end, as an error."""
     from msa_flax.data import DataError
     from msa_flax.data.folder import first_reasons
     from msa_flax.results.maps import write_maps
 
-    chosen = _find_images(run, names)
-    write_maps(
-        run, out, methods, [(chosen, run.explain(chosen.images, methods=methods, layer=layer))]
-    )
-    if bad := chosen.bad_files:
+    chosen, bad = _find_images(run, args.images)
+    found = run.explain(chosen.images, methods=methods, layer=args.layer)
+    write_maps(run, out, methods, [(chosen, found)], one_picture=not args.maps)
+    if bad:
         raise DataError(
             f"{len(bad)} of {len(chosen) + len(bad)} files cannot be explained: "
             f"{first_reasons(bad)}; the others are explained in {out}"
         )
 
 
-def _find_images(run: "Run", names: list[str]) -> "Examples":
-    """Returns the images named on the command line: files, or ids of the run's own data."""
+def _find_images(run: "Run", names: list[str]) -> "tuple[Examples, list[tuple[str, str]]]":
+    """Returns the images named on the command line, and (name, reason) of what cannot be read.
+
+    They are files and folders, or ids of the run's own data.
+    """
     import numpy as np
 
     from msa_flax import data
+    from msa_flax.data.folder import first_reasons
+    from msa_flax.prediction.inputs import find_inputs
 
-    files = [name for name in dict.fromkeys(names) if Path(name).is_file()]
-    ids = [name for name in names if name not in files]
+    places = [name for name in dict.fromkeys(names) if Path(name).exists()]
+    ids = [name for name in names if name not in places]
     if not ids:
-        return data.load_files(files, run.config.data, skip=True)
+        inside = find_inputs([name for name in places if Path(name).is_dir()], run.config.data)
+        files = [name for name in places if Path(name).is_file()]
+        files += dict.fromkeys(str(one.file) for one in inside.slices)
+        if not files:
+            raise data.DataError(f"no file can be explained: {first_reasons(inside.refused)}")
+        found = data.load_files(list(dict.fromkeys(files)), run.config.data, skip=True)
+        return found, sorted([*inside.refused, *found.bad_files])
     known = run.data.examples
     missing = sorted(set(ids) - set(known.example_id.tolist()))
-    if missing or files:
+    if missing or places:
         raise data.DataError(
             "expected image files, or example ids of the run's data, not both; neither a file nor "
             f"an id: {', '.join(missing) or 'none'}"
         )
-    return known.take(np.flatnonzero(np.isin(known.example_id, ids)))
+    return known.take(np.flatnonzero(np.isin(known.example_id, ids))), []
 
 
 if __name__ == "__main__":

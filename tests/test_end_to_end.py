@@ -160,7 +160,7 @@ def test_a_folder_of_images_is_trained_evaluated_elsewhere_and_explained(folder,
 
     image = next((folder / "val/fracture").glob("*.png"))
     out = tmp_path / "maps"
-    command("explain", "--workdir", workdir, "--out", out, image, cache=cache, check=0)
+    command("explain", "--workdir", workdir, "--out", out, "--maps", image, cache=cache, check=0)
     assert len(list(out.glob("*.gradcam-fracture.png"))) == 1
     assert len(list(out.glob("*.npy"))) == 5
 

@@ -148,3 +148,24 @@ def test_a_file_where_the_results_should_go_is_refused(trained, tmp_path, capsys
     assert call("--workdir", trained, "--out", out, tmp_path / "0.png") == 2
     assert "--out: expected a folder, got the file" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_is_explained_by_one_picture_each_and_probabilities_are_printed(
+    trained, tmp_path, capsys
+):
+    for i in range(2):
+        write_image(tmp_path / f"in/deep/{i}.png", seed=i)
+    (tmp_path / "in/notes.txt").write_text("no image")
+    where = ("--workdir", trained, "--out", tmp_path / "maps", tmp_path / "in/deep")
+    assert call(*where) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{tmp_path}/in/deep/0.png: probability of 'fracture' 0.")
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert sorted(name[-4:] for name in names) == [".csv", ".png", ".png"]
+    assert not [name for name in names if name.endswith(".npy")]
+    assert call(*where, "--maps") == 0
+    assert len(list((tmp_path / "maps").glob("*.gradcam-fracture.npy"))) == 2
+    capsys.readouterr()
+    assert call("--workdir", trained, "--out", tmp_path / "more", tmp_path / "in") == 2
+    assert "notes.txt: not a PNG, JPEG or DICOM file" in capsys.readouterr().err
+    assert len(list((tmp_path / "more").glob("*.png"))) == 2

@@ -96,7 +96,7 @@ def choose_cases(run: SavedRun) -> Gallery:
             # The command replaces the table of that folder, so it names those that are in it too.
             if key in ERRORS and (not pictures or (item and item.folder.name == "errors")):
                 missing[cases[-1].example_id] = not pictures
-    words = ["python", "-m", "msa_flax.explain", "--workdir", str(run.workdir), "--out"]
+    words = ["python", "-m", "msa_flax.explain", "--maps", "--workdir", str(run.workdir), "--out"]
     command = [*words, str(run.workdir / "eval" / run.split / "errors"), *missing]
     return Gallery(
         cases=cases,

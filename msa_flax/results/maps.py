@@ -8,6 +8,7 @@ import numpy as np
 
 from msa_flax import saliency
 from msa_flax.data.examples import Examples
+from msa_flax.data.layout import printable
 from msa_flax.evaluation.predictions import WORST, Predictions, sigmoid
 from msa_flax.files import NOTICE, write_json, write_text
 from msa_flax.plots import sheets
@@ -90,8 +91,19 @@ def explain_errors(run: Run, *, split: str, threshold: float) -> None:
     write_maps(run, run.results(split) / "errors", ["gradcam"], parts)
 
 
-def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part]) -> None:
-    """Writes the files of all images and ``explanations.csv``, and says what was written."""
+def write_maps(
+    run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part], *, one_picture: bool = False
+) -> None:
+    """Writes the files of all images and ``explanations.csv``, and says what was written.
+
+    Args:
+        run: a restored run.
+        out: the folder.
+        methods: that explained the images.
+        parts: images and their maps.
+        one_picture: see :func:`msa_flax.saliency.write_explanations`; then probabilities are
+            printed too.
+    """
     rows, classes = [], run.config.data.classes
     for examples, found in parts:
         rows += saliency.write_explanations(
@@ -102,7 +114,11 @@ def write_maps(run: Run, out: Path, methods: Sequence[str], parts: Sequence[Part
             images=examples.images,
             classes=classes,
             masks=examples.masks,
+            one_picture=one_picture,
         )
+        if one_picture:
+            for name, p in zip(examples.example_id, sigmoid(found.logit), strict=True):
+                print(f"{printable(str(name))}: probability of {classes[1]!r} {p:.4f}")
     write_text(out / "explanations.csv", saliency.explanations_csv(rows, classes))
     zero = sum(
         int((maps["fracture"].max(axis=(1, 2)) <= 0).sum())

@@ -27,6 +27,7 @@ def write_explanations(
     images: np.ndarray,
     classes: Sequence[str] = CLASSES,
     masks: np.ndarray | None = None,
+    one_picture: bool = False,
 ) -> list[list[Any]]:
     """Writes the files of every image; returns a row per image and method for the table.
 
@@ -38,6 +39,8 @@ def write_explanations(
         images: uint8 [n, s, s].
         classes: names of the negative and of the positive class, for the names of the files.
         masks: uint8 [n, s, s]; None where fractures are not outlined.
+        one_picture: write one picture of each image instead, ``<stem>.png``: the image, and beside
+            it the map of the positive class by each method.
 
     Returns:
         Rows for :func:`explanations_csv`.
@@ -53,7 +56,11 @@ def write_explanations(
             for method, by_target in found.maps.items()
         }
         attention = {k: values[i] for k, values in found.attention.items()}
-        write_explanation(out_dir, stem, image=images[i], maps=maps, attention=attention)
+        if one_picture:
+            positive = [by_target[called[TARGETS[0]]] for by_target in maps.values()]
+            _write_picture(pathlib.Path(out_dir) / f"{stem}.png", images[i], positive)
+        else:
+            write_explanation(out_dir, stem, image=images[i], maps=maps, attention=attention)
         known = "" if label[i] < 0 else int(label[i])
         for method, by_target in maps.items():
             peaks = [f"{values.max():.6g}" for values in by_target.values()]
@@ -62,6 +69,12 @@ def write_explanations(
                 shares = [f"{value:.6f}" for value in mass[method][i]]
             rows.append([name, known, f"{probability[i]:.6f}", stem, method, *peaks, *shares])
     return rows
+
+
+def _write_picture(path: pathlib.Path, image: np.ndarray, maps: Sequence[np.ndarray]) -> None:
+    plain = np.repeat(image[:, :, None], 3, axis=2)
+    beside = [plain, *(overlay(image, saliency) for saliency in maps)]
+    write_atomically(path, png(np.concatenate(beside, axis=1)))
 
 
 def write_explanation(

@@ -72,7 +72,7 @@ def test_errors_are_shown_whether_they_were_explained_or_not(run):
     assert all((case.example_id in explained) == bool(case.pictures) for case in found.cases)
     bare = [case.example_id for case in found.cases if not case.pictures]
     *words, option, folder = shlex.split(found.command)[: -len(bare)]
-    assert words == ["python", "-m", "msa_flax.explain", "--workdir", str(run.workdir)]
+    assert words == ["python", "-m", "msa_flax.explain", "--maps", "--workdir", str(run.workdir)]
     assert (option, folder) == ("--out", str(run.workdir / "eval/test/errors"))
     assert shlex.split(found.command)[-len(bare) :] == bare  # names of files with spaces
 

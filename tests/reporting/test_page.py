@@ -158,7 +158,10 @@ def test_the_gallery_says_how_many_images_there_are_and_how_to_make_what_is_miss
     counts = run.metrics["confusion"]
     assert f"(false negative): {counts['fn']} images, {counts['fn']} shown" in parsed.text
     assert f"(true positive): {counts['tp']} images, " in parsed.text
-    assert f"explain --workdir {run.workdir} --out {run.workdir}/eval/test/errors" in parsed.text
+    assert (
+        f"explain --maps --workdir {run.workdir} --out {run.workdir}/eval/test/errors"
+        in parsed.text
+    )
     assert "no picture saved" in parsed.text
     nothing = Parsed(render_page(dataclasses.replace(run, explained=[]))).text
     assert "No image of this split has been explained" in nothing
