@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from public_dicom import dataset, public, saved
 
@@ -91,6 +91,7 @@ def test_other_files_are_not_taken_for_dicom(data):
     assert not is_dicom(data)
 
 
+@settings(max_examples=100, deadline=None)
 @given(
     st.builds(
         dicom._Values,
@@ -226,6 +227,7 @@ def test_a_missing_file_is_one_sentence(tmp_path):
         read_header(tmp_path / "none.dcm")
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40), st.integers(132, 1800), st.integers(0, 7))
 def test_changed_bytes_of_a_header_are_read_or_refused_in_one_sentence(new, at, bit):
     data = bytearray(content("CT_small.dcm"))

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from public_dicom import public
 
@@ -40,6 +40,7 @@ def slice_at(position, **changes):
     return dataclasses.replace(one, position=(0.0, 0.0, float(position)), **changes)
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     steps=st.lists(st.sampled_from(["step", "gap", "copy"]), max_size=30),
     step=st.floats(0.3, 5),
