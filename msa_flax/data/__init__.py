@@ -110,9 +110,9 @@ def load(config: DataConfig, *, for_search: bool = False) -> Examples:
         DataError: the folder is not as expected, or holds files that cannot be read and
             ``config.on_bad_file`` is "error"; everything found is named.
     """
-    from msa_flax.data import tfds
+    from msa_flax.data import prepared
 
-    return tfds.load(config, for_search=for_search)
+    return prepared.load(config, for_search=for_search)
 
 
 def load_external(

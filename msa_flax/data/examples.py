@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from msa_flax.data.stored import chosen
 from msa_flax.files import UserError
 
 _PART_ORDER = ("train", "training", "validation", "valid", "val", "test", "testing")
@@ -31,7 +32,7 @@ class Examples:
     )  # str [n], what an image is for: "train", "val", "test" or as the folder says; "" none
     height: np.ndarray  # int32 [n], pixels of the file
     width: np.ndarray  # int32 [n], pixels of the file
-    images: np.ndarray  # uint8 [n, s, s], grey
+    images: np.ndarray  # uint8 [n, s, s], grey; loaded ones are read when asked for, see stored.py
     masks: np.ndarray | None = None  # uint8 [n, s, s], 1 = fracture line; None: there are none
     bad_files: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was left out
     study: np.ndarray | None = None  # str [n], "" unknown; None: the source has none
@@ -51,7 +52,8 @@ class Examples:
         digest = hashlib.sha256(f"{self.images.shape}\n".encode())
         for name, label in zip(self.example_id.tolist(), self.label.tolist(), strict=True):
             digest.update(f"{len(name)} {name} {label}\n".encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for start in range(0, len(self), 256):  # they may be more than memory holds
+            digest.update(np.ascontiguousarray(self.images[start : start + 256]).data)
         return digest.hexdigest()
 
     @functools.cached_property
@@ -79,7 +81,9 @@ class Examples:
         return sorted(found, key=lambda name: rank.get(name.casefold(), len(rank)))
 
     def take(self, indices: np.ndarray | Sequence[int]) -> "Examples":
-        """Returns the chosen examples in the order of the indices (arrays are copied).
+        """Returns the chosen examples in the order of the indices.
+
+        Arrays are copied, but for images of a file, which are read when they are asked for.
 
         Args:
             indices: whole numbers [m], positions in this data set.
@@ -87,8 +91,11 @@ class Examples:
         rows = np.asarray(indices, dtype=np.intp)
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         taken = {
-            name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)
+            name: value[rows]
+            for name, value in values.items()
+            if isinstance(value, np.ndarray) and name != "images"
         }
+        taken["images"] = chosen(self.images, rows)
         facts = {name: value[rows] for name, value in self.facts.items()}
         return Examples(**(values | taken | {"facts": facts}))
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from msa_flax.data.augment import augment_batch
+from msa_flax.data.stored import fetch
 
 
 def hide_gpu() -> None:
@@ -66,7 +67,7 @@ def train_dispatches(
     labels = np.asarray(labels, np.float32)
 
     def gather(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        picked = images[chosen]
+        picked = fetch(images, chosen)
         if augment:
             picked = augment_batch(picked, chosen, seed=seed, epoch=epoch)
         return picked, labels[chosen]

@@ -68,7 +68,8 @@ def search(
         *(count, cache_dir()),
     )
     began = time.perf_counter()
-    pixels = np.concatenate(list(images()))
+    parts = list(images())
+    pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(pixels) != count:
         raise DataError(f"expected {count} images, found {len(pixels)} now: files have changed")
     families = find_families(pixels)

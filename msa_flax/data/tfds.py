@@ -1,39 +1,31 @@
-"""Prepared copies of data sets: TFDS builders with one schema, written once and read into memory.
+"""TFDS builders of prepared copies, with one schema; :mod:`msa_flax.data.prepared` reads the copies.
 
 A copy holds the pixels of the files, so that one copy serves every image size and equalisation.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import io
 import json
 import logging
 import pathlib
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import logging as absl_logging
 
 from msa_flax.config import DataConfig
 from msa_flax.data import list_images
-from msa_flax.data.examples import DataError, Examples, from_rows
-from msa_flax.data.facts import SIZE, preparation
 from msa_flax.data.folder import File, Listing, check_bad_files
 from msa_flax.data.headers import ImageError
-from msa_flax.data.images import decode, read_bytes, read_image, resize_mask
+from msa_flax.data.images import read_bytes, read_image
 from msa_flax.data.layout import PARTS
 from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
-from msa_flax.files import cache_dir
 
 log = logging.getLogger("msa_flax")
 hide_gpu()
@@ -226,118 +218,3 @@ def _of_pixels(image: np.ndarray) -> dict[str, Any]:
 def _png(image: np.ndarray) -> io.BytesIO:
     """Encodes an image or mask, uint8 [h, w]; TFDS would do it ten times slower."""
     return io.BytesIO(cv2.imencode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes())
-
-
-def load(config: DataConfig, *, for_search: bool = False) -> Examples:
-    """Prepares the data set of a configuration if need be, and reads it; see ``data.load``."""
-    data_dir = cache_dir() / "datasets"
-    make_builder = phantom_builder if config.source == "phantom" else folder_builder
-    with _locked(data_dir), _quiet():
-        builder = make_builder(config, data_dir=data_dir)
-        prepare(builder)
-        return read(builder, config, for_search=for_search)
-
-
-def prepare(builder: Folder | Phantom) -> None:
-    """Writes the prepared copy unless it exists: below a temporary name, then renamed.
-
-    What a killed process left behind is removed, and so are the copies of earlier states of the
-    same folder: the cache does not grow.
-    """
-    current = builder.data_path.parent
-    for rest in current.glob("*incomplete*"):
-        shutil.rmtree(rest, ignore_errors=True)
-    if not builder.data_path.exists():
-        content, folder = builder.builder_config.content, cache_dir()
-        log.info("preparing %s (done once, kept in %s)", content, folder)
-    builder.download_and_prepare()
-    if isinstance(builder, Folder):
-        for old in current.parent.glob(f"{current.name.partition('-')[0]}-*"):
-            if old.name != current.name:
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def read(builder: Folder | Phantom, config: DataConfig, *, for_search: bool = False) -> Examples:
-    """Reads a prepared copy into memory, every image preprocessed, every mask resized.
-
-    Args:
-        builder: its copy is prepared.
-        config: image size, ``equalize`` and ``on_bad_file`` are used.
-        for_search: see :func:`msa_flax.data.load`; masks are left out.
-
-    Raises:
-        DataError: unreadable files (see :func:`check_bad_files`), or a damaged copy.
-    """
-    total = sum(split.num_examples for split in builder.info.splits.values())
-    bad_files = [(name, why) for name, why in (builder.info.metadata or {}).get("bad_files", ())]
-    skip = config.on_bad_file == "skip"
-    check_bad_files(bad_files, skip=skip, total=total + len(bad_files))
-    size = SIZE if for_search else config.image_size
-    prepare_image = preparation(config, for_search=for_search)
-    images = np.empty((total, size, size), np.uint8)
-    masked = "mask" in builder.info.features and not for_search
-    masks = np.empty_like(images) if masked else None
-    rows: list[dict[str, Any]] = []
-    placed: list[Future[None]] = []
-
-    def place(i: int, image: bytes, mask: bytes | None) -> None:
-        pixels = decode(image, "stored.png")
-        images[i] = prepare_image(pixels)
-        if masks is not None and mask is not None:
-            masks[i] = resize_mask(decode(mask, "stored.png"), size=size)
-
-    try:
-        with ThreadPoolExecutor() as pool:  # OpenCV lets other threads run while it works
-            for row in _rows(builder):
-                image, mask = row.pop("image"), row.pop("mask", None)
-                placed.append(pool.submit(place, len(rows), image, mask))
-                rows.append(row)
-        for future in placed:
-            future.result()
-    except tf.errors.DataLossError as error:
-        raise DataError(f"the prepared copy is damaged; delete {builder.data_path}") from error
-    return from_rows(rows, images, masks=masks, bad_files=bad_files, classes=config.classes)
-
-
-def _rows(builder: Folder | Phantom) -> Iterator[dict[str, Any]]:
-    """Yields the fields of every stored example and its part; images and masks as PNG files."""
-    files = {"image", "mask"} & set(builder.info.features)
-    decoders = {name: tfds.decode.SkipDecoding() for name in files}
-    for split in builder.info.splits:
-        # Without decoding every field is a scalar, so examples of any size can be batched.
-        batches = builder.as_dataset(split=split, decoders=decoders).batch(64)
-        for batch in batches.as_numpy_iterator():
-            for i in range(len(batch["label"])):
-                row = {name: values[i] for name, values in batch.items()}
-                for name in row.keys() - files:
-                    value = row[name]
-                    row[name] = value.decode() if isinstance(value, bytes) else int(value)
-                yield row | {"part": split if split in PARTS else ""}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps TFDS from telling the terminal about "downloads" and "custom configurations"."""
-    verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        absl_logging.set_verbosity(verbosity)
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Lets one process at a time prepare, remove and read copies; a killed one lets go."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise DataError(
-            f"cannot write to {folder}: {error.strerror}; name another cache in MSA_FLAX_CACHE"
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

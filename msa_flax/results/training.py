@@ -20,6 +20,7 @@ from msa_flax.config import Config, ConfigError
 from msa_flax.data import pipeline
 from msa_flax.data.examples import Examples
 from msa_flax.data.splits import Splits
+from msa_flax.data.stored import chosen
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.models import scaler
 from msa_flax.plots import figures
@@ -128,7 +129,7 @@ def build(run: Run, mesh: Mesh) -> tuple[TrainState, Callable[..., Loop]]:
 def _dispatches(run: Run, inputs: np.ndarray) -> Callable[[int, int], Any]:
     """Returns the function (epoch, first step) -> batches of the training split."""
     rows = run.data.splits.indices("train")
-    images, labels, train = inputs[rows], run.data.examples.label[rows], run.config.train
+    images, labels, train = chosen(inputs, rows), run.data.examples.label[rows], run.config.train
     return lambda epoch, start_step: pipeline.train_dispatches(
         images,
         labels,
@@ -146,7 +147,7 @@ def _validation(
 ) -> Callable[[Any], dict[str, float]]:
     """Returns the function variables -> loss and accuracy on the validation split."""
     rows = run.data.splits.indices("validation")
-    images, labels = inputs[rows], run.data.examples.label[rows]
+    images, labels = chosen(inputs, rows), run.data.examples.label[rows]
 
     def validate(variables: Any) -> dict[str, float]:
         predict = functools.partial(predict_step, devices.local(variables))

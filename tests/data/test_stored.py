@@ -1,0 +1,106 @@
+import mmap
+
+import numpy as np
+import pytest
+
+from msa_flax.data.examples import Examples
+from msa_flax.data.stored import Rows, chosen, fetch, kept_images
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (50, 33, 31), np.uint8)  # rows across pages
+
+
+@pytest.fixture
+def images(tmp_path):
+    def write(array):
+        array[:] = PIXELS
+
+    return kept_images(tmp_path / "a/images.npy", PIXELS.shape, write)
+
+
+def test_images_are_written_once_and_mapped(tmp_path, images):
+    again = kept_images(tmp_path / "a/images.npy", PIXELS.shape, lambda _: pytest.fail("written"))
+    for one in (images, again):
+        assert isinstance(one, np.memmap)
+        assert np.array_equal(one, PIXELS)
+        with pytest.raises(ValueError, match="read-only"):
+            one[0] = 0
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["images.npy"]
+
+
+def test_what_fails_while_it_is_written_leaves_nothing(tmp_path):
+    def fail(array):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept_images(tmp_path / "images.npy", (2, 3, 3), fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_array_or_a_part_of_one_is_refused(tmp_path, images):
+    path = tmp_path / "a/images.npy"
+    with pytest.raises(ValueError, match=r"expected uint8 \(49"):
+        kept_images(path, (49, 33, 31), lambda _: None)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="mmap length"):
+        kept_images(path, PIXELS.shape, lambda _: None)
+
+
+def test_no_images_are_an_empty_array(tmp_path):
+    assert kept_images(tmp_path / "images.npy", (0, 3, 3), lambda _: None).shape == (0, 3, 3)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3), (0,)])
+def test_fetched_rows_are_those_of_the_array(images, shape):
+    rows = np.random.default_rng(1).integers(0, 50, shape)
+    for array in (images, PIXELS, chosen(images, np.arange(50))):
+        found = fetch(array, rows)
+        assert not isinstance(found, np.memmap)
+        assert np.array_equal(found, PIXELS[rows])
+
+
+def test_the_pages_of_the_rows_and_no_others_are_asked_for(images, monkeypatch):
+    asked = []
+
+    class Memory:
+        def madvise(self, advice, start, length):
+            assert advice == mmap.MADV_WILLNEED
+            asked.append((start, start + length))
+
+    monkeypatch.setattr(images, "_mmap", Memory())
+    fetch(images, np.array([3, 40]))
+    size, first = PIXELS[0].nbytes, images.offset
+    for row, (start, end) in zip((3, 40), asked, strict=True):
+        assert start % mmap.PAGESIZE == 0
+        assert first + row * size - start in range(mmap.PAGESIZE)
+        assert end == first + (row + 1) * size
+
+
+def test_chosen_rows_of_a_file_are_read_when_they_are_asked_for(images):
+    rows = np.array([9, 3, 3, 49])
+    found = chosen(images, rows)
+    assert isinstance(found, Rows)
+    assert (found.shape, found.dtype, found.ndim, len(found)) == ((4, 33, 31), np.uint8, 3, 4)
+    expected = PIXELS[rows]
+    assert np.array_equal(found, expected)
+    assert np.array_equal(found[1:], expected[1:])
+    assert np.array_equal(found[-1], expected[-1])
+    assert np.array_equal(found[np.array([True, False, False, True])], expected[[0, 3]])
+    assert np.array_equal(list(found), expected)
+    again = chosen(found, np.array([3, 0]))
+    assert isinstance(again, Rows)
+    assert np.array_equal(again, expected[[3, 0]])
+    assert isinstance(chosen(PIXELS, rows), np.ndarray)
+
+
+def test_examples_of_a_file_are_those_of_an_array(images):
+    known = {name: np.full(50, "", np.str_) for name in ("group", "family", "part")}
+    numbers = {name: np.zeros(50, np.int32) for name in ("label", "slice_index", "height", "width")}
+    ids = np.array([f"{i:02d}" for i in range(50)])
+    kept, held = (
+        Examples(example_id=ids, images=array, **known, **numbers) for array in (images, PIXELS)
+    )
+    assert kept.fingerprint == held.fingerprint
+    assert kept.pixels.tolist() == held.pixels.tolist()
+    rows = np.array([5, 2])
+    assert isinstance(kept.take(rows).images, Rows)
+    assert kept.take(rows).fingerprint == held.take(rows).fingerprint
