@@ -1,4 +1,4 @@
-"""TFDS builders of prepared copies, with one schema; :mod:`msa_flax.data.prepared` reads the copies.
+"""TFDS builders of prepared copies, with one schema; they are read by data/prepared.py.
 
 A copy holds the pixels of the files, so that one copy serves every image size and equalisation.
 """
