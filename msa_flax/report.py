@@ -1,6 +1,7 @@
 """Report on a run: python -m msa_flax.report --workdir DIR [DIR2 ...].
 
-Writes DIR/report.html (--out FILE elsewhere): one page that needs nothing beside it and loads
+Writes DIR/report.html (--out FILE elsewhere; with --split NAME DIR/report-NAME.html, about the
+images that evaluate --external NAME has scored): one page that needs nothing beside it and loads
 nothing, from what the run has saved: numbers with their intervals, audit, curves, a threshold to
 move, the worst cases, a model card and a reporting checklist. It needs an evaluated run; explain
 and audit add to it. Further runs, evaluated on the same images, are compared with the first.
@@ -14,6 +15,7 @@ together, intervals come from draws of whole groups. The report on several runs 
 
 import dataclasses
 import logging
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,14 +39,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "workdir", [], "folder of an evaluated run; again, or with commas, for more", values
     )
     flags.DEFINE_list("workdirs", [], "set by the arguments DIR2...", flag_values=values)
-    flags.DEFINE_enum(
-        "split", "test", ["validation", "test"], "what to report on", flag_values=values
-    )
+    what = "what to report on: test, validation or the --external name of other images"
+    flags.DEFINE_string("split", "test", what, flag_values=values)
     flags.DEFINE_string(
         "out",
         None,
-        "the page, default: DIR/report.html; with --compare the table, default: "
-        "DIR/compare-SPLIT.csv",
+        "the page, default: DIR/report.html, or DIR/report-SPLIT.html of other images; with "
+        "--compare the table, default: DIR/compare-SPLIT.csv",
         flag_values=values,
     )
     flags.DEFINE_boolean(
@@ -59,12 +60,16 @@ def main(args: SimpleNamespace) -> None:
         raise cli.UsageError(
             "--workdir: expected the folder of a run, got nothing; --help says more"
         )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", args.split):
+        raise cli.UsageError(
+            f"--split: expected test, validation or the name of an external set, got {args.split!r}"
+        )
     if args.compare:
         out = Path(args.out) if args.out else folders[0] / f"compare-{args.split}.csv"
         print(compare(folders, out, split=args.split, accept=args.accept_changes), end="")
         print(f"{out}: {len(folders)} runs; {files.NOTICE}")
         return
-    out = Path(args.out) if args.out else folders[0] / "report.html"
+    out = Path(args.out) if args.out else folders[0] / _page(args.split)
     size = report(folders, out, split=args.split, accept=args.accept_changes)
     print(f"{out}: {size / 1e6:.1f} MB; {files.NOTICE}")
 
@@ -128,12 +133,22 @@ def commands(run: "SavedRun") -> list[tuple[str, str]]:
         for name, value in config.items()
         if value != default.get(name)
     ]
+    train = " ".join(["python -m msa_flax.train --workdir NEW", *fields])
+    which, place = f"--split {run.split}", run.metrics.get("root")
+    if place:  # other images
+        flag = "manifest" if Path(place).suffix.lower() == ".csv" else "data_root"
+        which = f"--{flag} {shlex.quote(place)} --external {run.split}"
+    explain = ("Explain", f"python -m msa_flax.explain --workdir NEW --split {run.split}")
     return [
-        ("Train", " ".join(["python -m msa_flax.train --workdir NEW", *fields])),
-        ("Evaluate", f"python -m msa_flax.evaluate --workdir NEW --split {run.split}"),
-        ("Explain", f"python -m msa_flax.explain --workdir NEW --split {run.split}"),
+        ("Train", train),
+        ("Evaluate", f"python -m msa_flax.evaluate --workdir NEW {which}"),
+        *([] if place else [explain]),
         ("Report", f"python -m msa_flax.report --workdir NEW --split {run.split}"),
     ]
+
+
+def _page(split: str) -> str:
+    return "report.html" if split in ("test", "validation") else f"report-{split}.html"
 
 
 def _read(folder: Path, split: str, accept: bool) -> "SavedRun":

@@ -24,6 +24,7 @@ TEXTS = {
     "coordinator": ["--{}=host", "--{}=host:1"],
     "moved_to": [NO_FOLDER],
     "data_root": [NO_FOLDER],
+    "split": ["--{}=../up", "--{}=none", "--{}="],
     "manifest": [NO_FILE, "--{}=/dev/null"],
     "external": ["--{}=../up", "--{}=test", "--{}="],
     "out": [NO_FOLDER],

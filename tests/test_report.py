@@ -1,16 +1,20 @@
 """The command: what it writes, refuses and imports, and that its commands repeat the run."""
 
+import dataclasses
 import json
 import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from prediction_tables import mostly_right
 from saved_runs import write_run
 
 from msa_flax import cli, report, train
 from msa_flax.config import Config, quickstart
+from msa_flax.evaluation import metrics_json
+from msa_flax.files import write_json
 from msa_flax.reporting.saved import read_run
 
 
@@ -69,6 +73,8 @@ def test_a_file_name_that_is_no_text_does_not_stop_the_report(tmp_path):
         ([], "--workdir"),
         (["--workdir=nothing"], "without config.json"),
         (["--workdir=w", "--split=train"], "split"),
+        (["--workdir=w", "--split=../test"], "--split: expected"),
+        (["--workdir=w", "--split=clinic"], "--workdir w --data_root DIR --external clinic"),
         (["--workdir=w", "--split=validation"], "msa_flax.evaluate --workdir w --split validation"),
         (["--workdir=w", "--bogus"], "bogus"),
         (["--workdir=w", "nothing"], "'nothing' without config.json"),
@@ -85,6 +91,23 @@ def test_bad_usage_is_one_sentence(workdir, arguments, said, capsys, monkeypatch
     lines = error.strip().splitlines()
     assert len([line for line in lines if "cannot be checked" not in line]) == 1
     assert sorted(workdir.rglob("*")) == before
+
+
+def test_an_external_set_has_a_report_of_its_own(workdir):
+    table = mostly_right(n=60, ids={0: "elsewhere"})
+    table = dataclasses.replace(table, split=np.full(60, "clinic_b"))
+    folder = workdir / "eval/clinic_b"
+    table.write(folder / "predictions.csv")
+    values = metrics_json(table, split="clinic_b", threshold=0.5, stamps=["a stamp"], seconds=1.0)
+    write_json(folder / "metrics.json", values | {"root": "/data/clinic b.csv"})
+    assert call("--workdir", workdir, "--split", "clinic_b") == 0
+    page = (workdir / "report-clinic_b.html").read_text()
+    assert not (workdir / "report.html").exists()
+    for said in ("/data/clinic b.csv", "a stamp", "60 images of clinic_b", "External"):
+        assert said in page
+    commands = dict(report.commands(read_run(workdir, "clinic_b")))
+    assert commands["Evaluate"].endswith("--manifest '/data/clinic b.csv' --external clinic_b")
+    assert "Explain" not in commands
 
 
 def test_it_needs_no_model(workdir):

@@ -86,11 +86,13 @@ def partitions(run: SavedRun) -> str:
 def disjoint(run: SavedRun) -> str:
     """Says what the splits share."""
     stamps = run.metrics["stamps"]
-    if "groups unknown" in stamps:
+    if "groups unknown" in stamps and run.split in SPLITS:
         more = " Copies of one slice cross it." if "copies cross the split" in stamps else ""
         return "It is not known which images belong to one patient or series." + more
     if stamps:
         return f"Not disjoint: {'; '.join(stamps)}."
+    if run.split not in SPLITS:
+        return "None of these images was found among those of training and validation."
     return "No copy of a slice, and no known group, is in two splits."
 
 
@@ -116,12 +118,15 @@ def phantom(run: SavedRun) -> str:
 
 def data(run: SavedRun) -> str:
     """Says where the images come from."""
+    if other := run.metrics.get("root"):
+        return f"External: images of {other!r}, not of the data set that the network learned from."
     if phantom(run):
         return "Synthetic images of a phantom (no patients)."
     fingerprint = run.run.get("data_fingerprint")
     shown = f"; fingerprint {fingerprint[:16]}..." if fingerprint else ""
-    root = get(run.config, "data.root")
-    return f"Images of the folder {root!r}{shown}. Where they come from is for the authors."
+    table = get(run.config, "data.manifest")
+    where = f"table {table!r}" if table else f"folder {get(run.config, 'data.root')!r}"
+    return f"Images of the {where}{shown}. Where they come from is for the authors."
 
 
 def preprocessing(run: SavedRun) -> str:

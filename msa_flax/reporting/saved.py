@@ -128,7 +128,8 @@ def read_run(workdir: Path, split: str) -> SavedRun:
     predictions = Predictions.read(folder / "predictions.csv")
     rows = _table(workdir / "splits.csv", ("example_id", "split"))
     splits = {row["example_id"]: row["split"] for row in rows}
-    _check_ids(folder, split, predictions, splits)
+    if split in SPLITS:  # other images are in no table of splits
+        _check_ids(folder, split, predictions, splits)
     _check_rows(folder, split, predictions, metrics)
     optional = {
         name: _read(read_json, path, shape) if path.is_file() else {}
@@ -164,7 +165,7 @@ def _metrics(workdir: Path, split: str, classes: tuple[str, str]) -> dict[str, A
         raise ReportError(
             f"{workdir}: expected the evaluation of split {split!r}, got no "
             f"eval/{split}/metrics.json; run python -m msa_flax.evaluate --workdir {workdir} "
-            f"--split {split}"
+            + (f"--split {split}" if split in SPLITS else f"--data_root DIR --external {split}")
         )
     metrics: dict[str, Any] = _read(read_json, path, metrics_shape(classes))
     return metrics
