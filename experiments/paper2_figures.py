@@ -137,13 +137,12 @@ def robustness(name: str, result: Result, ids: np.ndarray) -> list[dict[str, Any
         found = compute_metrics(chosen.label, sigmoid(run.predict(images)), threshold=threshold)
         return {key: found["metrics"][key]["value"] for key in ("accuracy", "auc")}
 
-    pixels = np.asarray(chosen.images)
-    rows, unchanged = [], scores(pixels)
+    rows, unchanged = [], scores(chosen.images)
     for corruption in CORRUPTIONS:
         print(f"{name}: {corruption}", file=sys.stderr)
         for severity in SEVERITIES:
             row = {"run": name, "corruption": corruption, "severity": severity, "n": len(chosen)}
-            images = corrupt(pixels, corruption, severity, seed=SEED)
+            images = corrupt(chosen.images, corruption, severity, seed=SEED)
             rows.append(row | (scores(images) if severity else unchanged))
     return rows
 

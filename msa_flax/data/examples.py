@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from msa_flax.data.stored import chosen
+from msa_flax.data.stored import fetch
 from msa_flax.files import UserError
 
 _PART_ORDER = ("train", "training", "validation", "valid", "val", "test", "testing")
@@ -81,9 +81,7 @@ class Examples:
         return sorted(found, key=lambda name: rank.get(name.casefold(), len(rank)))
 
     def take(self, indices: np.ndarray | Sequence[int]) -> "Examples":
-        """Returns the chosen examples in the order of the indices.
-
-        Arrays are copied, but for images of a file, which are read when they are asked for.
+        """Returns the chosen examples in the order of the indices (arrays are copied).
 
         Args:
             indices: whole numbers [m], positions in this data set.
@@ -95,7 +93,7 @@ class Examples:
             for name, value in values.items()
             if isinstance(value, np.ndarray) and name != "images"
         }
-        taken["images"] = chosen(self.images, rows)
+        taken["images"] = fetch(self.images, rows)
         facts = {name: value[rows] for name, value in self.facts.items()}
         return Examples(**(values | taken | {"facts": facts}))
 

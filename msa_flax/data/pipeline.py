@@ -34,6 +34,7 @@ def train_dispatches(
     epoch: int,
     start_step: int = 0,
     augment: bool = False,
+    rows: np.ndarray | None = None,
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Yields the batches of one epoch, K = steps_per_dispatch of them stacked at a time.
 
@@ -47,8 +48,8 @@ def train_dispatches(
     which an epoch is continued, and an image that fills up the last batch looks as before.
 
     Args:
-        images: uint8 [n, s, s], or anything else with one row per image, such as feature maps
-            float16 [n, fh, fw, c]; not copied.
+        images: uint8 [n or more, s, s], or anything else with one row per image, such as feature
+            maps float16 [n, fh, fw, c]; not copied.
         labels: [n], 0 or 1.
         batch_size: images per step, b.
         steps_per_dispatch: K >= 1.
@@ -56,18 +57,21 @@ def train_dispatches(
         epoch: >= 0.
         start_step: steps of this epoch that have been made before.
         augment: whether images are rotated, flipped and scaled (``config.data.augment``).
+        rows: of ``images``, those of the n examples, int [n]; None: they are all. Images of a file
+            are read from there batch by batch.
 
     Yields:
         ``{"image": uint8 [K, b, s, s], "label": float32 [K, b], "weight": float32 [K, b],
         "index": int32 [K, b]}`` and how many of the K steps are to be made, 1..K.
     """
     index, weight, steps = _plan(
-        len(images), batch_size, steps_per_dispatch, seed=seed, epoch=epoch, start_step=start_step
+        len(labels), batch_size, steps_per_dispatch, seed=seed, epoch=epoch, start_step=start_step
     )
     labels = np.asarray(labels, np.float32)
+    rows = np.arange(len(images)) if rows is None else rows
 
     def gather(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        picked = fetch(images, chosen)
+        picked = fetch(images, rows[chosen])
         if augment:
             picked = augment_batch(picked, chosen, seed=seed, epoch=epoch)
         return picked, labels[chosen]

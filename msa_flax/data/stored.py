@@ -9,7 +9,6 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -42,43 +41,6 @@ def kept_images(
     if images.shape != shape or images.dtype != np.uint8:
         raise ValueError(f"{path}: expected uint8 {shape}, got {images.dtype} {images.shape}")
     return images
-
-
-class Rows:
-    """Chosen rows of an array, in their order; they are copied when they are asked for.
-
-    It stands for an array of shape [m, ...] where that is indexed along its first axis alone.
-    """
-
-    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
-        self._array, self._rows = array, rows
-        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
-        self.ndim = array.ndim
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Returns a row, or an array of the rows that a slice, numbers or a mask choose."""
-        rows = self._rows[index]
-        return fetch(self._array, rows) if np.ndim(rows) else np.array(self._array[rows])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
-
-
-def chosen(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns rows of an array: those of a file as :class:`Rows`, and others as a copy.
-
-    Args:
-        array: [n, ...].
-        rows: whole numbers [m], 0 to n - 1.
-    """
-    if isinstance(array, Rows):
-        array, rows = array._array, array._rows[rows]
-    if isinstance(array, np.memmap):
-        return cast(np.ndarray, Rows(array, rows))
-    return array[rows]
 
 
 def fetch(array: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def write_maps(
             found,
             example_id=examples.example_id,
             label=examples.label,
-            images=np.asarray(examples.images),
+            images=examples.images,
             classes=classes,
             masks=examples.masks,
             one_picture=one_picture,
@@ -158,7 +158,7 @@ def _examine(run: Run, out: Path, parts: Sequence[Part], split: str, *, layer: s
             lambda images, methods: other.explain(images, methods=methods, layer=layer),
             run.predict,
             found if i == 0 else dataclasses.replace(found, attention={}),  # tested once
-            images=np.asarray(examples.images),
+            images=examples.images,
             signs=np.where(_predicted_fracture(run, found), 1, -1),
             groups=examples.group,
             masks=examples.masks,

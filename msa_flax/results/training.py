@@ -20,7 +20,7 @@ from msa_flax.config import Config, ConfigError
 from msa_flax.data import pipeline
 from msa_flax.data.examples import Examples
 from msa_flax.data.splits import Splits
-from msa_flax.data.stored import chosen
+from msa_flax.data.stored import fetch
 from msa_flax.evaluation.predictions import predict_logits
 from msa_flax.models import scaler
 from msa_flax.plots import figures
@@ -47,6 +47,8 @@ from msa_flax.training.workdir import (
 )
 
 log = logging.getLogger("msa_flax")
+
+_READ = 32  # batches of validation images that are read at a time: the set may not fit into memory
 
 
 def train_run(
@@ -129,10 +131,11 @@ def build(run: Run, mesh: Mesh) -> tuple[TrainState, Callable[..., Loop]]:
 def _dispatches(run: Run, inputs: np.ndarray) -> Callable[[int, int], Any]:
     """Returns the function (epoch, first step) -> batches of the training split."""
     rows = run.data.splits.indices("train")
-    images, labels, train = chosen(inputs, rows), run.data.examples.label[rows], run.config.train
+    labels, train = run.data.examples.label[rows], run.config.train
     return lambda epoch, start_step: pipeline.train_dispatches(
-        images,
+        inputs,
         labels,
+        rows=rows,
         batch_size=train.batch_size,
         steps_per_dispatch=train.steps_per_dispatch,
         seed=train.seed,
@@ -147,11 +150,14 @@ def _validation(
 ) -> Callable[[Any], dict[str, float]]:
     """Returns the function variables -> loss and accuracy on the validation split."""
     rows = run.data.splits.indices("validation")
-    images, labels = chosen(inputs, rows), run.data.examples.label[rows]
+    labels, size = run.data.examples.label[rows], run.config.eval.batch_size
 
     def validate(variables: Any) -> dict[str, float]:
         predict = functools.partial(predict_step, devices.local(variables))
-        logits = predict_logits(predict, images, batch_size=run.config.eval.batch_size)
+        parts = np.split(rows, range(_READ * size, len(rows), _READ * size))
+        logits = np.concatenate(
+            [predict_logits(predict, fetch(inputs, part), batch_size=size) for part in parts]
+        )
         trim_memory()  # what is left of prediction would be in the way of the next training step
         return loss_and_accuracy(labels, logits)
 

@@ -219,3 +219,16 @@ def test_a_tensorflow_that_is_in_use_already_is_left_as_it_is(monkeypatch):
 
     monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
     hide_gpu()
+
+
+def test_rows_of_more_images_are_those_of_a_copy_of_them():
+    images = np.random.default_rng(0).integers(0, 256, (40, 5, 5), np.uint8)
+    rows = np.random.default_rng(1).permutation(40)[:23]
+    labels = np.arange(23) % 2
+    how = {"batch_size": 4, "steps_per_dispatch": 2, "seed": 1, "epoch": 3}
+    copied = train_dispatches(images[rows], labels, **how)
+    taken = train_dispatches(images, labels, rows=rows, **how)
+    for (a, count), (b, other) in zip(copied, taken, strict=True):
+        assert count == other
+        for name in a:
+            assert np.array_equal(a[name], b[name])

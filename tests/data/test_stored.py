@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from msa_flax.data.examples import Examples
-from msa_flax.data.stored import Rows, chosen, fetch, kept_images
+from msa_flax.data.stored import fetch, kept_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 33, 31), np.uint8)  # rows across pages
 
@@ -52,7 +52,7 @@ def test_no_images_are_an_empty_array(tmp_path):
 @pytest.mark.parametrize("shape", [(7,), (2, 3), (0,)])
 def test_fetched_rows_are_those_of_the_array(images, shape):
     rows = np.random.default_rng(1).integers(0, 50, shape)
-    for array in (images, PIXELS, chosen(images, np.arange(50))):
+    for array in (images, PIXELS):
         found = fetch(array, rows)
         assert not isinstance(found, np.memmap)
         assert np.array_equal(found, PIXELS[rows])
@@ -75,23 +75,6 @@ def test_the_pages_of_the_rows_and_no_others_are_asked_for(images, monkeypatch):
         assert end == first + (row + 1) * size
 
 
-def test_chosen_rows_of_a_file_are_read_when_they_are_asked_for(images):
-    rows = np.array([9, 3, 3, 49])
-    found = chosen(images, rows)
-    assert isinstance(found, Rows)
-    assert (found.shape, found.dtype, found.ndim, len(found)) == ((4, 33, 31), np.uint8, 3, 4)
-    expected = PIXELS[rows]
-    assert np.array_equal(found, expected)
-    assert np.array_equal(found[1:], expected[1:])
-    assert np.array_equal(found[-1], expected[-1])
-    assert np.array_equal(found[np.array([True, False, False, True])], expected[[0, 3]])
-    assert np.array_equal(list(found), expected)
-    again = chosen(found, np.array([3, 0]))
-    assert isinstance(again, Rows)
-    assert np.array_equal(again, expected[[3, 0]])
-    assert isinstance(chosen(PIXELS, rows), np.ndarray)
-
-
 def test_examples_of_a_file_are_those_of_an_array(images):
     known = {name: np.full(50, "", np.str_) for name in ("group", "family", "part")}
     numbers = {name: np.zeros(50, np.int32) for name in ("label", "slice_index", "height", "width")}
@@ -102,5 +85,5 @@ def test_examples_of_a_file_are_those_of_an_array(images):
     assert kept.fingerprint == held.fingerprint
     assert kept.pixels.tolist() == held.pixels.tolist()
     rows = np.array([5, 2])
-    assert isinstance(kept.take(rows).images, Rows)
+    assert not isinstance(kept.take(rows).images, np.memmap)
     assert kept.take(rows).fingerprint == held.take(rows).fingerprint
