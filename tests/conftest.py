@@ -37,6 +37,7 @@ def realdata() -> pathlib.Path:
 DEAREST = (
     "training/test_hosts.py",
     "test_end_to_end.py",
+    "test_privacy.py",
     "results/test_training.py",
     "experiments/test_protocols.py",
     "training/test_devices.py",

@@ -77,6 +77,7 @@ OF_NO_FILE = {
     "commands",  # every flag of all of them
     "end_to_end",
     "models/all_models",
+    "privacy",  # of all artefacts
     "reporting/operating_point",  # the script of the page
     "saliency/own_model",  # the example in the guide
     "weights/rules",  # the folder

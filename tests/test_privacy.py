@@ -1,0 +1,65 @@
+"""Names and numbers of patients: in no artefact of training, evaluation, prediction and report."""
+
+import pytest
+from dicom_files import ct_slice, write
+
+from msa_flax import cli, evaluate, predict, report
+from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
+from msa_flax.data.phantom import draw_slice
+
+NAME, NUMBER = "Quillfeather^Zebulon", "ZX-99887766"
+ABOUT = {"PatientSex": "M", "PatientAge": "083Y", "PatientBirthDate": "19430517"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Class folders to train with, and a series to predict; every file names its patient."""
+    root = tmp_path_factory.mktemp("dicom")
+    for patient in range(12):
+        for i in range(2):
+            for label, kind in enumerate(("normal", "fracture")):
+                image = draw_slice(0, patient, 2 * i + label, fractured=bool(label)).image
+                path = root / f"train/{kind}/p{patient}/{i}.dcm"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                about = {"patient": f"{NUMBER}{patient}", "name": NAME, "study": str(patient)}
+                write(path, ct_slice(image, position=4.0 * i + 2 * label, **about, **ABOUT))
+    (root / "new").mkdir()
+    for i in range(4):
+        about = {"patient": NUMBER, "name": NAME, "position": 2.0 * i}
+        write(root / f"new/{i}.dcm", ct_slice(draw_slice(0, 50, i).image, **about, **ABOUT))
+    return root
+
+
+def call(command, *arguments):
+    argv = [command.__name__, *map(str, arguments)]
+    return cli.call(command.main, command.define_flags, command.__doc__, argv)
+
+
+def test_no_artefact_names_a_patient(folders, tmp_path, capsys):
+    from msa_flax.results.training import train_run
+
+    config = Config(
+        model=ModelConfig(backbone="lenet_alexnet", attention="none", pretrained="none"),
+        data=DataConfig(root=str(folders / "train"), protocol="kfold", folds=3, image_size=64),
+        train=TrainConfig(epochs=1, batch_size=8),
+    )
+    workdir, out = tmp_path / "run", tmp_path / "out"
+    train_run(workdir, config.validate())
+    assert call(evaluate, "--workdir", workdir, "--calibrate") == 0
+    assert call(predict, "--workdir", workdir, "--out", out, folders / "new") == 0
+    assert call(report, "--workdir", workdir) == 0
+    said = capsys.readouterr()
+    artefacts = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"slices.csv", "report.html", "predictions.csv", "train.log"} <= {
+        path.name for path in artefacts
+    }
+    for word in ("Quillfeather", "Zebulon", NUMBER, "083Y", "19430517"):
+        assert word.encode() in (folders / "new/0.dcm").read_bytes()
+        named = [path for path in artefacts if word.encode() in path.read_bytes()]
+        assert named == []
+        assert word not in said.out + said.err
+    # Whoever asks for identifiers gets them, and nothing but them.
+    own = tmp_path / "own"
+    assert call(predict, "--workdir", workdir, "--out", own, "--identifiers", folders / "new") == 0
+    assert NUMBER in (own / "slices.csv").read_text()
+    assert "Zebulon" not in "".join(path.read_text() for path in own.glob("*.csv"))
