@@ -1,6 +1,6 @@
 """Times a DICOM slice from the disk to the network's input beside pydicom's decoding alone.
 
-    python experiments/benchmarks/dicom.py [--rounds 30]
+    python experiments/benchmarks/dicom.py [--rounds 120]
 
 Per transfer syntax, one file of 512 x 512 pixels from pydicom-data is read anew each time. "pixel
 array" is pydicom's pixel_array(dcmread(path)) with the fastest of the installed decoders, "input"
@@ -89,7 +89,7 @@ def measure(path: pathlib.Path, rounds: int) -> list[str]:
 def main() -> None:
     """Measures every file, prints the table and writes its section of RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=120)
     parser.add_argument("--results", type=pathlib.Path, default=results.RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
