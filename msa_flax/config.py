@@ -31,6 +31,7 @@ class ModelConfig:
         "none"  # "none" | "map" | "features": 1x1 refinement (paper 1 §3.2.2, no equation)
     )
     head: str = "logit"  # "logit" (paper 1) | "softmax2" | "dense256" (paper 2 Eq. 11-15)
+    batch_norm_momentum: float = 0.0  # of the running averages, in [0, 1); 0: Keras's (ours)
     dropout: float = 0.0  # rate before the last layer of the head, 0 <= rate < 1 (ours)
     pretrained: str = "imagenet"  # "none" | "imagenet" | a Keras file (paper 1 §3.2.1)
 

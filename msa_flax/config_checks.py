@@ -126,6 +126,7 @@ _FRACTION: Check = (lambda value: 0 < value < 1), "a number in (0, 1)"
 _SEED: Check = (lambda value: 0 <= value < 2**32), "0 .. 2**32 - 1"
 _RANGES = {
     "model.alpha": ((lambda a: 1 / 32 <= a <= 16), "a width of 1/32 (one channel) to 16, above 0"),
+    "model.batch_norm_momentum": ((lambda m: 0 <= m < 1), "a momentum in [0, 1)"),
     "model.dropout": ((lambda rate: 0 <= rate < 1), "a rate in [0, 1)"),
     "model.kernel_sizes": (_distinct_odd_numbers, "distinct odd whole numbers"),
     "data.image_size": _at_least(32, " pixels", most=4096),

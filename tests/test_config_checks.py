@@ -64,6 +64,8 @@ def test_classes_are_two_plain_names_of_folders(names):
     [
         ("model__alpha", 0.001),
         ("model__alpha", 1000.0),
+        ("model__batch_norm_momentum", 1.0),
+        ("model__batch_norm_momentum", -0.1),
         ("model__alpha", float("nan")),
         ("data__image_size", 100_000),
         ("data__phantom_patients", 2_000_000_000),

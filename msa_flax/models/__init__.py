@@ -45,6 +45,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet_alexnet": LeNetAlexNet,
 }
 
+WITH_BATCH_NORM = ("mobilenet_v1", "mobilenet_v2", "resnet50", "efficientnet_b0")
 WITH_ALPHA = ("mobilenet_v1", "mobilenet_v2")  # the others exist in one width only
 
 # Numbers in the network without top at alpha 1, running statistics included, as Keras counts them.
@@ -72,21 +73,27 @@ def create_backbone(config: Any) -> nn.Module:
     """Builds the backbone that ``config``, a ``ModelConfig``, names.
 
     Raises:
-        ModelError: an unknown backbone, or a width that it does not have.
+        ModelError: an unknown backbone, or a width or a BatchNorm that it does not have.
     """
-    name, alpha = config.backbone, config.alpha
+    name, alpha, momentum = config.backbone, config.alpha, config.batch_norm_momentum
     if name not in MODELS:
         raise ModelError(
             f"model.backbone: expected one of {', '.join(sorted(MODELS))}; got {name!r}"
         )
+    if momentum and name not in WITH_BATCH_NORM:
+        raise ModelError(
+            f"model.batch_norm_momentum: {name} has no BatchNorm, got {momentum:g}; leave it at 0 "
+            f"or take one of {', '.join(WITH_BATCH_NORM)}"
+        )
+    chosen = {"momentum": momentum} if momentum else {}
     if name in WITH_ALPHA:
-        return MODELS[name](alpha=alpha)
+        return MODELS[name](alpha=alpha, **chosen)
     if alpha != 1:
         raise ModelError(
             f"model.alpha: {name} has one width, got {alpha:g}; leave it at 1 or take one of "
             f"{', '.join(WITH_ALPHA)}"
         )
-    return MODELS[name]()
+    return MODELS[name](**chosen)
 
 
 def check_network(config: Any) -> None:

@@ -56,16 +56,22 @@ class EfficientNetB0(nn.Module):
     """The backbone: scaling, a stem, sixteen inverted residual blocks, one wide layer; stride 32.
 
     Training needs the random stream ``dropout``, which drops residual branches of whole images.
+
+    Attributes:
+        momentum: of the running averages of BatchNorm (Keras default 0.99).
     """
+
+    momentum: float = 0.99
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map of images 0..255; 7 x 7 x 1280 at 224 pixels."""
+        norm = functools.partial(BatchNorm, momentum=self.momentum)
         x = Normalization(name="normalization")(images)
         x = Conv(STEM_CHANNELS, 3, 2, use_bias=False, kernel_init=KERNEL_INIT, name="stem_conv")(x)
-        x = nn.silu(BatchNorm(name="stem_bn")(x, train=train))
+        x = nn.silu(norm(name="stem_bn")(x, train=train))
         total, done = sum(blocks for _, blocks, *_ in STAGES), 0
         for stage, (size, blocks, channels, expansion, first_stride) in enumerate(STAGES, start=1):
             for letter in "abcd"[:blocks]:
@@ -73,12 +79,12 @@ class EfficientNetB0(nn.Module):
                 stride = first_stride if letter == "a" else 1
                 if expansion > 1:
                     x = Pointwise(expansion * x.shape[-1], name=f"{name}_expand_conv")(x)
-                    x = nn.silu(BatchNorm(name=f"{name}_expand_bn")(x, train=train))
+                    x = nn.silu(norm(name=f"{name}_expand_bn")(x, train=train))
                 x = Depthwise(size, stride, name=f"{name}_dwconv")(x)
-                x = nn.silu(BatchNorm(name=f"{name}_bn")(x, train=train))
+                x = nn.silu(norm(name=f"{name}_bn")(x, train=train))
                 x = x * _excitation(x, int(inputs.shape[-1] * SQUEEZE), name)
                 x = Pointwise(channels, name=f"{name}_project_conv")(x)
-                x = BatchNorm(name=f"{name}_project_bn")(x, train=train)
+                x = norm(name=f"{name}_project_bn")(x, train=train)
                 if x.shape == inputs.shape:
                     # drops the branch of a whole image, and divides what it keeps by 1 - rate
                     rate = DROP_RATE * done / total
@@ -86,7 +92,7 @@ class EfficientNetB0(nn.Module):
                     x = inputs + drop(x, deterministic=not train)
                 done += 1
         x = Pointwise(TOP_CHANNELS, name="top_conv")(x)
-        return nn.silu(BatchNorm(name="top_bn")(x, train=train))
+        return nn.silu(norm(name="top_bn")(x, train=train))
 
 
 class Normalization(nn.Module):

@@ -10,6 +10,8 @@ Keras, because the ImageNet weights are those of Keras:
 Without top and at alpha 1 the network has 3,228,864 parameters.
 """
 
+import functools
+
 import flax.linen as nn
 from jaxtyping import Array, Float
 
@@ -36,21 +38,24 @@ class MobileNetV1(nn.Module):
 
     Attributes:
         alpha: width multiplier; channels are ``int(channels * alpha)``.
+        momentum: of the running averages of BatchNorm (Keras default 0.99).
     """
 
     alpha: float = 1.0
+    momentum: float = 0.99
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map; 7 x 7 x 1024 at 224 pixels and alpha 1."""
+        norm = functools.partial(BatchNorm, "relu6", self.momentum)
         x = Conv(int(STEM_CHANNELS * self.alpha), 3, 2, use_bias=False, name="conv1")(images)
-        x = BatchNorm("relu6", name="conv1_bn")(x, train=train)
+        x = norm(name="conv1_bn")(x, train=train)
         for i, (channels, stride) in enumerate(BLOCKS, start=1):
             padding = None if stride == 1 else ((0, 1), (0, 1))
             x = DepthwiseConv(3, stride, padding, name=f"conv_dw_{i}")(x)
-            x = BatchNorm("relu6", name=f"conv_dw_{i}_bn")(x, train=train)
+            x = norm(name=f"conv_dw_{i}_bn")(x, train=train)
             x = PointwiseConv(int(channels * self.alpha), name=f"conv_pw_{i}")(x)
-            x = BatchNorm("relu6", name=f"conv_pw_{i}_bn")(x, train=train)
+            x = norm(name=f"conv_pw_{i}_bn")(x, train=train)
         return x

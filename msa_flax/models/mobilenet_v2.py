@@ -32,46 +32,47 @@ STAGES = (
     (6, 320, 1, 1),
 )
 
-Norm = functools.partial(BatchNorm, momentum=0.999)
-
 
 class MobileNetV2(nn.Module):
     """The backbone: a stem, seventeen inverted residual blocks, one wide layer; total stride 32.
 
     Attributes:
         alpha: width multiplier.
+        momentum: of the running averages of BatchNorm (Keras default 0.999 of this network).
     """
 
     alpha: float = 1.0
+    momentum: float = 0.999
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map; 7 x 7 x 1280 at 224 pixels and alpha 1."""
+        norm = functools.partial(BatchNorm, momentum=self.momentum)
         channels = divisible_by_8(STEM_CHANNELS * self.alpha)
         x = Conv(channels, 3, 2, use_bias=False, name="Conv1")(images)
-        x = Norm("relu6", name="bn_Conv1")(x, train=train)
+        x = norm("relu6", name="bn_Conv1")(x, train=train)
         number = 0
         for expansion, channels, blocks, first_stride in STAGES:
             for stride in (first_stride, *[1] * (blocks - 1)):
                 inputs, name = x, f"block_{number}" if number else "expanded_conv"
                 if expansion > 1:
                     x = PointwiseConv(expansion * x.shape[-1], name=f"{name}_expand")(x)
-                    x = Norm("relu6", name=f"{name}_expand_BN")(x, train=train)
+                    x = norm("relu6", name=f"{name}_expand_BN")(x, train=train)
                 by_hand = padding_of_axis(x.shape[1]), padding_of_axis(x.shape[2])
                 padding = None if stride == 1 else by_hand
                 x = DepthwiseConv(3, stride, padding, name=f"{name}_depthwise")(x)
-                x = Norm("relu6", name=f"{name}_depthwise_BN")(x, train=train)
+                x = norm("relu6", name=f"{name}_depthwise_BN")(x, train=train)
                 narrow = divisible_by_8(int(channels * self.alpha))
                 x = PointwiseConv(narrow, name=f"{name}_project")(x)
-                x = Norm(name=f"{name}_project_BN")(x, train=train)
+                x = norm(name=f"{name}_project_BN")(x, train=train)
                 if x.shape == inputs.shape:
                     x = inputs + x
                 number += 1
         channels = divisible_by_8(LAST_CHANNELS * max(self.alpha, 1.0))
         x = PointwiseConv(channels, name="Conv_1")(x)
-        return Norm("relu6", name="Conv_1_bn")(x, train=train)
+        return norm("relu6", name="Conv_1_bn")(x, train=train)
 
 
 def padding_of_axis(size: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ Without top the network has 23,587,712 parameters.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -32,42 +33,49 @@ STAGES = (
     ("conv5", 3, 512, 2),
 )
 
-Norm = functools.partial(BatchNorm, epsilon=1.001e-5)
+Norm = Callable[..., BatchNorm]
 Pointwise = functools.partial(PointwiseConv, use_bias=True)
 
 
 class ResNet50(nn.Module):
-    """The backbone: a stem and sixteen bottleneck blocks; total stride 32."""
+    """The backbone: a stem and sixteen bottleneck blocks; total stride 32.
+
+    Attributes:
+        momentum: of the running averages of BatchNorm (Keras default 0.99).
+    """
+
+    momentum: float = 0.99
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map; 7 x 7 x 2048 at 224 pixels."""
+        norm = functools.partial(BatchNorm, momentum=self.momentum, epsilon=1.001e-5)
         padding = ((3, 3), (3, 3))
         x = Conv(STEM_CHANNELS, 7, 2, padding=padding, name="conv1_conv")(images)
-        x = Norm("relu", name="conv1_bn")(x, train=train)
+        x = norm("relu", name="conv1_bn")(x, train=train)
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = max_pool(x, 3, 2, padding=VALID)
         for stage, blocks, channels, first_stride in STAGES:
             for number in range(1, blocks + 1):
                 stride = first_stride if number == 1 else 1
-                x = _block(x, channels, stride, f"{stage}_block{number}", train=train)
+                x = _block(x, channels, stride, f"{stage}_block{number}", norm, train=train)
         return x
 
 
 def _block(
-    x: Float[Array, "b h w c"], channels: int, stride: int, name: str, *, train: bool
+    x: Float[Array, "b h w c"], channels: int, stride: int, name: str, norm: Norm, *, train: bool
 ) -> Float[Array, "b oh ow d"]:
     """Returns the output of a bottleneck block; its layers belong to the module that calls this."""
     shortcut = x
     if x.shape[-1] != EXPANSION * channels:
         shortcut = Pointwise(EXPANSION * channels, stride, name=f"{name}_0_conv")(x)
-        shortcut = Norm(name=f"{name}_0_bn")(shortcut, train=train)
+        shortcut = norm(name=f"{name}_0_bn")(shortcut, train=train)
     x = Pointwise(channels, stride, name=f"{name}_1_conv")(x)
-    x = Norm("relu", name=f"{name}_1_bn")(x, train=train)
+    x = norm("relu", name=f"{name}_1_bn")(x, train=train)
     x = Conv(channels, 3, name=f"{name}_2_conv")(x)
-    x = Norm("relu", name=f"{name}_2_bn")(x, train=train)
+    x = norm("relu", name=f"{name}_2_bn")(x, train=train)
     x = Pointwise(EXPANSION * channels, name=f"{name}_3_conv")(x)
-    x = Norm(name=f"{name}_3_bn")(x, train=train)
+    x = norm(name=f"{name}_3_bn")(x, train=train)
     return nn.relu(shortcut + x)

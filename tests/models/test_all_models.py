@@ -7,6 +7,7 @@ import pathlib
 import re
 from functools import cache, partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +21,13 @@ from msa_flax.models import (
     MODELS,
     PARAM_COUNTS,
     WITH_ALPHA,
+    WITH_BATCH_NORM,
     ModelError,
     check_network,
     create_model,
     scale_images,
 )
+from msa_flax.models.layers import BatchNorm
 from msa_flax.weights import KERAS_FAMILIES
 
 # Rows, columns and channels of the last feature map at 224 pixels.
@@ -244,6 +247,31 @@ def test_a_backbone_with_several_widths_takes_another(name):
     model = build(name, alpha=0.5)
     narrow = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images_of(32))
     assert count(narrow["params"]["backbone"]) < count(shapes(name)["params"]["backbone"]) / 2
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - set(WITH_BATCH_NORM)))
+def test_a_momentum_is_refused_where_there_is_no_batch_norm(name):
+    message = refusal(build, name, batch_norm_momentum=0.9)
+    assert message.startswith(f"model.batch_norm_momentum: {name} has no BatchNorm, got 0.9;")
+
+
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
+def test_every_batch_norm_takes_the_momentum_that_is_asked_for(name):
+    def momenta(asked):
+        found = set()
+
+        def note(call, arguments, keywords, context):
+            if isinstance(context.module, BatchNorm):
+                found.add(context.module.momentum)
+            return call(*arguments, **keywords)
+
+        init = partial(build(name, batch_norm_momentum=asked).init, train=False)
+        with nn.intercept_methods(note):
+            jax.eval_shape(init, jax.random.key(0), images_of(32))
+        return found
+
+    assert momenta(0.0) == {0.999 if name == "mobilenet_v2" else 0.99}  # Keras's
+    assert momenta(0.5) == {0.5}
 
 
 def test_a_size_too_small_for_one_backbone_is_refused_with_those_it_is_enough_for():
