@@ -142,8 +142,8 @@ def initialise(model: nn.Module, *, seed: int) -> dict[str, Any]:
     """
     size = max(MINIMUM_SIZE.values())  # any size that a network takes gives the same variables
     images = jnp.zeros((1, size, size, 3))
-    init = functools.partial(model.init, train=False)
-    init = jax.jit(init, compiler_options=QUICK_COMPILATION)
+    untrained = functools.partial(model.init, train=False)
+    init = jax.jit(untrained, compiler_options=QUICK_COMPILATION)
     return {"batch_stats": {}, **init(jax.random.key(seed), images)}
 
 
