@@ -177,7 +177,10 @@ def _some(examples: Examples) -> Examples:
 
 
 def _described(describe: Describe, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    return describe(examples.images)[1], np.stack([look(image) for image in examples.images])
+    pooled = describe(examples.images)[1]
+    if not np.isfinite(pooled).all():
+        raise TypicalityError("the network's features are not finite; train it anew")
+    return pooled, np.stack([look(image) for image in examples.images])
 
 
 def _fit(pooled: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -191,7 +194,8 @@ def _fit(pooled: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     centres, whitening = [], []
     for values, most in zip((pooled, layout, frequencies), _COMPONENTS, strict=True):
         scaler = StandardScaler().fit(values.astype(np.float64))
-        found = PCA(svd_solver="full").fit(scaler.transform(values))
+        with np.errstate(invalid="ignore", divide="ignore"):  # of values that are all the same
+            found = PCA(svd_solver="full").fit(scaler.transform(values))
         variance = found.explained_variance_
         rank = int(np.sum(variance > 1e-6 * max(variance[0], 1e-12)))
         kept = max(1, min(most, rank, len(values) - 1))

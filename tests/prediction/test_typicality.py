@@ -129,3 +129,17 @@ def test_a_few_images_and_constant_pixels_are_no_trouble():
     found = measure(describe, few, table([2], slices=3), MINE)
     assert np.isfinite(found.axes).all()
     assert np.isfinite(found.limit)
+
+
+def test_features_that_are_all_the_same_or_not_finite_are_no_crash(tmp_path, caplog):
+    few, more = table([0, 1]), table([2])
+    alike = measure(lambda images: (None, np.zeros((len(images), 4), np.float32)), few, more, MINE)
+    assert np.isfinite(alike.axes).all()
+    wrong = typicality.kept(
+        tmp_path / "t.npz",
+        lambda images: (None, np.full((len(images), 4), np.nan, np.float32)),
+        lambda: (few, more),
+        MINE,
+    )
+    assert wrong is None
+    assert "not finite" in caplog.text
