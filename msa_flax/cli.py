@@ -76,8 +76,7 @@ def call(main: Main, define: Define, doc: str, argv: Sequence[str]) -> int:
         argv: the name of the program, and its arguments.
     """
     values, debug = flags.FlagValues(), "--debug" in argv
-    argv = [_without_tilde(argument) for argument in argv]
-    argv = _with_tuples(argv)
+    argv = _with_tuples([_without_tilde(argument) for argument in argv])
     try:
         # TensorFlow would otherwise begin with lines about devices that it does not find.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -173,11 +172,7 @@ def workdir(args: SimpleNamespace, *, trained: bool) -> Path:
 
 
 def check_folder(flag: str, folder: str | Path | None) -> None:
-    """Refuses a folder for results where there is a file.
-
-    Args:
-        flag: its name, for the message.
-        folder: the flag's value; None: none was given.
+    """Refuses a folder for results, the value of a flag, where there is a file.
 
     Raises:
         UsageError: it, or a folder that it would be in, is a file.
@@ -219,6 +214,10 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> SimpleNamespace:
     try:
         rest = values(list(argv))[1:]
         args = SimpleNamespace(**{name: values[name].value for name in values})
+        for name, value in vars(args).items():
+            infinite = isinstance(value, float) and value * 0 != 0  # or NaN
+            if values[name].default is None and (value == "" or infinite):
+                raise UsageError(f"--{name}: expected a value, got {value!r}; --help says more")
         taken = [name for name in _ARGUMENTS if hasattr(args, name)]
         for name in taken:
             setattr(args, name, rest)

@@ -45,9 +45,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "manifest", None, "evaluate on the images of this table of labels instead", values
     )
-    flags.DEFINE_string(
-        "external", "external", "name of the result of --data_root or --manifest", values
-    )
+    what = "name of the result of --data_root or --manifest, default: external"
+    flags.DEFINE_string("external", None, what, values)
     flags.DEFINE_boolean(
         "replace",
         False,
@@ -81,12 +80,12 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
     workdir = cli.workdir(args, trained=True)
-    name = args.external
+    name = "external" if args.external is None else args.external
     own = name in ("train", "validation", "test")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) or name.endswith("-last") or own:
         raise cli.UsageError(
-            "--external: expected letters, digits, _ and -, no split's name and no -last at its "
-            f"end; got {name!r}"
+            "--external: expected up to 64 letters, digits, _ and -, no split's name and no -last "
+            f"at its end; got {name!r}"
         )
     _check_others(args)
     alpha, sensitivity = args.conformal_alpha, args.sensitivity
@@ -119,6 +118,9 @@ def main(args: SimpleNamespace) -> None:
 
 
 def _check_others(args: SimpleNamespace) -> None:
+    if (args.external is not None or args.replace) and not (args.data_root or args.manifest):
+        flag = "replace" if args.replace else "external"
+        raise cli.UsageError(f"--{flag}: expected other images with it, --data_root or --manifest")
     if args.data_root and args.manifest:
         raise cli.UsageError("--data_root and --manifest: expected one of them, got both")
     if args.data_root and Path(args.data_root).expanduser().is_file():

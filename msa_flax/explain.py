@@ -80,6 +80,8 @@ def main(args: SimpleNamespace) -> None:
         raise cli.UsageError("--out: expected a folder for the results, got nothing")
     if names and args.faithfulness:
         raise cli.UsageError("--faithfulness: expected --split test or validation, got images")
+    if names and args.limit is not None:
+        raise cli.UsageError("--limit: expected --split test or validation with it, got images")
     cli.check_folder("--out", args.out)
     from msa_flax import saliency
     from msa_flax.results.maps import explain_split

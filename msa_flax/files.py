@@ -6,6 +6,7 @@ written whole or not at all, the cache folder, tables of text, and batches of on
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -43,6 +44,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     So the file is there whole or not at all. Its folder is made if it is not there.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # renaming would replace it
+        raise FileExistsError(errno.EEXIST, "a pipe, a socket or a device is there", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -78,10 +78,12 @@ def report(workdirs: list[Path], out: Path, *, split: str, accept: bool = False)
     """Writes the report on the first run, compared with the others; returns its size in bytes.
 
     Raises:
+        UsageError: ``out`` is a file of another kind.
         UserError: a run is not evaluated, its files do not fit, or runs cannot be compared.
     """
     from msa_flax.reporting import page
 
+    _check_out(out, "<!DOCTYPE html>", "report")
     runs = [_read(folder, split, accept) for folder in workdirs]
     text = page.render_page(runs[0], runs[1:], commands=commands(runs[0]))
     # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
@@ -105,11 +107,7 @@ def compare(workdirs: list[Path], out: Path, *, split: str, accept: bool = False
     if len(workdirs) < 2 or len(set(workdirs)) < len(workdirs):
         got = ", ".join(map(str, workdirs))
         raise cli.UsageError(f"--compare: expected two or more runs, each once, got {got}")
-    if out.is_file() and not out.read_bytes().startswith(",".join(COLUMNS).encode()):
-        raise cli.UsageError(
-            f"--out: expected a new file or an earlier comparison, got {out}, which is another "
-            "file; name another one"
-        )
+    _check_out(out, ",".join(COLUMNS), "comparison")
     runs = {str(folder): _read(folder, split, accept) for folder in workdirs}
     table, text = comparison.compare(runs)
     _write(out, table.encode("utf-8", "surrogateescape"))
@@ -165,6 +163,15 @@ def _read(folder: Path, split: str, accept: bool) -> "SavedRun":
             *(folder / "eval" / split / "metrics.json", "; ".join(run.differences)),
         )
     return run
+
+
+def _check_out(out: Path, start: str, what: str) -> None:
+    """Refuses to replace a file that does not begin as an earlier result does."""
+    if out.is_file() and not out.read_bytes().startswith(start.encode()):
+        raise cli.UsageError(
+            f"--out: expected a new file or an earlier {what}, got {out}, which is another file; "
+            "name another one"
+        )
 
 
 def _write(out: Path, data: bytes) -> None:

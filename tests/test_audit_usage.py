@@ -99,6 +99,8 @@ ROOT = "--root=set"
         ((ROOT, "--family_pattern=("), "--family_pattern: not a regular expression"),
         ((ROOT, "--group_pattern=B"), "--group_pattern: expected a named group (?P<group>...)"),
         ((ROOT, "--family_threshold=2"), "--family_threshold=2"),
+        ((ROOT, "--family_threshold=nan"), "--family_threshold: expected a value, got nan"),
+        (("--root=",), "--root: expected a value, got ''"),
         (("--root=none",), "expected a folder of images, got 'none'"),
         (("--root=file",), "expected a folder of images, got 'file'"),
         (("--root=one_class",), "found only the class normal"),

@@ -76,6 +76,7 @@ def test_two_methods_at_a_layer_are_explained_and_tested(trained, tmp_path):
     ("arguments", "said"),
     [
         (("--method=gradcm",), "got 'gradcm'; did you mean gradcam?"),
+        (("--layer=",), "--layer: expected a value"),
         (("--layer=backbone/alexnet/conv6",), "such as backbone/alexnet/conv"),
         (("--method=gradcam,score_cam", f"--layer={LAYER}"), "score_cam has no layer to choose"),
     ],

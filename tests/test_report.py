@@ -79,6 +79,8 @@ def test_a_file_name_that_is_no_text_does_not_stop_the_report(tmp_path):
         (["--workdir=w", "--bogus"], "bogus"),
         (["--workdir=w", "nothing"], "'nothing' without config.json"),
         (["--workdir=w", "--out=w"], "cannot be written"),
+        (["--workdir=w", "--out=w/config.json"], "w/config.json, which is another file"),
+        (["--workdir=w", "--out="], "--out: expected a value"),
     ],
 )
 def test_bad_usage_is_one_sentence(workdir, arguments, said, capsys, monkeypatch):

@@ -20,21 +20,27 @@ class Overlap:
         images: number of images in the set.
         exact: images that are equal, pixel for pixel, to one of training or validation.
         copies: images that are equal or, by a search, copies.
+        relabelled: images that are equal, pixel for pixel, to images of the run, test images among
+            them, that all have the other label.
     """
 
     images: int
     exact: int
     copies: int
+    relabelled: int
 
     @property
-    def stamp(self) -> str:
-        """What must be said beside every number of the set; "" if nothing was known."""
-        if not self.copies:
-            return ""
-        return (
+    def stamps(self) -> list[str]:
+        """What must be said beside every number of the set; nothing if nothing was known."""
+        known = (
             f"{self.copies} of {self.images} images are training or validation images of this run "
             f"or copies of them ({self.exact} pixel for pixel)"
         )
+        other = (
+            f"{self.relabelled} of {self.images} images are images of this run, pixel for pixel, "
+            "with the other label; are the classes swapped?"
+        )
+        return [known] * bool(self.copies) + [other] * bool(self.relabelled)
 
 
 def find_overlap(
@@ -75,4 +81,12 @@ def find_overlap(
         np.isin(column[len(known) :], column[: len(known)][used])
         for column in (found.equal, found.family)
     )
-    return Overlap(images=len(external), exact=int(exact.sum()), copies=int((exact | copies).sum()))
+    said = set(zip(found.equal[: len(known)].tolist(), known.label.tolist(), strict=True))
+    here = zip(found.equal[len(known) :].tolist(), external.label.tolist(), strict=True)
+    relabelled = [(at, 1 - label) in said and (at, label) not in said for at, label in here]
+    return Overlap(
+        images=len(external),
+        exact=int(exact.sum()),
+        copies=int((exact | copies).sum()),
+        relabelled=sum(relabelled),
+    )

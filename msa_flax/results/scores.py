@@ -12,7 +12,7 @@ from msa_flax import files
 from msa_flax.auditing import findings, shortcuts
 from msa_flax.data import load_external
 from msa_flax.data.examples import DataError, Examples
-from msa_flax.data.leakage import UNKNOWN
+from msa_flax.data.leakage import UNKNOWN, check_contradictions
 from msa_flax.data.overlap import find_overlap
 from msa_flax.evaluation import calibration, calibration_summary
 from msa_flax.evaluation.conformal import ALPHA
@@ -70,11 +70,13 @@ def evaluate_external(
         replace: whether a result of other images under this name may be replaced.
 
     Raises:
-        DataError: the images cannot be used, or the name belongs to other images.
+        DataError: the images cannot be used, a picture is in both classes, or the name belongs to
+            other images.
     """
     examples = load_external(root, run.config.data)
     for file, reason in examples.bad_files[:20]:
         log.warning("left out: %s: %s", file, reason)
+    check_contradictions(examples)
     _check_name(run, root, name, examples.fingerprint, replace=replace)
     stamps = [] if examples.groups_known else [UNKNOWN]
     stamps += _known_before(run, root, examples)
@@ -106,16 +108,16 @@ def _check_name(run: Run, root: str, name: str, fingerprint: str, *, replace: bo
 
 
 def _known_before(run: Run, root: str, examples: Examples) -> list[str]:
-    """Returns the stamp that says how many of the images the run was trained or chosen on."""
+    """Returns the stamps that say what the run knew of the images."""
     try:
         data = run.data
     except (DataError, WorkdirError) as error:
         log.warning("not compared with the training images: %s", error)
         return [NOT_COMPARED]
     found = find_overlap(root, examples, data.examples, data.splits, run.config.data)
-    if found.stamp:
-        log.warning("not an external set: %s", found.stamp)
-    return [found.stamp] if found.stamp else []
+    for stamp in found.stamps:
+        log.warning("not an external set: %s", stamp)
+    return found.stamps
 
 
 def _predict(

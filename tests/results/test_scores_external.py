@@ -76,6 +76,32 @@ def test_the_training_images_themselves_are_stamped_with_their_count(workdir, tm
     assert len(values["fingerprint"]) == 64
 
 
+def test_images_of_the_run_with_the_other_label_are_stamped_test_images_among_them(
+    workdir, tmp_path
+):
+    root = others(tmp_path / "hospital")
+    for part, name, other in (("train", *NAMES), ("val", *NAMES[::-1])):
+        shutil.copytree(images_of(workdir) / part / name, root / other, dirs_exist_ok=True)
+    _, values = external(workdir, root)
+    assert values["stamps"][-1] == (
+        "10 of 14 images are images of this run, pixel for pixel, with the other label; are the "
+        "classes swapped?"
+    )
+
+
+def test_a_picture_in_both_classes_is_refused(workdir, tmp_path, capsys):
+    root = others(tmp_path / "hospital")
+    shutil.copy(root / "normal/0.png", root / "fracture/copy.png")
+    assert call(f"--workdir={workdir}", f"--data_root={root}") == 2
+    assert "1 pictures are in both classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--external=hospital", "--replace"])
+def test_what_only_other_images_need_is_refused_without_them(workdir, flag, capsys):
+    assert call(f"--workdir={workdir}", flag) == 2
+    assert "expected other images with it, --data_root or --manifest" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_set_of_one_class_is_evaluated_and_says_what_is_undefined(workdir, tmp_path, label):
     assert call(f"--workdir={workdir}", "--calibrate") == 0
