@@ -25,8 +25,8 @@ import numpy as np
 from msa_flax import data, files, run_files, saliency
 from msa_flax.config import Config
 from msa_flax.data.examples import Examples
-from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
-from msa_flax.data.searched import with_families
+from msa_flax.data.leakage import UNSEARCHED, check_contradictions, check_leakage, find_stamps
+from msa_flax.data.searched import too_many, with_families
 from msa_flax.data.splits import Splits, assign_splits
 from msa_flax.initial import initial_variables
 from msa_flax.models import (
@@ -247,7 +247,8 @@ def start(
 def _with_changes(found: Data, path: Path, changes: Sequence[str]) -> Data:
     """Returns data as the table of splits in a run's folder splits them, where there is one."""
     splits = Splits.read(path) if path.exists() else found.splits
-    stamps = [*find_stamps(found.examples, splits), *changes]
+    known = [stamp for stamp in found.stamps if stamp == UNSEARCHED]
+    stamps = [*find_stamps(found.examples, splits, recorded=known), *changes]
     return Data(examples=found.examples, splits=splits, stamps=stamps)
 
 
@@ -346,4 +347,6 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
     examples = data.load(config.data) if examples is None else examples
     examples = with_families(examples, config.data)
     splits = assign_splits(examples, config.data, seed=config.train.seed)
-    return Data(examples=examples, splits=splits, stamps=find_stamps(examples, splits))
+    known = [UNSEARCHED] if too_many(examples, config.data) else []
+    stamps = find_stamps(examples, splits, recorded=known)
+    return Data(examples=examples, splits=splits, stamps=stamps)

@@ -10,6 +10,7 @@ from msa_flax.data.splits import Splits
 
 COPIES, SERIES = "copies cross the split", "series cross the split"
 UNKNOWN = "groups unknown"
+UNSEARCHED = "not searched for copies"
 
 
 def find_stamps(examples: Examples, splits: Splits, *, recorded: Sequence[str] = ()) -> list[str]:
@@ -22,13 +23,14 @@ def find_stamps(examples: Examples, splits: Splits, *, recorded: Sequence[str] =
     Args:
         examples: n examples.
         splits: their splits, in the same order.
-        recorded: the stamps of training, which had searched for copies.
+        recorded: the stamps of training, which had searched for copies or said that it did not.
     """
     sources = _sources(examples, splits)
     applies = {
         COPIES: COPIES in recorded or any(divided(source, splits.split) for source in sources),
         SERIES: bool(divided(examples.group, splits.split)),
         UNKNOWN: not examples.groups_known,
+        UNSEARCHED: UNSEARCHED in recorded,
     }
     return [stamp for stamp, true in applies.items() if true]
 

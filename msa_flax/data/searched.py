@@ -26,6 +26,9 @@ _COLUMNS = ("family", "equal", "same")  # of what is kept
 # Grey levels, root mean square: a JPEG file of quality 75 or more differs by about as much or less;
 # of 1,089 pairs of neighbouring slices of the public data set the most alike differ by 3.6.
 _SAVED_AGAIN = 2.5
+# Images of known patients beyond which "auto" does not search: that of 2,000 takes a minute, and
+# the time grows faster than their number.
+MOST_SEARCHED = 5000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,13 +109,23 @@ def same_pictures(images: np.ndarray, families: Families) -> np.ndarray:
     return pairs[np.array(near, np.bool_)]
 
 
+def too_many(examples: Examples, config: DataConfig) -> bool:
+    """Returns whether "auto" leaves images unsearched because there are more than 5,000 of them.
+
+    Only images of known patients are left: splits that keep patients whole keep the copies of a
+    slice on one side, too. Where groups are unknown, a search is all there is.
+    """
+    searchable = config.families == "auto" and config.source not in ("phantom", "rsna2022")
+    return searchable and examples.groups_known and len(examples) > MOST_SEARCHED
+
+
 def with_families(examples: Examples, config: DataConfig) -> Examples:
     """Returns a data set with the families that ``config.families`` asks for, and its copies.
 
     Names that tell the family of every image are taken at their word in "auto"; what a search finds
     beside them is in :attr:`Examples.copies`, so that a split which divides it can be refused. The
     phantom has no copies, nor has the RSNA 2022 challenge, whose slices are as the scanner made
-    them; neither is searched in "auto".
+    them; neither is searched in "auto", nor are sets of which :func:`too_many` is true.
 
     Args:
         examples: their families are those of their names.
@@ -120,6 +133,14 @@ def with_families(examples: Examples, config: DataConfig) -> Examples:
     """
     original = config.source == "rsna2022" and config.families == "auto"
     if original or config.source == "phantom" or config.families == "names":
+        return examples
+    if too_many(examples, config):
+        log.warning(
+            "%d images of known patients are not searched for copies, only for equal pixels: it "
+            "would take long; data.families=pixels searches them, data.families=names says that "
+            "there is nothing to search",
+            len(examples),
+        )
         return examples
     from msa_flax.data import load
 

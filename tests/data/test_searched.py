@@ -11,8 +11,8 @@ from msa_flax import data
 from msa_flax.config import DataConfig
 from msa_flax.data import searched
 from msa_flax.data.examples import DataError
-from msa_flax.data.leakage import check_contradictions, check_leakage, find_stamps
-from msa_flax.data.searched import search, with_families
+from msa_flax.data.leakage import UNSEARCHED, check_contradictions, check_leakage, find_stamps
+from msa_flax.data.searched import search, too_many, with_families
 from msa_flax.data.splits import Splits, assign_splits
 
 
@@ -97,6 +97,21 @@ def test_a_cache_that_cannot_be_written_costs_a_search_and_no_more(cache, caplog
     cache.write_text("a file where the folder should be")
     assert search(["a"], 3, lambda: [THREE]).family.tolist() == [0, 1, 0]
     assert "the next start searches again" in caplog.text
+
+
+def test_many_images_of_known_patients_are_not_searched_and_it_is_said(
+    root, examples, monkeypatch, caplog
+):
+    monkeypatch.setattr(searched, "MOST_SEARCHED", len(examples) - 1)
+    known = dataclasses.replace(examples, group=examples.example_id)
+    assert not too_many(examples, configured(root))  # a search is all there is
+    assert not too_many(known, configured(root, families="pixels"))
+    assert too_many(known, configured(root))
+    assert with_families(known, configured(root)).copies is None
+    assert "not searched for copies" in caplog.text
+    splits = assign_splits(known, configured(root), seed=0)
+    assert UNSEARCHED in find_stamps(known, splits, recorded=[UNSEARCHED])
+    assert UNSEARCHED not in find_stamps(known, splits)
 
 
 def test_copies_under_neutral_names_are_refused_and_kept_whole_by_the_protocol_family(
