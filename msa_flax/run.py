@@ -51,7 +51,7 @@ Variables = dict[str, Any]
 _IMAGES_AT_ONCE = 8  # for methods that vary the image: each image needs the memory of many passes
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Data:
     """The images of a run and how they are split.
 
@@ -248,8 +248,8 @@ def _with_changes(found: Data, path: Path, changes: Sequence[str]) -> Data:
     """Returns data as the table of splits in a run's folder splits them, where there is one."""
     splits = Splits.read(path) if path.exists() else found.splits
     known = [stamp for stamp in found.stamps if stamp == UNSEARCHED]
-    stamps = [*find_stamps(found.examples, splits, recorded=known), *changes]
-    return Data(examples=found.examples, splits=splits, stamps=stamps)
+    stamps = find_stamps(found.examples, splits, recorded=known)
+    return Data(found.examples, splits, [*stamps, *changes])
 
 
 def untrained(workdir: Path, config: Config, loaded: Data | None = None) -> Run:
@@ -348,5 +348,4 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
     examples = with_families(examples, config.data)
     splits = assign_splits(examples, config.data, seed=config.train.seed)
     known = [UNSEARCHED] if too_many(examples, config.data) else []
-    stamps = find_stamps(examples, splits, recorded=known)
-    return Data(examples=examples, splits=splits, stamps=stamps)
+    return Data(examples, splits, find_stamps(examples, splits, recorded=known))
