@@ -344,8 +344,7 @@ def split_data(config: Config, examples: Examples | None = None) -> Data:
         examples: the images, where they are in memory already.
     """
     config = dataclasses.replace(config, data=data.settled(config.data))
-    examples = data.load(config.data) if examples is None else examples
-    examples = with_families(examples, config.data)
+    examples = with_families(data.load(config.data) if examples is None else examples, config.data)
     splits = assign_splits(examples, config.data, seed=config.train.seed)
-    known = [UNSEARCHED] if too_many(examples, config.data) else []
-    return Data(examples, splits, find_stamps(examples, splits, recorded=known))
+    unsearched = [UNSEARCHED] * too_many(examples, config.data)
+    return Data(examples, splits, find_stamps(examples, splits, recorded=unsearched))
