@@ -35,6 +35,7 @@ from msa_flax.models import (
     fold_batch_norm,
     initialise,
     scaler,
+    shapes,
 )
 from msa_flax.prediction.score import Scorer, kept_scorer, predict_files
 from msa_flax.saliency import Explanations, explain_images
@@ -293,9 +294,8 @@ def restore(
     config = read_config(workdir)
     config.data = data.with_place(config.data, root)
     model = create_model(config.model)
-    init = functools.partial(initialise, model, seed=0)
     kept = Checkpoints(workdir, read_only=True, run="" if changes else identity(config))
-    variables, step = kept.restore_variables(checkpoint_name, jax.eval_shape(init))
+    variables, step = kept.restore_variables(checkpoint_name, shapes(model))
     return Run(
         workdir=workdir,
         config=config,

@@ -140,11 +140,20 @@ def initialise(model: nn.Module, *, seed: int) -> dict[str, Any]:
 
     ``batch_stats`` is always there, empty for a network without running averages.
     """
+    init = jax.jit(functools.partial(_untrained, model), compiler_options=QUICK_COMPILATION)
+    variables: dict[str, Any] = init(jax.random.key(seed))
+    return variables
+
+
+def shapes(model: nn.Module) -> dict[str, Any]:
+    """Returns shapes and types of a model's variables, as :func:`initialise` has them."""
+    found: dict[str, Any] = jax.eval_shape(functools.partial(_untrained, model), jax.random.key(0))
+    return found
+
+
+def _untrained(model: nn.Module, key: jax.Array) -> dict[str, Any]:
     size = max(MINIMUM_SIZE.values())  # any size that a network takes gives the same variables
-    images = jnp.zeros((1, size, size, 3))
-    untrained = functools.partial(model.init, train=False)
-    init = jax.jit(untrained, compiler_options=QUICK_COMPILATION)
-    return {"batch_stats": {}, **init(jax.random.key(seed), images)}
+    return {"batch_stats": {}, **model.init(key, jnp.zeros((1, size, size, 3)), train=False)}
 
 
 __all__ = [
@@ -164,4 +173,5 @@ __all__ = [
     "initialise",
     "scale_images",
     "scaler",
+    "shapes",
 ]
