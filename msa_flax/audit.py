@@ -128,7 +128,7 @@ def _audit_files(args: SimpleNamespace) -> "Audit":
         examples = inspect(listing, progress=progress)
     for flag, pattern in patterns.items():
         fits = any(re.search(pattern, file.path.name) for file in listing.files)
-        if pattern and not fits and flag == "family_pattern":
+        if pattern and not fits and flag == "family_pattern" and not args.manifest:
             log.warning("--%s '%s' fits no file name", flag, pattern)
         elif pattern and not fits and not examples.groups_known:
             hint = group_hint(examples.example_id.tolist(), table=bool(args.manifest))

@@ -37,10 +37,10 @@ def without_images(classes: Sequence[str] = metrics.CLASSES) -> dict[str, str]:
     """
     negative, positive = classes
     return {
-        "precision": f"no image was called {positive!r}",
+        "precision": f"no image was predicted to be {positive!r}",
         "recall": f"there is no {positive!r} among the images",
         "specificity": f"there is no {negative!r} among the images",
-        "npv": f"no image was called {negative!r}",
+        "npv": f"no image was predicted to be {negative!r}",
     }
 
 
