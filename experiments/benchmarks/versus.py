@@ -112,6 +112,9 @@ def compare_networks(options: argparse.Namespace) -> None:
     for network in networks.BACKBONES if "all" in options.networks else options.networks:
         if network not in record:
             found, versions, parameters = run(options, network, ())
+            for key in ("ours", "keras"):
+                if missing := [one.missing[key] for one in found if key in one.missing]:
+                    raise SystemExit(f"{network}: {key} failed: {missing[0]}")
             record[network] = networks.Compared(versions, parameters, found)
             networks.write(options.record, record)
             print(networks.table({network: record[network]}), end="\n\n", flush=True)

@@ -86,7 +86,7 @@ def main() -> None:
     worker.serve(
         {"train": train, "infer": infer} | {name: explain(name) for name in METHODS},
         versions={"jax": jax.__version__, "device": device.device_kind},
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(initialise))),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(models.shapes(model))),
         device_gib=lambda: (device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30,
     )
 
