@@ -28,6 +28,18 @@ def trained(tmp_path_factory, untrained_run):
     return workdir
 
 
+@pytest.mark.parametrize("text", ["{}", "damaged"])
+def test_a_calibration_that_cannot_be_used_is_no_other_threshold(trained, images, text, capsys):
+    path = trained / "checkpoints/calibration-best.json"
+    path.write_text(text)
+    try:
+        assert call("--workdir", trained, "--out", images.parent / "out", images) == 2
+    finally:
+        path.unlink()
+    assert f"or delete {path}, and the configured threshold decides" in capsys.readouterr().err
+    assert not (images.parent / "out").exists()
+
+
 @pytest.fixture
 def images(tmp_path):
     for i in range(3):

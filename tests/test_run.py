@@ -1,5 +1,6 @@
 """The public names are there, importing them costs nothing, and a run knows its data."""
 
+import json
 import subprocess
 import sys
 
@@ -37,6 +38,7 @@ def test_a_run_knows_its_data_and_refuses_other_images(untrained_run, tmp_path):
     test = restored.data.take("test")
     assert len(test) == (started.data.splits.split == "test").sum() > 0
     np.testing.assert_array_equal(restored.predict(test.images), started.predict(test.images))
-    (tmp_path / "run/run.json").write_text('{"data_fingerprint": "other"}')
+    recorded = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps(recorded | {"data_fingerprint": "other"}))
     with pytest.raises(WorkdirError, match="are not the ones that"):
         _ = msa_flax.restore(tmp_path / "run").data
