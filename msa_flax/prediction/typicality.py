@@ -14,6 +14,7 @@ covariance the flagged share was the same, and every training image would have t
 """
 
 import dataclasses
+import hashlib
 import io
 import logging
 import os
@@ -86,10 +87,17 @@ class Typicality:
         distance: np.ndarray = np.square(away @ self.axes).sum(axis=1)
         return distance
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything, so that a file which was changed or damaged is not believed."""
+        values = [np.asarray(value) for value in dataclasses.asdict(self).values()]
+        said = [f"{value.dtype} {value.shape} ".encode() + value.tobytes() for value in values]
+        return hashlib.sha256(b"".join(said)).hexdigest()
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes an ``.npz`` file without pickles, whole or not at all."""
         buffer = io.BytesIO()
-        np.savez(buffer, **dataclasses.asdict(self))
+        np.savez(buffer, sha256=self.digest, **dataclasses.asdict(self))
         write_atomically(path, buffer.getvalue())
 
 
@@ -101,7 +109,10 @@ def read(path: pathlib.Path, belongs_to: str) -> Typicality | None:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             values = {name: file[name] for name in file.files}
             plain = {name: x.item() if not x.ndim else x for name, x in values.items()}
+            digest = plain.pop("sha256", "")
             found = Typicality(**plain)
+        if digest != found.digest:
+            raise ValueError("it is not as it was written")
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s cannot be read and is made again: %s", path, error)
         return None

@@ -103,6 +103,17 @@ def test_it_is_read_as_it_was_written_and_of_another_checkpoint_it_is_not(found,
     assert typicality.read(path, MINE) is None
 
 
+@pytest.mark.parametrize("name", ["limit", "axes", "centre"])
+def test_a_file_that_was_changed_is_not_believed(found, tmp_path, name, caplog):
+    path = tmp_path / "typicality.npz"
+    found.write(path)
+    with np.load(path) as file:
+        values = dict(file)
+    np.savez(path, **values | {name: values[name] * 2})
+    assert typicality.read(path, MINE) is None
+    assert "it is not as it was written" in caplog.text
+
+
 def test_it_is_measured_where_it_is_not_stored_and_images_that_are_gone_are_said(tmp_path, caplog):
     def gone():
         raise TypicalityError("the images are gone")
