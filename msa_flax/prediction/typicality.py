@@ -84,7 +84,9 @@ class Typicality:
             looks: float32 [n, 80], from :func:`look`.
         """
         away = np.concatenate([pooled, looks], axis=1) - self.centre
-        distance: np.ndarray = np.square(away @ self.axes).sum(axis=1)
+        # Not by BLAS, whose threads would go on spinning beside those of the network.
+        along = np.einsum("nd,dm->nm", away, self.axes)
+        distance: np.ndarray = np.square(along).sum(axis=1)
         return distance
 
     @property
