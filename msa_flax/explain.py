@@ -82,7 +82,7 @@ def main(args: SimpleNamespace) -> None:
         raise cli.UsageError("--faithfulness: expected --split test or validation, got images")
     if names and args.limit is not None:
         raise cli.UsageError("--limit: expected --split test or validation with it, got images")
-    cli.check_folder("--out", args.out)
+    _check_out(args.out)
     from msa_flax import saliency
     from msa_flax.results.maps import explain_split
     from msa_flax.run import restore
@@ -108,6 +108,20 @@ def main(args: SimpleNamespace) -> None:
         faithfulness=args.faithfulness,
         out=out,
     )
+
+
+def _check_out(out: str | None) -> None:
+    """Refuses a folder that holds anything but explanations, such as a data set."""
+    cli.check_folder("--out", out)
+    if not out or not Path(out).is_dir() or (Path(out) / "explanations.csv").is_file():
+        return
+    kinds = {".png", ".npy", ".tmp"}  # of a command that did not get to its table
+    others = [one.name for one in Path(out).iterdir() if one.is_dir() or one.suffix not in kinds]
+    if others:
+        raise cli.UsageError(
+            f"--out: expected a new folder, or one of earlier explanations; {out} holds other "
+            f"files, such as {min(others)!r}"
+        )
 
 
 def _explain_images(run: "Run", args: SimpleNamespace, methods: list[str], out: Path) -> None:

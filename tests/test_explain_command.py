@@ -72,6 +72,13 @@ def test_two_methods_at_a_layer_are_explained_and_tested(trained, tmp_path):
     assert (out / "faithfulness.md").read_text().rstrip().endswith(files.NOTICE)
 
 
+def test_a_folder_of_other_things_such_as_a_data_set_is_left_alone(trained, tmp_path, capsys):
+    (tmp_path / "set/train").mkdir(parents=True)
+    assert call("--workdir", trained, "--out", tmp_path / "set", "--split", "test") == 2
+    assert "holds other files, such as 'train'" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["train"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
