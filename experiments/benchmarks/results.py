@@ -29,7 +29,12 @@ def write_section(path: pathlib.Path, name: str, text: str) -> None:
 def provenance() -> str:
     """Returns the command, the date and the machine."""
     arguments = [*sys.argv[1:]]
-    for option, shown in (("--results", None), ("--root", "DIR"), ("--weights", "FILE.h5")):
+    for option, shown in (
+        ("--results", None),
+        ("--record", None),
+        ("--root", "DIR"),
+        ("--weights", "FILE.h5"),
+    ):
         if option in arguments[:-1]:  # where files are on this machine is nobody else's business
             i = arguments.index(option)
             arguments[i : i + 2] = [option, shown] if shown else []
