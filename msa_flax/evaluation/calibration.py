@@ -327,6 +327,9 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         raise ValueError("logits or a temperature that cannot be")
     if curve and not _rises(curve["logit"], curve["probability"]):
         raise ValueError("an isotonic curve that does not rise from 0 to 1")
+    chosen = found.operating_point
+    if chosen and not chosen.is_of(sigmoid(found.fractures)):
+        raise ValueError("an operating point that its logits do not give")
     if (warm or curve) and (why := calibrators.unusable(found.logits, found.labels)):
         raise ValueError(f"a fit, although {why}")
     return found

@@ -34,6 +34,17 @@ class OperatingPoint:
     guaranteed: float
     expected: float
 
+    def is_of(self, scores: np.ndarray) -> bool:
+        """Whether the threshold is one that fractures of these probabilities give.
+
+        Of images it is the first after those that may be missed; of groups, which are not known
+        here, any.
+        """
+        if self.counted == "images":
+            scores = np.sort(scores)[self.missed :][: int(self.n == len(scores))]
+        # Nine digits stand in a table of predictions, and so may have been read.
+        return bool(np.isclose(scores, self.threshold, rtol=1e-6, atol=0).any())
+
 
 def threshold_for_sensitivity(
     labels: np.ndarray,

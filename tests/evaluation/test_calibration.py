@@ -159,6 +159,17 @@ def test_a_wanted_sensitivity_chooses_an_operating_point(groups, counted, tmp_pa
     assert values == json.loads((tmp_path / "without.json").read_text())
 
 
+@pytest.mark.parametrize("change", [{"threshold": 0.999}, {"missed": 1}, {"n": 99}])
+def test_an_operating_point_that_was_changed_is_refused(change, tmp_path):
+    path = tmp_path / "c.json"
+    fit(random_predictions("validation", groups=0), **OF, sensitivity=0.8).write(path)
+    values = json.loads(path.read_text())
+    values["operating_point"] |= change
+    path.write_text(json.dumps(values))
+    with pytest.raises(CalibrationError, match="an operating point that its logits do not give"):
+        Calibration.read(path)
+
+
 def test_no_operating_point_is_chosen_where_some_groups_are_unknown():
     table = random_predictions("validation")
     part = dataclasses.replace(table, group=np.where(np.arange(80) < 5, "", table.group))

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 from saved_runs import calibrate_run, write_run
 
+from msa_flax.evaluation.predictions import sigmoid
 from msa_flax.reporting.page import render_page
 from msa_flax.reporting.saved import read_run
 
@@ -83,8 +85,11 @@ def test_what_cannot_be_computed_again_is_said(folder):
 
 
 def test_a_threshold_that_was_chosen_later_is_not_said_to_be_this_one(folder):
-    calibrated = json.loads((folder / STORED).read_text())["operating_point"]
-    change(folder, STORED, "operating_point", to=calibrated | {"threshold": 0.123})
+    stored = json.loads((folder / STORED).read_text())
+    point = stored["operating_point"]
+    later = sorted(stored["logits"]["fracture"])[point["missed"] + 1]
+    other = {"missed": point["missed"] + 1, "threshold": float(sigmoid(np.float32([later]))[0])}
+    change(folder, STORED, "operating_point", to=point | other)
     run = read_run(folder, "test")
     assert "operating_point.threshold" in run.differences[0]
     assert run.metrics["operating_point"] is None
