@@ -8,7 +8,7 @@ from msa_flax.files import UserError, read_json, sha256
 log = logging.getLogger("msa_flax")
 
 RUN_FILES = ("config.json", "splits.csv")  # of a run; run.json has their SHA-256 in "files"
-
+CURVES = "metrics.jsonl"  # grows while a run trains; run.json has its SHA-256 when it has ended
 
 _WEIGHTS = {"source?": str, "hash?": str, "note?": str, "parameters?": int, "kept_initial?": [str]}
 RUN_SHAPE = {  # of run.json: all of it may be missing after an early end
@@ -32,8 +32,9 @@ def check_run_files(workdir: Path, *, accept: bool, training: bool = False) -> l
     path = workdir / "run.json"
     values = read_json(path, RUN_SHAPE)
     known, stamps = values.get("files"), list(values.get("changes", []))
-    names = [n for n in RUN_FILES if (workdir / n).exists() or not training]
+    names = [n for n in (*RUN_FILES, CURVES) if (workdir / n).exists() or not training]
     if isinstance(known, dict):
+        names = [n for n in names if n in RUN_FILES or n in known]
         names = [n for n in names if sha256(workdir / n) != known.get(n)]
         wrong = f"{' and '.join(names)} changed since training wrote it"
         stamp = f"files of the run were changed by hand: {', '.join(names)}"

@@ -262,7 +262,7 @@ def test_a_later_evaluation_uses_the_operating_point_and_says_so(sensitive, tmp_
     assert {**metrics(workdir), "seconds": 0} == {**before, "seconds": 0}
     printed = capsys.readouterr().out
     assert "test: images with a probability of 0." in printed
-    assert "finds every fracture of at least 20 % of new groups" in printed
+    assert "finds every 'fracture' image of at least 20 % of new groups" in printed
     assert "not guaranteed: the checkpoint was chosen by its loss" in printed
     # Another checkpoint knows nothing of it, and neither does this one once it is fitted again.
     assert call(evaluate, f"--workdir={workdir}", "--checkpoint=last") == 0

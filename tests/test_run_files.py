@@ -29,6 +29,17 @@ def test_files_of_a_run_that_changed_are_refused_or_stamped(tmp_path):
         run_files.check_run_files(tmp_path, accept=False)
     stamps = run_files.check_run_files(tmp_path, accept=True)
     assert stamps == ["files of the run were changed by hand: splits.csv"]
+    curves = tmp_path / run_files.CURVES
+    curves.write_text("epochs")
+    hashes = known | {"splits.csv": files.sha256(tmp_path / "splits.csv")}
+    files.write_json(tmp_path / "run.json", {"files": hashes})
+    assert run_files.check_run_files(tmp_path, accept=False) == []  # of a run that still trains
+    hashes[curves.name] = files.sha256(curves)
+    files.write_json(tmp_path / "run.json", {"files": hashes})
+    assert run_files.check_run_files(tmp_path, accept=False) == []
+    curves.write_text("better epochs")
+    with pytest.raises(files.UserError, match=r"metrics\.jsonl changed since"):
+        run_files.check_run_files(tmp_path, accept=False)
     files.write_json(tmp_path / "run.json", {"files": {}})
     with pytest.raises(files.UserError, match=r"config\.json and splits\.csv changed since"):
         run_files.check_run_files(tmp_path, accept=False)

@@ -31,7 +31,7 @@ from msa_flax.files import (
     sha256,
     write_json,
 )
-from msa_flax.run_files import RUN_FILES, check_run_files
+from msa_flax.run_files import CURVES, RUN_FILES, check_run_files
 
 _PACKAGES = (
     "jax",
@@ -229,7 +229,7 @@ def record_files(workdir: Path) -> None:
 
 
 def record_end(workdir: Path, *, seconds: float, step_seconds: float | None) -> None:
-    """Adds to run.json how long training took, and the largest memory of this program.
+    """Adds to run.json how long training took, its largest memory, and the SHA-256 of its curves.
 
     Args:
         workdir: the folder of the run.
@@ -240,6 +240,8 @@ def record_end(workdir: Path, *, seconds: float, step_seconds: float | None) -> 
     values["seconds"]["train"] += seconds
     values["seconds"]["step"] = step_seconds
     values["peak_memory_gib"] = peak_memory_gib()
+    if (workdir / CURVES).exists():
+        values["files"] = {**values.get("files", {}), CURVES: sha256(workdir / CURVES)}
     write_json(workdir / "run.json", values)
 
 
