@@ -143,10 +143,14 @@ def start(arguments, **variables):
 
 
 def close(row, expected):
-    """Compares rows of metrics."""
+    """Compares rows of metrics.
+
+    Products of half as many rows are summed in another order, and BatchNorm over a map of one pixel
+    makes more of it: 6e-5 was measured in one step of three, 1e-6 in the others.
+    """
     numbers = {key: value for key, value in expected.items() if key != "split"}
     assert row.pop("split") == expected["split"]
-    assert row == pytest.approx(numbers, rel=1e-5)
+    assert row == pytest.approx(numbers, rel=2e-4)
 
 
 def free_address():
