@@ -85,6 +85,8 @@ def main(args: SimpleNamespace) -> None:
         )
     if args.workdir:
         cli.workdir(args, trained=True)
+    elif unused := [f"--{name}" for name in ("moved_to", "accept_changes") if getattr(args, name)]:
+        raise cli.UsageError(f"{' and '.join(unused)}: expected --workdir with it")
     out = _output(args)
     audit = _audit_files(args) if files else _audit_splits(args)
     audit.write(out)

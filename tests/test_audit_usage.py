@@ -86,6 +86,7 @@ ROOT = "--root=set"
     ("arguments", "said"),
     [
         ((ROOT, "--workdir=run"), "--root and --workdir: expected one of them"),
+        ((ROOT, "--moved_to=x"), "--moved_to: expected --workdir with it"),
         (
             (ROOT, "--config.data.image_size=64"),
             "--config: a configuration is not used with --root",

@@ -49,6 +49,8 @@ def fold(name: str) -> str:
 def find_base(root: pathlib.Path, config: DataConfig, layout: Layout) -> pathlib.Path:
     """Returns the folder that holds the parts or the classes: the root or a folder inside it.
 
+    A folder with nothing in it but another folder is entered, as zip files inside zip files have.
+
     Raises:
         DataError: there is none, more than one, or the root cannot be read.
     """
@@ -60,7 +62,7 @@ def find_base(root: pathlib.Path, config: DataConfig, layout: Layout) -> pathlib
         known = {*PART_OF, *classes}
         alone = len(folders) == 1 and fold(folders[0]) not in known
         alone = alone and not any(map(is_image, files)) and bool(_inside(root / folders[0])[0])
-        return root / folders[0] if alone else root
+        return find_base(root / folders[0], config, layout) if alone else root
     wanted = {*PART_OF} if layout == "parts" else {*PART_OF, *classes}
     expected = _expected(config, layout)
 
@@ -68,6 +70,9 @@ def find_base(root: pathlib.Path, config: DataConfig, layout: Layout) -> pathlib
         return any(fold(name) in wanted for name in _inside(folder)[0])
 
     candidates = [root] if fits(root) else [root / name for name in folders if fits(root / name)]
+    only = not candidates and len(folders) == 1 and not any(map(is_image, files))
+    if only and _inside(root / folders[0])[0]:
+        return find_base(root / folders[0], config, layout)
     if len(candidates) != 1:
         names = [folder.name for folder in candidates] or folders
         listed = ", ".join(f"{name}/" for name in names[:10]) or "no folders"
