@@ -101,7 +101,7 @@ def test_images_in_memory_have_the_same_columns_as_files_but_no_facts_of_files(t
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(encoded(picture(i)))
     read = data.inspect(list_folder(tmp_path, DataConfig(), layout="any"))
-    fields = ("label", "group", "family", "slice_index", "part", "height", "width")
+    fields = ("label", "group", "study", "family", "slice_index", "part", "height", "width")
     rows = [
         {"example_id": name, **{field: getattr(read, field)[i] for field in fields}}
         for i, name in enumerate(names)

@@ -77,7 +77,9 @@ def other_epsilon(monkeypatch):
 
 def relu(monkeypatch):
     monkeypatch.setattr(
-        mobilenet_v1, "BatchNorm", lambda _, **kwargs: layers.BatchNorm("relu", **kwargs)
+        mobilenet_v1,
+        "BatchNorm",
+        lambda _, *args, **kwargs: layers.BatchNorm("relu", *args, **kwargs),
     )
 
 

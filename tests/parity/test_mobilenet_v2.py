@@ -74,21 +74,21 @@ def test_every_layer_equals_keras(pair, size):
 
 
 def other_epsilon(monkeypatch):
-    monkeypatch.setattr(mobilenet_v2, "Norm", partial(layers.BatchNorm, epsilon=1e-5))
+    monkeypatch.setattr(mobilenet_v2, "BatchNorm", partial(layers.BatchNorm, epsilon=1e-5))
 
 
 def relu(monkeypatch):
     def mutated(activation="linear", **kwargs):
         return layers.BatchNorm("relu" if activation == "relu6" else activation, **kwargs)
 
-    monkeypatch.setattr(mobilenet_v2, "Norm", mutated)
+    monkeypatch.setattr(mobilenet_v2, "BatchNorm", mutated)
 
 
 def clipped_projection(monkeypatch):
     def mutated(activation="relu6", **kwargs):
         return layers.BatchNorm(activation, **kwargs)
 
-    monkeypatch.setattr(mobilenet_v2, "Norm", mutated)
+    monkeypatch.setattr(mobilenet_v2, "BatchNorm", mutated)
 
 
 def padded(before, after):
