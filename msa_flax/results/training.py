@@ -102,20 +102,21 @@ def build(run: Run, mesh: Mesh) -> tuple[TrainState, Callable[..., Loop]]:
         config.optim, total_steps=config.train.epochs * steps_per_epoch, freeze_backbone=freeze
     )
     balanced = config.optim.class_weights == "balanced"
+    weights = steps.balanced_weights(examples.label[rows]) if balanced else (1.0, 1.0)
     train_step = steps.make_train_step(
         run.model,
         optimizer,
         scale,
         seed=config.train.seed,
         freeze_backbone=freeze,
-        class_weights=steps.balanced_weights(examples.label[rows]) if balanced else (1.0, 1.0),
+        class_weights=weights,
     )
     predict_step = steps.make_predict_step(run.model, exact, method="head" if freeze else None)
     make_loop = functools.partial(
         Loop,
         train_steps=compile_train_steps(train_step, mesh),
         dispatches=_dispatches(run, inputs),
-        validate=_validation(run, inputs, compile_predict_step(predict_step)),
+        validate=_validation(run, inputs, compile_predict_step(predict_step), weights),
         after_epoch=lambda state, loss: dataclasses.replace(
             state, opt_state=optim.after_epoch(state.opt_state, loss, config.optim)
         ),
@@ -146,7 +147,7 @@ def _dispatches(run: Run, inputs: np.ndarray) -> Callable[[int, int], Any]:
 
 
 def _validation(
-    run: Run, inputs: np.ndarray, predict_step: Callable[..., Any]
+    run: Run, inputs: np.ndarray, predict_step: Callable[..., Any], weights: steps.ClassWeights
 ) -> Callable[[Any], dict[str, float]]:
     """Returns the function variables -> loss and accuracy on the validation split."""
     rows = run.data.splits.indices("validation")
@@ -159,7 +160,7 @@ def _validation(
             [predict_logits(predict, fetch(inputs, part), batch_size=size) for part in parts]
         )
         trim_memory()  # what is left of prediction would be in the way of the next training step
-        return loss_and_accuracy(labels, logits)
+        return loss_and_accuracy(labels, logits, class_weights=weights)
 
     return validate
 

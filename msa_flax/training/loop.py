@@ -21,7 +21,7 @@ from msa_flax.files import UserError, write_text
 from msa_flax.training import hosts
 from msa_flax.training.checkpoint import Checkpoints, Progress, is_finite
 from msa_flax.training.progress import Monitor, Row
-from msa_flax.training.steps import Batch, TrainState
+from msa_flax.training.steps import Batch, ClassWeights, TrainState
 
 
 class NonFiniteLossError(RuntimeError):
@@ -191,15 +191,22 @@ class Loop:
         )
 
 
-def loss_and_accuracy(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+def loss_and_accuracy(
+    labels: np.ndarray, logits: np.ndarray, *, class_weights: ClassWeights = (1.0, 1.0)
+) -> dict[str, float]:
     """Returns the mean binary cross-entropy and the accuracy at probability 0.5, in float64.
+
+    The loss has the class weights of training, other than Keras's validation loss: without them the
+    best checkpoint of a set with few fractures would be one that finds none.
 
     Args:
         labels: [n], 0 or 1.
         logits: [n].
+        class_weights: of the labels 0 and 1 in the loss.
     """
     logits = np.asarray(logits, np.float64)
     losses = np.logaddexp(0, logits) - np.asarray(labels) * logits
+    losses *= np.where(np.asarray(labels) == 1, class_weights[1], class_weights[0])
     correct = (logits >= 0) == (np.asarray(labels) == 1)
     return {"loss": float(losses.mean()), "accuracy": float(correct.mean())}
 

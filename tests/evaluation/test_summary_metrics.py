@@ -171,16 +171,19 @@ NO_FRACTURE = ONE_CLASS | {"average_precision": "no 'fracture'"}
 @pytest.mark.parametrize(
     ("counts", "undefined"),
     [
-        ((0, 3, 0, 4), {"precision": "called", "f1": "precision", "mcc": "precision"} | APART),
+        (
+            (0, 3, 0, 4),
+            {"precision": "predicted", "f1": "precision", "mcc": "precision"} | APART,
+        ),
         ((0, 0, 2, 4), {"recall": "no 'fracture'", "f1": "recall", "mcc": "recall"} | NO_FRACTURE),
         ((3, 1, 0, 0), {"specificity": "no 'normal'", "mcc": "specificity"} | ONE_CLASS),
         (
             (0, 0, 0, 4),
-            {"precision": "called", "recall": "no 'fracture'"}
+            {"precision": "predicted", "recall": "no 'fracture'"}
             | {"f1": "precision", "mcc": "precision"}
             | NO_FRACTURE,
         ),
-        ((3, 0, 2, 0), {"npv": "called 'normal'", "mcc": "npv"} | APART),
+        ((3, 0, 2, 0), {"npv": "predicted", "mcc": "npv"} | APART),
         ((0, 2, 3, 4), APART),
         ((3, 1, 2, 4), {}),
     ],

@@ -19,6 +19,7 @@ from msa_flax.evaluation.predictions import Predictions
 from msa_flax.models import create_model, initialise
 from msa_flax.results.scores import evaluate_split
 from msa_flax.run import Data, Run, restore
+from msa_flax.run_files import RUN_FILES
 from msa_flax.training.checkpoint import Checkpoints
 from msa_flax.training.compile import prepare_jax
 from msa_flax.training.steps import create_state
@@ -47,8 +48,10 @@ def trained(tmp_path_factory):
     head["kernel"], head["bias"] = head["kernel"] / deviation, np.full(1, -mean / deviation)
     Checkpoints(workdir).save_best(create_state(variables, optax.sgd(0.1)), {})
     files.write_json(workdir / "config.json", {"config": config.to_dict()})
-    files.write_json(workdir / "run.json", {"data_fingerprint": examples.fingerprint})
     splits.write(workdir / "splits.csv")
+    hashes = {name: files.sha256(workdir / name) for name in RUN_FILES}
+    facts = {"data_fingerprint": examples.fingerprint, "files": hashes}
+    files.write_json(workdir / "run.json", facts)
     rows = [
         {"step": 9 * epoch, "epoch": epoch, "split": split, "loss": 1 / epoch, "accuracy": 0.5}
         for epoch in (1, 2)

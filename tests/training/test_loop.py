@@ -203,6 +203,24 @@ def test_loss_and_accuracy_are_those_worked_out_by_hand():
     expected = (np.log(2) + np.log1p(np.exp(2.0)) + 0.0) / 3
     assert values["loss"] == pytest.approx(expected, rel=1e-12)
     assert values["accuracy"] == pytest.approx(2 / 3)
+    weighted = loss_and_accuracy(
+        np.array([1, 0, 1]), np.array([0.0, 2.0, 1000.0]), class_weights=(0.5, 4.0)
+    )
+    expected = (4 * np.log(2) + 0.5 * np.log1p(np.exp(2.0)) + 0.0) / 3
+    assert weighted["loss"] == pytest.approx(expected, rel=1e-12)
+    assert weighted["accuracy"] == values["accuracy"]
+
+
+def test_with_class_weights_a_checkpoint_that_finds_no_fracture_is_not_the_best():
+    labels = np.array([0] * 19 + [1])
+    none = np.full(20, -3.0)
+    finds = np.array([0.3] * 9 + [-0.3] * 10 + [0.5])
+    plain, weighted = (
+        [loss_and_accuracy(labels, logits, class_weights=pair)["loss"] for logits in (none, finds)]
+        for pair in ((1.0, 1.0), (20 / 38, 20 / 2))
+    )
+    assert plain[0] < plain[1]
+    assert weighted[0] > weighted[1]
 
 
 def test_a_state_that_is_not_finite_is_not_saved_and_the_last_good_one_goes_on(tmp_path):
