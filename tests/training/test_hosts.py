@@ -145,8 +145,8 @@ def start(arguments, **variables):
 def close(row, expected):
     """Compares rows of metrics.
 
-    Products of half as many rows are summed in another order, and BatchNorm over a map of one pixel
-    makes more of it: 6e-5 was measured in one step of three, 1e-6 in the others.
+    Products of half as many rows are summed in another order, and BatchNorm over a small map makes
+    more of it: with one pixel 2.5e-4 was measured in one step of three, 1e-6 in the others.
     """
     numbers = {key: value for key, value in expected.items() if key != "split"}
     assert row.pop("split") == expected["split"]
@@ -235,10 +235,10 @@ def test_a_process_that_is_told_nothing_is_alone():
         raise KeyError
 
 
-# At 32 pixels the last feature map has one pixel: a large batch and a low rate keep training from
-# amplifying the rounding of two orders of the same sums.
+# At 32 pixels the last feature map has one pixel, and BatchNorm over 64 numbers makes much of the
+# rounding of two orders of the same sums; a larger map, batch and a low rate keep it small.
 SMALL = (
-    *("--config.data.phantom_patients=12", "--config.data.image_size=32"),
+    *("--config.data.phantom_patients=12", "--config.data.image_size=96"),
     *("--config.model.alpha=0.125", "--config.train.batch_size=64", "--config.train.epochs=3"),
     *("--config.optim.name=sgd", "--config.optim.learning_rate=1e-5"),
 )
