@@ -141,7 +141,7 @@ class Run:
             paths: of files, folders and trees, in any mixture.
 
         Raises:
-            PredictionError: a path is not there.
+            PredictionError: a path is not there, or the stored calibration cannot be used.
         """
         return predict_files(self.scorer, paths)
 

@@ -7,10 +7,11 @@ import sys
 import cv2
 import pytest
 
-from msa_flax import cli, predict
+from msa_flax import cli, predict, restore
 from msa_flax.config import Config, DataConfig, ModelConfig
 from msa_flax.data.phantom import draw_slice
 from msa_flax.files import NOTICE
+from msa_flax.prediction.inputs import PredictionError
 
 CONFIG = Config(
     model=ModelConfig(backbone="lenet_alexnet", attention="none", pretrained="none"),
@@ -20,8 +21,6 @@ CONFIG = Config(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, untrained_run):
-    from msa_flax import restore
-
     workdir = tmp_path_factory.mktemp("runs") / "phantom"
     untrained_run(workdir, CONFIG.validate())
     assert restore(workdir).scorer.typicality  # as at the end of training
@@ -34,6 +33,8 @@ def test_a_calibration_that_cannot_be_used_is_no_other_threshold(trained, images
     path.write_text(text)
     try:
         assert call("--workdir", trained, "--out", images.parent / "out", images) == 2
+        with pytest.raises(PredictionError, match=r"or delete .*calibration-best"):
+            restore(trained).predict_files([images])
     finally:
         path.unlink()
     assert f"or delete {path}, and the configured threshold decides" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from msa_flax.evaluation.calibration import Calibration
 from msa_flax.evaluation.operating_point import OperatingPoint
 from msa_flax.evaluation.predictions import sigmoid
 from msa_flax.prediction import typicality
-from msa_flax.prediction.inputs import Slice, find_inputs, prepare_slice
+from msa_flax.prediction.inputs import PredictionError, Slice, find_inputs, prepare_slice
 from msa_flax.prediction.typicality import Describe, Typicality, look
 
 log = logging.getLogger("msa_flax")
@@ -45,6 +45,7 @@ class Scorer:
         configured: the threshold where no operating point is stored.
         calibration: fitted on the validation images; None: there is none.
         typicality: what the training images look like; None: unknown, then nothing is decided.
+        problem: why the stored calibration cannot be used; "" where it can, or where there is none.
     """
 
     describe: Describe
@@ -53,6 +54,16 @@ class Scorer:
     configured: float
     calibration: Calibration | None
     typicality: Typicality | None
+    problem: str = ""
+
+    def check(self) -> None:
+        """Refuses to decide at another threshold than the one that was chosen.
+
+        Raises:
+            PredictionError: there is a calibration that cannot be used.
+        """
+        if self.problem:
+            raise PredictionError(self.problem)
 
     @property
     def operating_point(self) -> OperatingPoint | None:
@@ -120,12 +131,15 @@ def kept_scorer(
         splits: returns the training and the validation images.
         identity: "checkpoint", "step", "data_fingerprint" and "classes", as the files must have.
     """
+    found, reason = calibration.stored(folder, **identity)
+    path = calibration.file_of(folder, identity["checkpoint"])
     return Scorer(
         describe=describe,
         data=config.data,
         batch_size=config.eval.batch_size,
         configured=config.eval.threshold,
-        calibration=calibration.stored(folder, **identity)[0],
+        calibration=found,
+        problem=f"{reason}; or delete {path}, and the configured threshold decides" * bool(reason),
         typicality=typicality.kept(
             folder / f"typicality-{identity['checkpoint']}.npz",
             describe,
@@ -182,8 +196,9 @@ def predict_files(scorer: Scorer, paths: Sequence[str | Path]) -> list[Row]:
     """Returns the rows of all slices in files, folders and trees; warns of what cannot be read.
 
     Raises:
-        PredictionError: a path is not there.
+        PredictionError: a path is not there, or there is a calibration that cannot be used.
     """
+    scorer.check()
     found = find_inputs([str(path) for path in paths], scorer.data)
     batches = list(score(scorer, found.slices))
     for path, reason in [*found.refused, *(bad for batch in batches for bad in batch.refused)]:

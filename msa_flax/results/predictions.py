@@ -16,7 +16,6 @@ from tqdm import tqdm
 from msa_flax import __version__
 from msa_flax.data.images import preprocess
 from msa_flax.data.splits import Splits
-from msa_flax.evaluation import calibration
 from msa_flax.files import NOTICE, read_json, write_atomically, write_json
 from msa_flax.prediction import tables
 from msa_flax.prediction.inputs import Inputs, PredictionError, find_inputs, read_slice
@@ -53,10 +52,7 @@ def predict_into(run: Run, paths: Sequence[str], out: Path, *, identifiers: bool
             else, or there is a calibration that cannot be used: slices would be decided at another
             threshold than the one that was chosen.
     """
-    _, reason = calibration.stored(run.workdir / "checkpoints", **run.identity)
-    if reason:
-        path = calibration.file_of(run.workdir / "checkpoints", run.checkpoint)
-        raise PredictionError(f"{reason}; or delete {path}, and the configured threshold decides")
+    run.scorer.check()
     found = find_inputs(paths, run.config.data, identifiers=identifiers, leave_out=out)
     identity = {
         "inputs": found.fingerprint,
