@@ -4,6 +4,7 @@ import functools
 import itertools
 
 import torch
+from inceptions import INCEPTIONS
 from torch import nn
 from torch.nn import functional
 
@@ -43,18 +44,6 @@ EXCITED = (
 )
 # channels, blocks: Liu et al. 2022, Table 9
 CONVNEXT = ((96, 3), (192, 3), (384, 9), (768, 3))
-# #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj: Szegedy et al. 2014, Table 1
-INCEPTIONS = (
-    ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
-    (
-        (192, 96, 208, 16, 48, 64),
-        (160, 112, 224, 24, 64, 64),
-        (128, 128, 256, 24, 64, 64),
-        (112, 144, 288, 32, 64, 64),
-        (256, 160, 320, 32, 128, 128),
-    ),
-    ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
-)
 
 
 def conv(
