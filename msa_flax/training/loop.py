@@ -196,7 +196,7 @@ def loss_and_accuracy(
 ) -> dict[str, float]:
     """Returns the mean binary cross-entropy and the accuracy at probability 0.5, in float64.
 
-    The loss has the class weights of training, other than Keras's validation loss: without them the
+    The loss has the class weights of training; Keras's validation loss has none. Without them the
     best checkpoint of a set with few fractures would be one that finds none.
 
     Args:
