@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NOTICE = "Research use only, not a medical device."
 log = logging.getLogger("msa_flax")
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 SCHEMA_VERSION = 1  # of every JSON file that this package writes
 
 
@@ -31,10 +32,14 @@ class UserError(ValueError):
     """Something that the user can mend: what was expected, what came, and what to do.
 
     Every part derives its own error from this one. A command says it in one sentence, without a
-    traceback, and ends with the exit code.
+    traceback, and ends with the exit code. What it quotes from a file may hold anything, so control
+    characters and line ends are shown as Python writes them.
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().__str__())
 
 
 @contextlib.contextmanager
@@ -341,9 +346,5 @@ def batches(rows: "np.ndarray", size: int) -> "Iterator[tuple[np.ndarray, int]]"
 
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
-        missing = size - len(batch)
-        if missing:
-            filler = np.zeros((missing, *batch.shape[1:]), batch.dtype)
-            yield np.concatenate([batch, filler]), len(batch)
-        else:
-            yield batch, size
+        filler = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
+        yield np.concatenate([batch, filler]) if len(filler) else batch, len(batch)

@@ -83,6 +83,11 @@ def test_a_carriage_return_is_quoted_whatever_the_version_of_python():
     assert csv_text(("a",), [("x\ry",), ('"',)]) == 'a\n"x\ry"\n""""\n'
 
 
+def test_an_error_is_one_line_that_steers_no_terminal_whatever_it_quotes():
+    said = str(UserError("it says a\nb\x1b[2J\0\u2028, in Zürich\u3000東京"))
+    assert said == r"it says a\nb\x1b[2J\x00\u2028, in Zürich" + "\u3000東京"
+
+
 def test_nan_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"value": float("nan")})

@@ -171,10 +171,10 @@ def _word(ds: Any, keyword: str) -> int | None:
 def _check_kind(ds: Any) -> None:
     uid, modality = _text(ds, "SOPClassUID"), _text(ds, "Modality")
     if uid not in _CT:
-        name = getattr(ds.get("SOPClassUID"), "name", "") or modality
+        name = getattr(ds.get("SOPClassUID"), "name", "")[:64] or modality[:16]
         raise DicomError(f"not a CT image: {name or 'it does not say what it is'}")
     if modality != "CT":
-        raise DicomError(f"not a CT image: its modality is {modality or 'missing'}")
+        raise DicomError(f"not a CT image: its modality is {modality[:16] or 'missing'}")
     _check_type(_texts(ds, "ImageType"))
 
 
@@ -197,7 +197,8 @@ def _pixel_format(ds: Any) -> dict[str, Any]:
     samples, photometric = _word(ds, "SamplesPerPixel"), _text(ds, "PhotometricInterpretation")
     if samples not in (1, None) or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise DicomError(
-            f"not a CT slice: {samples} samples per pixel, {photometric or 'no interpretation'}"
+            f"not a CT slice: {samples} samples per pixel, "
+            f"{photometric[:16] or 'no interpretation'}"
         )
     rows, columns = _word(ds, "Rows") or 0, _word(ds, "Columns") or 0
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
