@@ -81,6 +81,9 @@ class DataConfig:
     rsna_beyond: float = (
         0.0  # mm from every box from which slices of source "rsna2022" are normal; 0: none (ours)
     )
+    # One in so many normal slices of source "rsna2022" is used, those whose number is a multiple;
+    # neighbours show nearly the same, and fractures are few (ours)
+    rsna_every: int = 1
     rsna_faulty: str = (
         "leave_out"  # "leave_out" | "use": studies of "rsna2022" with known faults (ours)
     )

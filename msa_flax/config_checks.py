@@ -138,6 +138,7 @@ _RANGES = {
     "data.phantom_patients": _at_least(10, most=100_000),
     "data.phantom_seed": _SEED,
     "data.rsna_beyond": ((lambda mm: 0 <= mm <= 1000), "0 to 1000 mm"),
+    "data.rsna_every": _at_least(1, most=1000),
     "optim.learning_rate": _ABOVE_0,
     "optim.epsilon": _ABOVE_0,
     "optim.plateau_factor": _FRACTION,

@@ -9,9 +9,9 @@
 
 A slice with a box shows a fracture. Slices of studies without a fracture are normal. Slices without
 a box of studies with boxes are left out, unless ``data.rsna_beyond`` says how far from every box
-they are normal. Studies with a fracture and without boxes label no slice; they serve to evaluate
-whole studies. A box belongs to the file of its number: numbers may run upwards or downwards, and
-some are missing.
+they are normal. ``data.rsna_every`` thins out normal slices. Studies with a fracture and without
+boxes label no slice; they serve to evaluate whole studies. A box belongs to the file of its number:
+numbers may run upwards or downwards, and some are missing.
 """
 
 import collections
@@ -36,8 +36,7 @@ LEVELS = ("C1", "C2", "C3", "C4", "C5", "C6", "C7")
 IMAGES, STUDIES, BOXES = "train_images", "train.csv", "train_bounding_boxes.csv"
 _STUDY_COLUMNS = ("StudyInstanceUID", "patient_overall", *LEVELS)
 _BOX_COLUMNS = ("StudyInstanceUID", "x", "y", "width", "height", "slice_number")
-_DISCUSSION = "discussion 344862 of the challenge, and public solutions that leave it out"
-_SOLUTIONS = "public solutions that leave it out"
+_SOLUTIONS = "public solutions of the challenge"
 _STREAM = 0x25A2022  # deals studies without boxes out to folds
 _ROOT = "1.2.826.0.1.3680043."
 
@@ -50,14 +49,11 @@ class Fault(NamedTuple):
     unusable: bool = True  # False: it is read all the same, because nothing here depends on it
 
 
-_REVERSED = Fault(
-    "its segmentation is numbered against its slices", "public solutions that reverse it", False
-)
+# What is wrong with the first four could not be looked up; they are left out as others do.
+_REVERSED = Fault("said to be numbered against the others along the body", _SOLUTIONS, False)
 KNOWN_FAULTS: dict[str, Fault] = {
-    f"{_ROOT}20574": Fault("its images are said not to belong to its labels", _DISCUSSION),
-    f"{_ROOT}29952": Fault("its images are said not to belong to its labels", _DISCUSSION),
-    f"{_ROOT}20756": Fault("its images are said to be damaged", _SOLUTIONS),
-    f"{_ROOT}8362": Fault("its images are said to be damaged", _SOLUTIONS),
+    **{f"{_ROOT}{suffix}": Fault("left out by many", _SOLUTIONS) for suffix in (20574, 29952)},
+    **{f"{_ROOT}{suffix}": Fault("left out by some", _SOLUTIONS) for suffix in (20756, 8362)},
     **{f"{_ROOT}{suffix}": _REVERSED for suffix in (1363, 20120, 2243, 24606, 32071)},
 }
 
@@ -137,8 +133,8 @@ def list_rsna(config: DataConfig) -> Listing:
     """Lists the labelled slices of the challenge; ``group`` and ``study`` are the study's UID.
 
     Args:
-        config: ``root``, ``rsna_beyond``, ``rsna_faulty``, ``on_bad_file`` and ``max_tilt`` are
-            used.
+        config: ``root``, ``rsna_beyond``, ``rsna_every``, ``rsna_faulty``, ``on_bad_file`` and
+            ``max_tilt`` are used.
 
     Raises:
         DataError: the tables are wrong; or files, folders and boxes do not fit them, and
@@ -154,7 +150,8 @@ def list_rsna(config: DataConfig) -> Listing:
         if study in truth.boxes:
             files += _of_boxed_study(study, slices, truth.boxes[study], config, bad)
         elif not truth.fractured(study):
-            files += [_file(study, number, path, 0) for number, path in slices.items()]
+            every = config.rsna_every
+            files += [_file(study, n, path, 0) for n, path in slices.items() if n % every == 0]
     files.sort(key=lambda file: file.example_id)
     _say(files, studies, truth)
     # Now, and not after hundreds of thousands of slices have been decoded.
@@ -277,7 +274,9 @@ def _of_boxed_study(
     bad: list[tuple[str, str]],
 ) -> list[File]:
     """Returns the slices with boxes, and those that are far enough from all of them."""
-    wanted = [*slices] if config.rsna_beyond else [number for number in boxes if number in slices]
+    wanted = [number for number in boxes if number in slices]
+    if config.rsna_beyond:
+        wanted += [n for n in slices if n not in boxes and n % config.rsna_every == 0]
     heights: dict[int, float] = {}
     for number in wanted:
         name = f"{IMAGES}/{study}/{number}.dcm"

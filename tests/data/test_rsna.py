@@ -47,6 +47,16 @@ def test_slices_far_from_every_box_can_count_as_normal(root):
     }
 
 
+def test_normal_slices_can_be_thinned_out_and_fractures_stay(root):
+    listing = rsna.list_rsna(config(root, rsna_every=5, rsna_beyond=4.0))
+    assert found(listing) == {
+        "1.2.3/12.dcm": 1,
+        "1.2.3/13.dcm": 1,
+        "1.2.3/15.dcm": 0,
+        "1.2.4/15.dcm": 0,
+    }
+
+
 def test_studies_without_boxes_are_known_as_whole_studies(root):
     truth = rsna.read_truth(root)
     assert truth.without_boxes == ["1.2.5"]
