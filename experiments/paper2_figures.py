@@ -31,9 +31,9 @@ from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.files import NOTICE, UserError, write_text
 from msa_flax.plots import figures
 from msa_flax.run import restore
-from msa_flax.training.compile import prepare_jax
 from msa_flax.training.loop import read_rows
 from msa_flax.training.workdir import read_config
+from msa_flax.training.xla import prepare_jax
 
 SEED = 0  # of the disturbances: the same for every run
 COLUMNS = ("run", "corruption", "severity", "n", "accuracy", "auc")

@@ -80,8 +80,8 @@ def train_one(workdir: Path, config: Config, loaded: dict[str, Any]) -> None:
     from msa_flax import data
     from msa_flax.models import check_network
     from msa_flax.results.training import train_run
-    from msa_flax.training.compile import prepare_jax, trim_memory
     from msa_flax.training.workdir import check_workdir
+    from msa_flax.training.xla import prepare_jax, trim_memory
 
     prepare_jax()
     check_network(config)

@@ -148,8 +148,8 @@ def _audit_splits(args: SimpleNamespace) -> "Audit":
     from msa_flax.results.audits import audit_splits
     from msa_flax.run import read_data, split_data
     from msa_flax.run_files import check_run_files
-    from msa_flax.training.compile import prepare_jax
     from msa_flax.training.workdir import read_config
+    from msa_flax.training.xla import prepare_jax
 
     prepare_jax()
     workdir = Path(args.workdir) if args.workdir else None

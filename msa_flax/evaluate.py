@@ -99,7 +99,7 @@ def main(args: SimpleNamespace) -> None:
             )
     from msa_flax.results.scores import calibrate, evaluate_external, evaluate_split, report
     from msa_flax.run import restore
-    from msa_flax.training.compile import prepare_jax
+    from msa_flax.training.xla import prepare_jax
 
     prepare_jax()
     taken = {"root": args.moved_to, "accept_changes": args.accept_changes}

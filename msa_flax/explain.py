@@ -86,7 +86,7 @@ def main(args: SimpleNamespace) -> None:
     from msa_flax import saliency
     from msa_flax.results.maps import explain_split
     from msa_flax.run import restore
-    from msa_flax.training.compile import prepare_jax
+    from msa_flax.training.xla import prepare_jax
 
     methods = list(saliency.choose(args.method))
     prepare_jax()

@@ -1,10 +1,11 @@
 """Predict new images: python -m msa_flax.predict --workdir DIR [--out DIR2] PATH...
 
-PATH is an image, a DICOM file with one frame or many, a folder, or a tree of folders. DIR2, by
-default DIR/predict, receives slices.csv and series.csv, a row for each slice and each series;
-refused.csv, what cannot be read and why; report.html to look at; and run.json, which says by what
-it was made. Nothing else is written. A series is that of the DICOM files, or a folder of PNG and
-JPEG files; its score is the highest of its slices.
+Or with --model MODEL, a folder or file that export has written, in place of --workdir DIR. PATH is
+an image, a DICOM file with one frame or many, a folder, or a tree of folders. DIR2, by default
+DIR/predict (of a MODEL: predict, here), receives slices.csv and series.csv, a row for each slice
+and each series; refused.csv, what cannot be read and why; report.html to look at; and run.json,
+which says by what it was made. Nothing else is written. A series is that of the DICOM files, or a
+folder of PNG and JPEG files; its score is the highest of its slices.
 
 Slices are decided at the operating point that evaluate --calibrate --sensitivity has stored, or
 else at the configured threshold. An image that is unlike the training images is flagged, and what
@@ -17,19 +18,26 @@ another --out.
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from msa_flax import cli
+
+if TYPE_CHECKING:
+    from msa_flax.prediction.predictor import Predictor
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     values.set_gnu_getopt()  # flags may follow the paths
     cli.define_workdir(values, "folder of the trained run")
+    flags.DEFINE_string("model", None, "a model of msa_flax.export, instead of --workdir", values)
     cli.define_moved(values)
     flags.DEFINE_list("images", [], "set by the arguments PATH...", flag_values=values)
-    flags.DEFINE_string("out", None, "folder for the results, default: DIR/predict", values)
+    flags.DEFINE_string(
+        "out", None, "folder for the results, default: DIR/predict, or predict", values
+    )
     what = "write the identifiers of DICOM files instead of pseudonyms"
     flags.DEFINE_boolean("identifiers", False, what, flag_values=values)
     cli.define_checkpoint(values)
@@ -37,19 +45,36 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
-    workdir = cli.workdir(args, trained=True)
+    if args.model and (args.workdir or args.moved_to or args.accept_changes):
+        raise cli.UsageError(
+            "--model: expected no --workdir, --moved_to or --accept_changes beside it, which are "
+            "about a run"
+        )
+    workdir = Path() if args.model else cli.workdir(args, trained=True)
     if not args.images:
         raise cli.UsageError("expected files or folders to predict, got nothing; --help says more")
     cli.check_folder("--out", args.out)
     out = Path(args.out) if args.out else workdir / "predict"
     from msa_flax.results.predictions import predict_into
-    from msa_flax.run import restore
-    from msa_flax.training.compile import prepare_jax
+    from msa_flax.training.xla import prepare_jax
 
     prepare_jax()
+    model = _portable(args.model) if args.model else _of_run(workdir, args)
+    print(predict_into(model, args.images, out, identifiers=args.identifiers))
+
+
+def _portable(model: str) -> "Predictor":
+    from msa_flax.exporting import portable
+
+    return portable.read(Path(model))
+
+
+def _of_run(workdir: Path, args: SimpleNamespace) -> "Predictor":
+    from msa_flax.results.predictor import predictor_of
+    from msa_flax.run import restore
+
     taken = {"root": args.moved_to, "accept_changes": args.accept_changes}
-    run = restore(workdir, checkpoint_name=args.checkpoint, **taken)
-    print(predict_into(run, args.images, out, identifiers=args.identifiers))
+    return predictor_of(restore(workdir, checkpoint_name=args.checkpoint, **taken))
 
 
 if __name__ == "__main__":

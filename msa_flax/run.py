@@ -41,9 +41,9 @@ from msa_flax.prediction.score import Scorer, kept_scorer, predict_files
 from msa_flax.saliency import Explanations, explain_images
 from msa_flax.saliency.explain import make_classifier_step
 from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.compile import compile_predict_step, compiler_options
 from msa_flax.training.steps import make_predict_step
 from msa_flax.training.workdir import WorkdirError, identity, read_config
+from msa_flax.training.xla import compile_predict_step, compiler_options
 from msa_flax.weights import WeightsReport
 
 log = logging.getLogger("msa_flax")
@@ -126,7 +126,7 @@ class Run:
     def describe(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the logits of n >= 1 images, and the means of their feature maps [n, c]."""
         found = [
-            [np.asarray(part)[:count] for part in self._predict_step(self._folded, batch)]
+            [np.asarray(part)[:count] for part in self._predict_step(self.folded, batch)]
             for batch, count in files.batches(images, self.config.eval.batch_size)
         ]
         logits, pooled = map(np.concatenate, zip(*found, strict=True))
@@ -178,7 +178,7 @@ class Run:
         chosen, size = saliency.choose(methods, layer=layer), self.config.eval.batch_size
         parts = [
             explain_images(
-                functools.partial(self._explain_step(names, layer), self._folded),
+                functools.partial(self._explain_step(names, layer), self.folded),
                 images,
                 batch_size=min(_IMAGES_AT_ONCE, len(images), size) if from_image else size,
             )
@@ -193,7 +193,8 @@ class Run:
         return dataclasses.replace(self, variables=initialise(self.model, seed=1))
 
     @functools.cached_property
-    def _folded(self) -> Variables:
+    def folded(self) -> Variables:
+        """The variables with BatchNorm folded into the convolutions, for inference."""
         return fold_batch_norm(self.variables)
 
     @functools.cached_property

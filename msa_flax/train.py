@@ -52,8 +52,8 @@ def main(args: SimpleNamespace) -> None:
     from msa_flax.models import check_network
     from msa_flax.results.training import train_run
     from msa_flax.training import hosts
-    from msa_flax.training.compile import prepare_jax
     from msa_flax.training.workdir import check_workdir
+    from msa_flax.training.xla import prepare_jax
 
     prepare_jax()
     check_network(args.config)

@@ -20,6 +20,7 @@ SET_BY_ARGUMENTS = {"images", "workdirs"}
 NO_FOLDER, NO_FILE = "--{}=/dev/null/none", "--{}=/none/file.py"
 TEXTS = {
     "workdir": [NO_FOLDER],
+    "model": [NO_FOLDER],
     "config": [NO_FILE, "--{}=/dev/null"],
     "coordinator": ["--{}=host", "--{}=host:1"],
     "moved_to": [NO_FOLDER],
@@ -38,6 +39,7 @@ TYPED = {"int": ["x", "1.5", ""], "float": ["x", ""], "bool": ["maybe"], "enum":
 # What else a command needs before it looks at the flag.
 WITH = {
     ("evaluate", "external"): ["--data_root=."],
+    ("predict", "model"): ["set"],
     ("explain", "out"): ["--split=test", "--limit=1"],
     ("explain", "layer"): ["--split=test", "--limit=1"],
     ("explain", "method"): ["--split=test", "--limit=1"],
@@ -45,7 +47,12 @@ WITH = {
     ("audit", "group_pattern"): ["--root={set}"],
     ("audit", "out"): ["--root={set}"],
 }
-ALONE = {("audit", "root"), ("audit", "manifest"), ("audit", "config")}  # instead of a run
+ALONE = {
+    ("predict", "model"),
+    ("audit", "root"),
+    ("audit", "manifest"),
+    ("audit", "config"),
+}  # instead of a run
 
 
 def defined(command):

@@ -12,7 +12,7 @@ from image_folders import write_image
 
 from msa_flax import cli, explain, files, restore, saliency
 from msa_flax.config import Config, DataConfig, ModelConfig
-from msa_flax.training.compile import compiler_options
+from msa_flax.training.xla import compiler_options
 
 LAYER = "backbone/alexnet/conv5"  # 3 x 3 cells in these images; the last layer has one
 CONFIG = Config(

@@ -29,9 +29,9 @@ from msa_flax.prediction.score import score
 from msa_flax.results.training import record
 from msa_flax.run import Run, start
 from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.compile import prepare_jax
 from msa_flax.training.optim import create_optimizer
 from msa_flax.training.steps import create_state
+from msa_flax.training.xla import prepare_jax
 
 SHARE, SECONDS = 0.9, 6.0  # the bars: of the network's own rate; from start to first result
 DRAWN = 256  # different slices; more files are copies of them, which take as long to read

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import worker
 
-from msa_flax.training.compile import compiler_options
+from msa_flax.training.xla import compiler_options
 
 CPU = jax.default_backend() == "cpu"
 SIDE = 2048 if CPU else 8192  # of the square matrices

@@ -17,13 +17,10 @@ from msa_flax.config import Config, ModelConfig
 from msa_flax.models import create_model, fold_batch_norm
 from msa_flax.saliency import METHODS, choose, make_explain_step
 from msa_flax.training import devices
-from msa_flax.training.compile import (
-    compile_predict_step,
-    compile_train_steps,
-    compiler_options,
-)
+from msa_flax.training.compile import compile_train_steps
 from msa_flax.training.optim import create_optimizer
 from msa_flax.training.steps import create_state, make_predict_step, make_train_step
+from msa_flax.training.xla import compile_predict_step, compiler_options
 
 
 def main() -> None:

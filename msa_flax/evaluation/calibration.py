@@ -10,7 +10,7 @@ table ``calibrated.csv``.
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,10 @@ class Calibration:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes a small JSON file, whole or not at all; :meth:`read` returns the same numbers."""
+        write_json(path, self.values())
+
+    def values(self) -> dict[str, Any]:
+        """Returns what :meth:`write` writes; :func:`from_values` returns the same numbers."""
         values = dataclasses.asdict(self)
         negative, positive = self.classes
         logits = {positive: values.pop("fractures"), negative: values.pop("normal")}
@@ -112,9 +116,7 @@ class Calibration:
             del values["operating_point"]
         # The shortest decimals that give the float32 values back.
         shortest = {name: [float(str(x)) for x in found] for name, found in logits.items()}
-        write_json(
-            path, values | {"split": "validation", "images": self.images, "logits": shortest}
-        )
+        return values | {"split": "validation", "images": self.images, "logits": shortest}
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Calibration":
@@ -124,7 +126,7 @@ class Calibration:
             CalibrationError: the file is no such file, or a damaged one.
         """
         try:
-            return _from_json(read_json(path, _SHAPE))
+            return from_values(read_json(path, SHAPE))
         except (ValueError, KeyError) as error:
             said = error if isinstance(error, ValueError) else f"no {error}"
             raise CalibrationError(
@@ -296,7 +298,7 @@ def apply(calibration: Calibration, logits: np.ndarray, *, alpha: float) -> Cali
 _POINT = dict.fromkeys(
     ("threshold", "sensitivity", "confidence", "guaranteed", "expected"), float
 ) | {"counted": {"images", "groups"}, "n": int, "missed": int}
-_SHAPE = {
+SHAPE = {  # of the file
     **dict.fromkeys(("checkpoint", "data_fingerprint", "reason"), str),
     **{"step": int, "classes?": [str]},
     "logits": {"*": [float]},
@@ -308,7 +310,8 @@ _SHAPE = {
 }
 
 
-def _from_json(values: dict[str, Any]) -> Calibration:
+def from_values(values: Mapping[str, Any]) -> Calibration:
+    """Returns what :meth:`Calibration.values` returned; raises ValueError where it cannot be."""
     warm, curve, point = values["temperature"], values["isotonic"], values.get("operating_point")
     negative, positive = values.get("classes", CLASSES)
     found = Calibration(

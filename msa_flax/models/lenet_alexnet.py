@@ -118,5 +118,5 @@ def grey_for_grid(
     """Returns the images in grey, at the size that gives LeNet-5 rows x columns cells."""
     grey = jnp.mean(images, axis=-1, keepdims=True, dtype=jnp.float32)
     height, width = (WINDOW + STEP * (cells - 1) for cells in (rows, columns))
-    grey = jax.image.resize(grey, (len(grey), height, width, 1), "linear")  # with antialiasing
+    grey = jax.image.resize(grey, (grey.shape[0], height, width, 1), "linear")  # with antialiasing
     return grey.astype(images.dtype)

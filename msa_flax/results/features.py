@@ -7,9 +7,9 @@ import numpy as np
 from msa_flax.data.examples import Examples
 from msa_flax.models import scaler
 from msa_flax.run import Run
-from msa_flax.training.compile import compile_predict_step
 from msa_flax.training.features import cached_features, features_file
 from msa_flax.training.steps import make_predict_step
+from msa_flax.training.xla import compile_predict_step
 
 
 def frozen_features(run: Run, examples: Examples) -> np.ndarray:

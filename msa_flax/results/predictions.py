@@ -9,17 +9,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
 from msa_flax import __version__
 from msa_flax.data.images import preprocess
-from msa_flax.data.splits import Splits
 from msa_flax.files import NOTICE, read_json, write_atomically, write_json
 from msa_flax.prediction import tables
 from msa_flax.prediction.inputs import Inputs, PredictionError, find_inputs, read_slice
 from msa_flax.prediction.journal import Journal, is_finished
+from msa_flax.prediction.predictor import PHANTOM, Predictor, contract, decision
 from msa_flax.prediction.score import UNLIKE, Row, Scorer, score
 from msa_flax.reporting.prediction import (
     Pictured,
@@ -28,21 +27,21 @@ from msa_flax.reporting.prediction import (
     render_prediction,
     show_series,
 )
-from msa_flax.run import Run
 from msa_flax.training.workdir import environment
 
 log = logging.getLogger("msa_flax")
 
 _LISTED = 200  # series in the table of the page; series.csv has all
 _IN_FULL = 12  # series with curve and pictures: the page stays below some 15 MB
-PHANTOM = "trained on a synthetic phantom: says nothing about patients"
 
 
-def predict_into(run: Run, paths: Sequence[str], out: Path, *, identifiers: bool = False) -> str:
+def predict_into(
+    model: Predictor, paths: Sequence[str], out: Path, *, identifiers: bool = False
+) -> str:
     """Predicts files and folders into a folder, or goes on where that stopped; returns a summary.
 
     Args:
-        run: a restored run.
+        model: of a run, or a portable one.
         paths: files, folders and trees.
         out: the folder, new or of the same prediction.
         identifiers: whether identifiers of DICOM files are written instead of pseudonyms.
@@ -52,59 +51,37 @@ def predict_into(run: Run, paths: Sequence[str], out: Path, *, identifiers: bool
             else, or there is a calibration that cannot be used: slices would be decided at another
             threshold than the one that was chosen.
     """
-    run.scorer.check()
-    found = find_inputs(paths, run.config.data, identifiers=identifiers, leave_out=out)
+    model.scorer.check()
+    found = find_inputs(paths, model.scorer.data, identifiers=identifiers, leave_out=out)
     identity = {
         "inputs": found.fingerprint,
-        "model": fingerprint(run),
-        "settings": _settings(run.scorer, identifiers=identifiers),
+        "model": model.fingerprint,
+        "settings": _settings(model.scorer, identifiers=identifiers),
     }
     if is_finished(out, identity):
         counts = read_json(out / "run.json")["counts"]
         log.info("nothing to do: this prediction is finished")
-        return _summary(run, out, counts)
+        return _summary(model, out, counts)
     journal = Journal(out, identity)
     try:
-        _score(run.scorer, found, journal)
-        counts, refused = _write(run, found, journal, out, identity, identifiers=identifiers)
+        _score(model.scorer, found, journal)
+        counts, refused = _write(model, found, journal, out, identity, identifiers=identifiers)
         journal.close(finished=True)
     finally:
         journal.close()
     if not counts["slices"]:
         raise PredictionError(_nothing(refused, out))
-    return _summary(run, out, counts)
-
-
-def fingerprint(run: Run) -> str:
-    """Returns the SHA-256 of a run's network, over the names, shapes and bytes of its tensors."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(run.variables):
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}\n".encode())
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+    return _summary(model, out, counts)
 
 
 def _settings(scorer: Scorer, *, identifiers: bool) -> str:
     """Returns the SHA-256 of everything beside the network that rows depend on."""
     known, warm = scorer.typicality, scorer.calibration and scorer.calibration.temperature
     values = [
-        *(__version__, identifiers, scorer.threshold, warm and warm.value, _contract(scorer)),
+        *(__version__, identifiers, scorer.threshold, warm and warm.value, contract(scorer.data)),
         known and [known.limit, hashlib.sha256(known.axes.tobytes()).hexdigest()],
     ]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _contract(scorer: Scorer) -> dict[str, Any]:
-    """Returns what is done with an image before the network sees it."""
-    data = scorer.data
-    return {
-        "classes": list(data.classes),
-        "image_size": data.image_size,
-        "preprocess": data.preprocess,
-        "equalize": data.equalize,
-        "window": {"centre": data.window_centre, "width": data.window_width, "unit": "HU"},
-        "max_tilt": data.max_tilt,
-    }
 
 
 def _score(scorer: Scorer, found: Inputs, journal: Journal) -> None:
@@ -126,7 +103,7 @@ def _score(scorer: Scorer, found: Inputs, journal: Journal) -> None:
 
 
 def _write(
-    run: Run,
+    model: Predictor,
     found: Inputs,
     journal: Journal,
     out: Path,
@@ -147,7 +124,7 @@ def _write(
             counts.update(slices=len(members), series=1)
             counts.update(flagged=sum(bool(row["flags"]) for row in members))
             odd = found.flags.get((members[0]["study"], members[0]["series"]), ())
-            row = tables.series_row(run.scorer, members, odd)
+            row = tables.series_row(model.scorer, members, odd)
             highest.append(row)
             if len(highest) > 2 * _LISTED:
                 highest[:] = _highest(highest)
@@ -156,10 +133,10 @@ def _write(
     highest: list[Row] = []
     tables.write_table(out / "slices.csv", tables.SLICES, journal.rows())
     tables.write_table(out / "series.csv", tables.SERIES, series())
-    about = about_prediction(run, identifiers=identifiers)
+    about = about_prediction(model, identifiers=identifiers)
     about |= {"counts": dict(counts), "identity": identity}
     highest = _highest(highest)
-    page = render_prediction(about, highest, _in_full(run, found, journal, highest), refused)
+    page = render_prediction(about, highest, _in_full(model, found, journal, highest), refused)
     # File names that are not UTF-8 arrive as surrogates, which a page cannot hold.
     write_atomically(out / "report.html", page.encode("utf-8", "replace"))
     write_json(out / "run.json", about)
@@ -171,7 +148,9 @@ def _highest(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (UNLIKE in row["flags"], -row["probability"]))[:_LISTED]
 
 
-def _in_full(run: Run, found: Inputs, journal: Journal, highest: Sequence[Row]) -> list[Shown]:
+def _in_full(
+    model: Predictor, found: Inputs, journal: Journal, highest: Sequence[Row]
+) -> list[Shown]:
     """Returns the first of the highest series with their curves, and maps of their top slices."""
     order = {(row["study"], row["series"]): i for i, row in enumerate(highest[:_IN_FULL])}
     members: dict[int, list[Row]] = {}
@@ -179,55 +158,36 @@ def _in_full(run: Run, found: Inputs, journal: Journal, highest: Sequence[Row]) 
         if (key := (rows[0]["study"], rows[0]["series"])) in order:
             members[order[key]] = rows
     tops = [tables.top_slices(members[i]) for i in range(len(order))]
-    pictured = iter(_picture(run, found, [row for top in tops for row in top]))
+    pictured = iter(_picture(model, found, [row for top in tops for row in top]))
     return [
-        show_series(i + 1, row, members[i], [next(pictured) for _ in top], run.scorer.threshold)
+        show_series(i + 1, row, members[i], [next(pictured) for _ in top], model.scorer.threshold)
         for i, (row, top) in enumerate(zip(highest, tops, strict=False))
     ]
 
 
-def _picture(run: Run, found: Inputs, rows: Sequence[Row]) -> list[Pictured]:
+def _picture(model: Predictor, found: Inputs, rows: Sequence[Row]) -> list[Pictured]:
     """Returns slices with their Grad-CAM over them, at their own resolution."""
-    wanted, data = {row["path"] for row in rows}, run.config.data
+    wanted, data = {row["path"] for row in rows}, model.scorer.data
     places = {one.path: one for one in found.slices if one.path in wanted}
     images = [read_slice(places[row["path"]], data) for row in rows]
     size, equalize = data.image_size, data.equalize
     inputs = np.stack([preprocess(image, size=size, equalize=equalize) for image in images])
-    maps = run.explain(inputs).maps["gradcam"]["fracture"]
+    maps = model.maps(inputs)
     return [
         picture_slice(row, image, saliency, data.classes[1])
         for row, image, saliency in zip(rows, images, maps, strict=True)
     ]
 
 
-def about_prediction(run: Run, *, identifiers: bool) -> dict[str, Any]:
+def about_prediction(model: Predictor, *, identifiers: bool) -> dict[str, Any]:
     """Returns what run.json says about the model and how its answers were made."""
-    scorer, recorded = run.scorer, read_json(run.workdir / "run.json")
-    point, known = scorer.operating_point, scorer.typicality
-    phantom = run.config.data.source == "phantom"
-    splits = Splits.read(run.workdir / "splits.csv")
+    scorer, known = model.scorer, model.scorer.typicality
     return {
         "notice": NOTICE,
-        "stamps": [PHANTOM] * phantom + [*recorded.get("stamps", ()), *run.changes],
-        "model": {
-            "name": run.config.name,
-            "backbone": run.config.model.backbone,
-            "checkpoint": run.checkpoint,
-            "step": run.step,
-            "trained_on": {
-                "source": "a synthetic phantom" if phantom else run.config.data.source,
-                "images": len(splits.indices("train")),
-                "groups": known.groups if known else 0,
-            },
-        },
-        "input": _contract(scorer),
-        "decision": {
-            "threshold": scorer.threshold,
-            "chosen_by": "the stored operating point" if point else "eval.threshold of the run",
-            "sensitivity": point.sensitivity if point else None,
-            "confidence": point.confidence if point else None,
-            "counted": point.counted if point else None,
-        },
+        "stamps": list(model.stamps),
+        "model": dict(model.about),
+        "input": contract(scorer.data),
+        "decision": decision(scorer),
         "calibrated": "temperature" if scorer.calibration else None,
         "series_score": "the maximum over its slices that are not flagged",
         "typicality": {"limit": known.limit, "images": known.images} if known else None,
@@ -236,14 +196,14 @@ def about_prediction(run: Run, *, identifiers: bool) -> dict[str, Any]:
     }
 
 
-def _summary(run: Run, out: Path, counts: dict[str, int]) -> str:
+def _summary(model: Predictor, out: Path, counts: dict[str, int]) -> str:
     """Returns the last line of the command."""
     parts = [f"{counts['slices']} slices of {counts['series']} series"]
     parts.append(f"{counts['refused']} files refused (refused.csv)")
     parts.append(f"{counts['flagged']} slices flagged, which are not decided")
-    point = run.scorer.operating_point
-    parts.append(f"threshold {run.scorer.threshold:.4g}, {_chosen(point)}")
-    if run.config.data.source == "phantom":
+    point = model.scorer.operating_point
+    parts.append(f"threshold {model.scorer.threshold:.4g}, {_chosen(point)}")
+    if PHANTOM in model.stamps:
         parts.append(PHANTOM)
     return f"{out}: {'; '.join(parts)}; {NOTICE}"
 

@@ -31,7 +31,7 @@ from msa_flax.results.scores import evaluate_split, report
 from msa_flax.run import Run, restore, start
 from msa_flax.training import devices, hosts, optim, steps
 from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.compile import compile_predict_step, compile_train_steps, trim_memory
+from msa_flax.training.compile import compile_train_steps
 from msa_flax.training.loop import Loop, loss_and_accuracy, read_rows
 from msa_flax.training.progress import TerminalMonitor
 from msa_flax.training.steps import TrainState
@@ -45,6 +45,7 @@ from msa_flax.training.workdir import (
     record_files,
     record_start,
 )
+from msa_flax.training.xla import compile_predict_step, trim_memory
 
 log = logging.getLogger("msa_flax")
 

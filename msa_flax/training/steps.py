@@ -2,10 +2,10 @@
 
 One value, :class:`TrainState`, holds all that a training step changes. :func:`make_train_step`
 makes the step ``(state, batch) -> (state, sums)``, and :func:`make_predict_step` makes
-``(variables, images) -> logits``. They are compiled in :mod:`msa_flax.training.compile`.
+``(variables, images) -> logits``. They are compiled in :mod:`msa_flax.training.compile`
+and :mod:`msa_flax.training.xla`.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +19,13 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from msa_flax.files import UserError
+from msa_flax.training.xla import in_parts
 
 Batch = dict[str, Any]  # arrays of NumPy or JAX
 Inputs = UInt8[Array, "b h w"] | Float[Array, "b fh fw c"]  # grey images, or feature maps
 Scale = Callable[[Any], Float[Array, "b h w c"]]  # Inputs to what the network takes
 Sums = dict[str, Float[Array, ""]]  # over a batch: "loss", "correct" and "count"
 ClassWeights = tuple[float, float]  # of label 0 (normal) and of label 1 (fracture)
-
-CPU_PART = 4  # images at a time in prediction on a CPU
 
 
 class ClassWeightsError(UserError):
@@ -199,8 +198,8 @@ def make_predict_step(
 ) -> Callable[[PyTree, Inputs], PyTree]:
     """Builds the pure prediction step: (variables, images uint8 [b, h, w]) -> logits [b].
 
-    On a CPU the batch is computed a few images at a time, so that their activations stay in the
-    cache of the CPU; in inference mode no image influences the logit of another one.
+    On a CPU the batch is computed a few images at a time (:func:`.xla.in_parts`); in inference mode
+    no image influences the logit of another one.
 
     Args:
         model: the network.
@@ -215,13 +214,6 @@ def make_predict_step(
         def outputs(inputs: Array) -> PyTree:
             return model.apply(variables, scale(inputs), train=False, method=method)
 
-        def in_parts(inputs: Array) -> PyTree:
-            part = math.gcd(len(inputs), CPU_PART)
-            found = lax.map(outputs, inputs.reshape(-1, part, *inputs.shape[1:]))
-            return jax.tree.map(lambda x: x.reshape(len(inputs), *x.shape[2:]), found)
-
-        if method == "head":
-            return outputs(inputs)
-        return lax.platform_dependent(inputs, cpu=in_parts, default=outputs)
+        return outputs(inputs) if method == "head" else in_parts(outputs, inputs)
 
     return predict_step

@@ -21,8 +21,8 @@ from msa_flax.results.scores import evaluate_split
 from msa_flax.run import Data, Run, restore
 from msa_flax.run_files import RUN_FILES
 from msa_flax.training.checkpoint import Checkpoints
-from msa_flax.training.compile import prepare_jax
 from msa_flax.training.steps import create_state
+from msa_flax.training.xla import prepare_jax
 
 PICTURES = ("roc", "precision_recall", "confusion", "learning_curves", "robustness")
 

@@ -12,8 +12,10 @@ from msa_flax.data.phantom import draw_patient
 from msa_flax.files import NOTICE, csv_rows
 from msa_flax.prediction import score
 from msa_flax.prediction.inputs import PredictionError
+from msa_flax.prediction.predictor import PHANTOM
 from msa_flax.results import predictions
-from msa_flax.results.predictions import PHANTOM, fingerprint, predict_into
+from msa_flax.results.predictions import predict_into
+from msa_flax.results.predictor import fingerprint, predictor_of
 
 CONFIG = Config(
     model=ModelConfig(backbone="lenet_alexnet", attention="msa", pretrained="none"),
@@ -27,6 +29,11 @@ def run(tmp_path_factory, untrained_run):
     workdir = tmp_path_factory.mktemp("runs") / "phantom"
     untrained_run(workdir, CONFIG.validate())
     return restore(workdir)
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return predictor_of(run)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +58,9 @@ def content(out):
 
 
 @pytest.fixture(scope="module")
-def whole(run, tree, tmp_path_factory):
+def whole(model, tree, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    said = predict_into(run, [str(tree)], out)
+    said = predict_into(model, [str(tree)], out)
     return out, said
 
 
@@ -84,7 +91,9 @@ def test_the_probabilities_are_those_of_evaluation_and_of_python(whole, run, tre
     assert [row["flags"] for row in rows] == [row[8] for row in slices]
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, run, tree, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    whole, model, tree, tmp_path, monkeypatch
+):
     out, taken = tmp_path / "out", []
 
     def killed(scorer, slices):
@@ -97,7 +106,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, run, tree, tmp
     with monkeypatch.context() as patch:
         patch.setattr(predictions, "score", killed)
         with pytest.raises(KeyboardInterrupt):
-            predict_into(run, [str(tree)], out)
+            predict_into(model, [str(tree)], out)
     assert [path.name for path in out.iterdir()] == [".unfinished.jsonl"]
     again = []
     monkeypatch.setattr(
@@ -105,33 +114,33 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, run, tree, tmp
         "score",
         lambda scorer, slices: again.append(len(slices)) or score.score(scorer, slices),
     )
-    predict_into(run, [str(tree)], out)
+    predict_into(model, [str(tree)], out)
     assert again == [66 - sum(taken)]
     assert content(out) == content(whole[0])
 
 
-def test_the_same_again_does_nothing_and_other_files_are_refused(whole, run, tree, caplog):
+def test_the_same_again_does_nothing_and_other_files_are_refused(whole, run, model, tree, caplog):
     out, said = whole
     before = content(out)
     caplog.set_level("INFO", "msa_flax")
-    assert predict_into(run, [str(tree)], out) == said
+    assert predict_into(model, [str(tree)], out) == said
     assert "nothing to do" in caplog.text
     with pytest.raises(PredictionError, match="a prediction of other files"):
-        predict_into(run, [str(tree / "P0901")], out)
+        predict_into(model, [str(tree / "P0901")], out)
     with pytest.raises(PredictionError, match="of another model"):
-        predict_into(run.with_random_weights(), [str(tree)], out)
+        predict_into(predictor_of(run.with_random_weights()), [str(tree)], out)
     with pytest.raises(PredictionError, match="of other settings"):
-        predict_into(run, [str(tree)], out, identifiers=True)
+        predict_into(model, [str(tree)], out, identifiers=True)
     assert content(out) == before
 
 
-def test_where_everything_is_refused_the_commonest_reason_is_said(run, tree, tmp_path):
+def test_where_everything_is_refused_the_commonest_reason_is_said(model, tree, tmp_path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("text")
     (tmp_path / "c.png").write_bytes(b"")
     out = tmp_path / "out"
     with pytest.raises(PredictionError, match=r"none of 3 files .* of 2: not a PNG, JPEG or DICOM"):
-        predict_into(run, [str(tmp_path)], out)
+        predict_into(model, [str(tmp_path)], out)
     assert list(content(out)) == ["refused.csv"]
     assert len(csv_rows(out / "refused.csv")) == 4
-    predict_into(run, [str(tree / "P0901")], out)  # it is free for another try
+    predict_into(model, [str(tree / "P0901")], out)  # it is free for another try

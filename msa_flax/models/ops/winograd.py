@@ -56,11 +56,11 @@ def winograd_conv(
         return matmul(place(number), met, (1, 1 if turned else 0))
 
     products = lax.map(product, jnp.arange(PLACES))
-    products = products.reshape(4, 4, len(x), rows, columns, -1)
+    products = products.reshape(4, 4, x.shape[0], rows, columns, -1)
     narrow = [_output([products[a, b] for a in range(4)]) for b in range(4)]
     pixels = [_output([narrow[b][i] for b in range(4)]) for i in range(2)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
-    return y.reshape(len(x), 2 * rows, 2 * columns, -1)[:, :height, :width]
+    return y.reshape(x.shape[0], 2 * rows, 2 * columns, -1)[:, :height, :width]
 
 
 def winograd_kernel_gradient(
@@ -94,14 +94,14 @@ def _parities(x: Array, padding: Padding, rows: int, columns: int) -> Array:
     after = 2 * rows - x.shape[1] - top, 2 * columns - x.shape[2] - left
     edges = ((0, 0, 0), (top, after[0], 0), (left, after[1], 0), (0, 0, 0))
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    x = x.reshape(len(x), rows, 2, columns, 2, -1).transpose(2, 4, 0, 1, 3, 5)
+    x = x.reshape(x.shape[0], rows, 2, columns, 2, -1).transpose(2, 4, 0, 1, 3, 5)
     return lax.optimization_barrier(x)  # otherwise XLA computes x anew for each place
 
 
 def _input_places(x: Array, padding: Padding, rows: int, columns: int) -> Callable[[Array], Array]:
     """Returns the function from the number of a place to its values in all tiles, [tiles, c]."""
     parities = _parities(x, padding, rows + 1, columns + 1)
-    sizes = (1, 1, len(x), rows, columns, x.shape[-1])
+    sizes = (1, 1, x.shape[0], rows, columns, x.shape[-1])
     first, second, sign = jnp.asarray(FIRST), jnp.asarray(SECOND), jnp.asarray(SIGN, x.dtype)
 
     def pixels(i: Array, j: Array) -> Array:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from msa_flax.training.compile import keep_memory, trim_memory
+from msa_flax.training.xla import keep_memory, trim_memory
 
 
 def words_printed_by(script, **environment):
@@ -39,7 +39,7 @@ def test_freed_memory_is_kept_for_the_next_request():
     script = """
 import resource
 import numpy as np
-from msa_flax.training.compile import keep_memory
+from msa_flax.training.xla import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

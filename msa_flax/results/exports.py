@@ -1,0 +1,71 @@
+"""A run made into a portable model."""
+
+from pathlib import Path
+from typing import Any
+
+from msa_flax import __version__
+from msa_flax.exporting import package, portable
+from msa_flax.files import NOTICE, read_json
+from msa_flax.models import scaler
+from msa_flax.reporting.card import render_card
+from msa_flax.results.predictor import predictor_of
+from msa_flax.run import Run
+from msa_flax.saliency.explain import make_classifier_step
+from msa_flax.training.workdir import environment
+
+_SPLITS = ("validation", "test")
+_OF_METRICS = ("n", "groups", "positive", "threshold", "stamps", "confusion", "metrics")
+
+
+def export_run(run: Run, out: Path, *, zipped: bool) -> str:
+    """Writes a run as a portable model; returns a summary.
+
+    Args:
+        run: a restored run.
+        out: a new folder, or a new file if ``zipped``; the same model there is left alone.
+        zipped: whether one file is written.
+
+    Raises:
+        PackageError: something else is there.
+        PredictionError: there is a calibration that cannot be used.
+    """
+    contents = _contents(run)
+    there = package.write(out, contents, zipped=zipped)
+    size = sum(map(len, contents.values())) / 1e6
+    said = "is this model already; nothing was written" if there else f"{size:.1f} MB"
+    return f"{out}: {said}; predict with --model {out}; {NOTICE}"
+
+
+def _contents(run: Run) -> package.Contents:
+    run.scorer.check()
+    predictor, scale = predictor_of(run), scaler(run.config)
+    explain = make_classifier_step(run.model, scale, ["gradcam"])
+
+    def describe(variables: Any, images: Any) -> Any:
+        return run.model.apply(variables, scale(images), train=False, method="describe")
+
+    def maps(variables: Any, images: Any) -> Any:
+        return explain(variables, images)["gradcam/fracture"]
+
+    positive, threshold = run.config.data.classes[1], predictor.scorer.threshold
+    return portable.pack(
+        predictor,
+        variables=run.folded,
+        describe=describe,
+        maps=maps,
+        card=render_card(run.workdir, predictor.about, predictor.stamps, threshold, positive),
+        about={
+            "metrics": {name: found for name in _SPLITS if (found := _metrics(run, name))},
+            "versions": {"msa_flax": __version__, **environment()["versions"]},
+            "data_fingerprint": run.identity["data_fingerprint"],
+        },
+    )
+
+
+def _metrics(run: Run, split: str) -> dict[str, Any]:
+    """Returns the metrics of a split with their intervals, {} where it was not evaluated.
+
+    Results of single groups stay behind: their names may be those of patients.
+    """
+    values = read_json(run.results(split) / "metrics.json")
+    return {name: values[name] for name in _OF_METRICS if name in values}
