@@ -29,14 +29,7 @@ from msa_flax.data.leakage import UNSEARCHED, check_contradictions, check_leakag
 from msa_flax.data.searched import too_many, with_families
 from msa_flax.data.splits import Splits, assign_splits
 from msa_flax.initial import initial_variables
-from msa_flax.models import (
-    Classifier,
-    create_model,
-    fold_batch_norm,
-    initialise,
-    scaler,
-    shapes,
-)
+from msa_flax.models import Classifier, create_model, fold_batch_norm, initialise, scaler, shapes
 from msa_flax.prediction.score import Scorer, kept_scorer, predict_files
 from msa_flax.saliency import Explanations, explain_images
 from msa_flax.saliency.explain import make_classifier_step

@@ -7,6 +7,7 @@ what the training images look like; ``model.stablehlo`` and ``maps.stablehlo`` a
 import dataclasses
 import functools
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,10 +131,12 @@ def read(path: Path) -> Predictor:
     try:
         if problem := misshapen(values, _SHAPE):
             raise ValueError(problem)
+        if values["batch_size"] < 1:
+            raise ValueError(f"batch_size {values['batch_size']}")
         with np.load(io.BytesIO(files[WEIGHTS]), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _predictor(values, files, arrays)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise PackageError(f"{path}: expected a model of msa_flax.export, got {error}") from error
 
 
