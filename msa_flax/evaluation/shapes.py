@@ -13,6 +13,15 @@ _ENTRY = {
 }
 _REASON = {"reason": str}  # why there is nothing else
 _ORIGIN = {"images": {"all": int}, "groups": {"*": int}}
+_CONFUSION = dict.fromkeys(("tp", "fn", "fp", "tn"), int)
+_STUDY = {
+    **dict.fromkeys(("n", "groups"), int),
+    "aggregation": {"name": str},
+    "threshold": float,
+    "confusion": _CONFUSION,
+    "metrics": {"*": _ENTRY, **dict.fromkeys(("auc", "recall", "specificity"), _ENTRY)},
+    "level_auc?": {"*": _NUMBER},
+}
 _POINT = {
     **dict.fromkeys(("threshold", "sensitivity", "confidence"), float),
     **{"counted": {"images", "groups"}, "n": int, "guarantee": bool, "reason": str},
@@ -44,10 +53,11 @@ def metrics_shape(classes: tuple[str, ...]) -> dict[str, Any]:
         "groups?": int,
         "threshold": float,
         "stamps": [str],
-        "confusion": dict.fromkeys(("tp", "fn", "fp", "tn"), int),
+        "confusion": _CONFUSION,
         "metrics": {"*": _ENTRY, **dict.fromkeys(("accuracy", "auc"), _ENTRY)},
         "predictions_sha256?": str,
         "calibration?": (_REASON | {"uncalibrated?": None}, calibration),
         "conformal?": (_REASON | {"coverage?": None}, conformal),
         "operating_point?": _POINT,
+        "study?": _STUDY,
     }

@@ -154,18 +154,20 @@ def choose(validation: StudyScores) -> Aggregation:
 
 
 def study_metrics(
-    scores: StudyScores,
+    label: np.ndarray,
     probability: np.ndarray,
     *,
+    patient: np.ndarray,
     threshold: float,
     levels: Mapping[str, np.ndarray] | None = None,
     classes: Sequence[str] = metrics.CLASSES,
 ) -> dict[str, Any]:
-    """Returns the confusion matrix and metrics of studies, with 95 % intervals over patients.
+    """Returns the confusion matrix and metrics of n studies, with 95 % intervals over patients.
 
     Args:
-        scores: n studies.
+        label: int [n], 1 if fractured, 0 if not.
         probability: float [n], of :meth:`Aggregation.apply`.
+        patient: str [n], "" unknown.
         threshold: chosen on validation studies.
         levels: bool [n] by level: whether it is fractured; None where levels are unknown.
         classes: names of the labels 0 and 1.
@@ -174,13 +176,12 @@ def study_metrics(
         As :func:`msa_flax.evaluation.summary.compute_metrics`, without "by_group"; with "levels",
         "level_auc": the AUC of the studies with a fracture of a level against those without any.
     """
-    found = compute_metrics(
-        scores.label, probability, threshold=threshold, group=scores.patient, classes=classes
-    )
+    shared: Any = {"threshold": threshold, "group": patient, "classes": classes}
+    found = compute_metrics(label, probability, **shared)
     del found["by_group"]
     if levels is not None:
         found["level_auc"] = {
-            name: _level_auc(scores.label, probability, fractured)
+            name: _level_auc(label, np.asarray(probability, np.float32), fractured)
             for name, fractured in levels.items()
         }
     return found

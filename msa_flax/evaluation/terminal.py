@@ -10,7 +10,7 @@ from msa_flax.files import NOTICE
 _MANY = 8  # metrics; a note names fewer than so many
 _TITLES = {"temperature": "temperature", "isotonic": "isotonic", "venn_abers": "Venn-Abers"}
 _OF_STUDIES = {"AUC": "auc", "sensitivity": "recall", "specificity": "specificity"}
-_SCORES = {
+SCORES_OF_STUDIES = {  # how one score is made of a study's slices, in words
     "max": "the greatest of its slices",
     "top": "the mean of its greatest slices",
     "noisy_or": "the noisy-or of its slices",
@@ -137,7 +137,7 @@ def study_lines(split: str, section: Mapping[str, Any], positive: str) -> str:
     rows = [
         ["studies", split],
         [f"studies, with {positive!r}", f"{section['n']}, {found_in}"],
-        ["score of a study", _SCORES.get(name, name)],
+        ["score of a study", SCORES_OF_STUDIES.get(name, name)],
         *([title, _cell(found[key])] for title, key in _OF_STUDIES.items()),
         ["threshold, of validation", f"{section['threshold']:.4g}"],
     ]

@@ -6,7 +6,7 @@ from typing import Any
 from msa_flax.evaluation.metrics import rates
 from msa_flax.evaluation.terminal import operating_point_lines
 from msa_flax.plots import charts
-from msa_flax.reporting import calibration, comparison, facts, maps, tables
+from msa_flax.reporting import calibration, comparison, facts, maps, studies, tables
 from msa_flax.reporting.checklist import NOT_STATED, fill_checklist
 from msa_flax.reporting.gallery import OUTCOMES, choose_cases
 from msa_flax.reporting.saved import SavedRun
@@ -72,6 +72,7 @@ def render_page(
         calibrated=calibration.tables(run),
         uncalibrated=calibration.why_not(run),
         groups=tables.groups(run),
+        studies=studies.tables(run),
         compared=comparison.tables(runs) if others else [],
         origin=[tables.configuration(run), tables.origin(run)],
         commands=commands,

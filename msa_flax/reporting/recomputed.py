@@ -12,6 +12,8 @@ from msa_flax.evaluation import calibration, calibration_summary, calibrators
 from msa_flax.evaluation.calibration import Calibrated, Calibration, CalibrationError
 from msa_flax.evaluation.conformal import ALPHA
 from msa_flax.evaluation.predictions import Predictions
+from msa_flax.evaluation.study import study_metrics
+from msa_flax.evaluation.study_table import read_studies
 from msa_flax.evaluation.summary import metrics_json
 from msa_flax.files import UserError, csv_rows, flatten
 
@@ -60,6 +62,10 @@ def recompute(
         identity = {"data_fingerprint": fingerprint, "classes": classes}
         again, more = _recalibrated(workdir, split, found, predictions, identity)
         found, differ = found | again, differ + more
+    if "study" in metrics:
+        path = workdir / "eval" / split / "studies.csv"
+        found["study"], more = _of_studies(path, metrics["study"], classes)
+        differ += more
     rest = [f"{len(differ) - _SHOWN} more"] * (len(differ) > _SHOWN)
     return found, differ[:_SHOWN] + rest
 
@@ -100,6 +106,27 @@ def _recalibrated(
         differ += _of_table(workdir / "eval" / split / "calibrated.csv", made, predictions)
     chosen = point.get("operating_point", {}).get("threshold") == metrics["threshold"]
     return fresh | (point if chosen else {"operating_point": None}), differ
+
+
+def _of_studies(
+    path: Path, section: Mapping[str, Any], classes: tuple[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the section "study" with what follows from its table, and what differed."""
+    if not path.is_file():
+        return {**section}, [f"{path.name} is gone, so that studies are not computed again"]
+    table = read_studies(path)
+    fresh = {
+        "n": len(table.label),
+        "groups": len(np.unique(table.patient)),
+        **study_metrics(
+            *(table.label, table.probability),
+            patient=table.patient,
+            threshold=section["threshold"],
+            levels=table.fractured([*section["level_auc"]]) if "level_auc" in section else None,
+            classes=classes,
+        ),
+    }
+    return {**section, **fresh}, _differences({"study": section}, {"study": fresh})
 
 
 def _of_its_own_logits(stored: Calibration, name: str) -> tuple[Calibration, list[str]]:

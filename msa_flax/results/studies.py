@@ -12,15 +12,13 @@ from msa_flax.data import load_files
 from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.rsna import LEVELS, read_truth, whole_studies
 from msa_flax.evaluation import study
-from msa_flax.evaluation.metrics import called_fractures
 from msa_flax.evaluation.operating_point import threshold_for_sensitivity
-from msa_flax.evaluation.predictions import Predictions, float_text, sigmoid
+from msa_flax.evaluation.predictions import Predictions, sigmoid
 from msa_flax.evaluation.study import StudyScores
+from msa_flax.evaluation.study_table import write_studies
 from msa_flax.evaluation.terminal import study_lines
 from msa_flax.results.scores import predict_split
 from msa_flax.run import Run
-
-COLUMNS = ("study", "patient", "slices", "label", "probability", "decision")
 
 
 def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) -> dict[str, Any]:
@@ -42,30 +40,30 @@ def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) 
     """
     validation, scores = _scores(run, "validation"), _scores(run, split)
     chosen = study.choose(validation)
-    known = chosen.apply(validation)
+    held = chosen.apply(validation)
     if sensitivity is None:
-        threshold = study.best_threshold(validation, known)
+        threshold = study.best_threshold(validation, held)
     else:
         point = threshold_for_sensitivity(
-            validation.label, known, sensitivity, group=validation.patient
+            validation.label, held, sensitivity, group=validation.patient
         )
         threshold = point.threshold
     probability = chosen.apply(scores)
+    known: Any = {
+        "threshold": threshold,
+        "levels": _levels(run, scores),
+        "classes": run.config.data.classes,
+    }
     section = {
         "n": len(scores),
         "groups": len(np.unique(scores.patient)),
         "aggregation": dataclasses.asdict(chosen),
         "threshold": threshold,
         **({} if sensitivity is None else {"sensitivity": dataclasses.asdict(point)}),
-        **study.study_metrics(
-            *(scores, probability),
-            threshold=threshold,
-            levels=_levels(run, scores),
-            classes=run.config.data.classes,
-        ),
+        **study.study_metrics(scores.label, probability, patient=scores.patient, **known),
     }
     folder = run.results(split)
-    _write_table(folder / "studies.csv", scores, probability, threshold, run.config.data.classes)
+    write_studies(folder / "studies.csv", scores, probability, **known)
     values = files.read_json(folder / "metrics.json")
     files.write_json(folder / "metrics.json", values | {"study": section})
     print(study_lines(split, section, run.config.data.classes[1]))
@@ -79,22 +77,6 @@ def _levels(run: Run, scores: StudyScores) -> dict[str, np.ndarray] | None:
     truth = read_truth(run.config.data.root)
     found = np.array([truth.levels[name] for name in scores.study.tolist()], bool)
     return {name: found[:, i] for i, name in enumerate(LEVELS)}
-
-
-def _write_table(
-    path: Path, scores: StudyScores, probability: np.ndarray, threshold: float, names: Sequence[str]
-) -> None:
-    called = called_fractures(probability, threshold).astype(int)
-    rows = zip(
-        scores.study.tolist(),
-        scores.patient.tolist(),
-        map(len, scores.slices),
-        scores.label.tolist(),
-        [float_text(one) for one in probability.astype(np.float32)],
-        [names[one] for one in called],
-        strict=True,
-    )
-    files.write_text(path, files.csv_text(COLUMNS, rows))
 
 
 def _scores(run: Run, split: str) -> StudyScores:

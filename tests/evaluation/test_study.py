@@ -124,21 +124,23 @@ def test_with_few_studies_nothing_is_chosen():
 def test_metrics_have_intervals_over_patients(drawn):
     p = Aggregation(name="max").apply(drawn)
     threshold = study.best_threshold(drawn, p)
-    found = study.study_metrics(drawn, p, threshold=threshold)
+    found = study.study_metrics(drawn.label, p, patient=drawn.patient, threshold=threshold)
     auc = found["metrics"]["auc"]
     assert auc["value"] == pytest.approx(roc_auc_score(drawn.label, np.float32(p)))
     assert auc["low"] < auc["value"] < auc["high"]
     assert auc["method"] == "clustered bootstrap"
     assert sum(found["confusion"].values()) == 60
     twice = scores(drawn.label, drawn.slices, patient=np.repeat(drawn.study[::2], 2))
-    assert study.study_metrics(twice, p, threshold=0.5)["metrics"]["auc"]["groups"] == 30
+    known = {"patient": twice.patient, "threshold": 0.5}
+    assert study.study_metrics(twice.label, p, **known)["metrics"]["auc"]["groups"] == 30
 
 
 def test_an_auc_of_a_level_leaves_out_fractures_of_other_levels(drawn):
     p = Aggregation(name="max").apply(drawn)
     high = (drawn.label == 1) & (np.arange(60) < 30)
     levels = {"C1": high, "C7": np.zeros(60, bool)}
-    found = study.study_metrics(drawn, p, threshold=0.5, levels=levels)["level_auc"]
+    known = {"patient": drawn.patient, "threshold": 0.5, "levels": levels}
+    found = study.study_metrics(drawn.label, p, **known)["level_auc"]
     rows = high | (drawn.label == 0)
     assert found == {"C1": pytest.approx(roc_auc_score(high[rows], p[rows])), "C7": None}
 

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from msa_flax.config import Config, DataConfig
 from msa_flax.data import list_images
 from msa_flax.data.examples import DataError, from_rows
+from msa_flax.evaluation import study_table
 from msa_flax.evaluation.predictions import Predictions, PredictionsError
 from msa_flax.evaluation.study import mean_of_top
 from msa_flax.results import studies
@@ -73,7 +74,7 @@ def test_studies_are_written_beside_their_slices(run, capsys):
     assert saved["study"]["n"] == section["n"] == 40
     assert saved["study"]["groups"] == 20
     rows = table(run)
-    assert tuple(rows[0]) == studies.COLUMNS
+    assert tuple(rows[0]) == study_table.COLUMNS
     assert [row["label"] for row in rows] == ["0", "1"] * 20
     assert {row["slices"] for row in rows} == {str(SLICES)}
     p = np.array([float(row["probability"]) for row in rows])

@@ -8,7 +8,14 @@ import numpy as np
 from prediction_tables import mostly_right, random_predictions
 
 from msa_flax.auditing.findings import Finding
-from msa_flax.evaluation import Predictions, calibration, calibration_summary, metrics_json
+from msa_flax.evaluation import (
+    Predictions,
+    calibration,
+    calibration_summary,
+    metrics_json,
+    study,
+)
+from msa_flax.evaluation.study_table import write_studies
 from msa_flax.files import read_json, sha256, write_json
 from msa_flax.run_files import RUN_FILES
 from msa_flax.saliency.outputs import safe_stem, write_explanation
@@ -136,6 +143,27 @@ def calibrate_run(folder, **identity):
     values |= calibration_summary.sections(stored, table, made, **more)
     values |= calibration_summary.operating_point(stored, doubts)
     write_json(results / "metrics.json", values)
+
+
+def add_studies(folder):
+    """Adds to a run of :func:`write_run` what ``evaluate --level study`` adds; 24 studies."""
+    rng, results = np.random.default_rng(5), folder / "eval/test"
+    names = np.array([f"S{i:02d}" for i in range(24)])
+    label = np.arange(24) % 2
+    slices = tuple(rng.beta(1 + 2 * one, 3, 6) for one in label)
+    scores = study.StudyScores(study=names, patient=names, label=label, slices=slices)
+    probability = study.Aggregation(name="max").apply(scores)
+    levels = {"C2": (label == 1) & (np.arange(24) < 12), "C7": np.zeros(24, bool)}
+    known = {"threshold": 0.7, "levels": levels}
+    write_studies(results / "studies.csv", scores, probability, **known)
+    section = {
+        "n": 24,
+        "groups": 24,
+        "aggregation": {"name": "max", "weights": [], "validation_auc": {}},
+        "threshold": 0.7,
+        **study.study_metrics(label, probability, patient=names, **known),
+    }
+    write_json(results / "metrics.json", read_json(results / "metrics.json") | {"study": section})
 
 
 def _explain(folder, table, rows, small):
