@@ -114,7 +114,9 @@ def main(args: SimpleNamespace) -> None:
     if args.level == "study":
         from msa_flax.results.studies import evaluate_studies
 
-        evaluate_studies(run, args.split, sensitivity=sensitivity)
+        evaluate_studies(
+            run, name if others else args.split, sensitivity=sensitivity, root=others or ""
+        )
 
 
 def _check_others(args: SimpleNamespace) -> None:
@@ -128,8 +130,6 @@ def _check_others(args: SimpleNamespace) -> None:
             f"--data_root: expected a folder, got the file {args.data_root}; a table of labels is "
             "given with --manifest"
         )
-    if args.level == "study" and (args.data_root or args.manifest):
-        raise cli.UsageError("--level study: expected a split of the run's own, got other images")
     if args.manifest and not Path(args.manifest).expanduser().is_file():
         raise cli.UsageError(f"--manifest: expected a table, a CSV file; got {args.manifest!r}")
 

@@ -298,13 +298,6 @@ def test_a_sensitivity_alone_or_that_is_no_share_is_bad_usage(arguments, trained
     assert sorted(trained.rglob("*")) == before
 
 
-def test_studies_of_other_images_are_refused_before_anything_is_done(trained, tmp_path, capsys):
-    for flag in ("--data_root", "--manifest"):
-        arguments = [f"--workdir={trained}", "--level=study", f"{flag}={tmp_path}"]
-        assert call(evaluate, *arguments) == 2
-        assert "expected a split of the run's own, got other images" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("alpha", ["0", "1", "-0.2", "nan", "ten"])
 def test_an_alpha_that_is_no_share_is_bad_usage(alpha, trained, capsys):
     before = sorted(trained.rglob("*"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from msa_flax import files
-from msa_flax.data import load_files
+from msa_flax.data import load_external, load_files
 from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.rsna import LEVELS, read_truth, whole_studies
 from msa_flax.evaluation import study
@@ -21,7 +21,9 @@ from msa_flax.results.scores import predict_split
 from msa_flax.run import Run
 
 
-def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) -> dict[str, Any]:
+def evaluate_studies(
+    run: Run, split: str, *, sensitivity: float | None = None, root: str = ""
+) -> dict[str, Any]:
     """Evaluates the studies of a split, writes its artefacts, returns the section "study".
 
     How slices make a study's score and which threshold it is compared with is chosen on the studies
@@ -29,16 +31,18 @@ def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) 
 
     Args:
         run: a trained run.
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test", or the name of other images.
         sensitivity: of the threshold, see
             :func:`msa_flax.evaluation.operating_point.threshold_for_sensitivity`; without one, it
             has the greatest sum of sensitivity and specificity.
+        root: folder or table of the other images; "" for a split of the run's own.
 
     Raises:
         DataError: the studies of the images are not known.
         PredictionsError: the validation studies with a fracture are too few for the sensitivity.
     """
-    validation, scores = _scores(run, "validation"), _scores(run, split)
+    validation = _scores(run, "validation")
+    scores = _of_others(run, split, root) if root else _scores(run, split)
     chosen = study.choose(validation)
     held = chosen.apply(validation)
     if sensitivity is None:
@@ -51,7 +55,7 @@ def evaluate_studies(run: Run, split: str, *, sensitivity: float | None = None) 
     probability = chosen.apply(scores)
     known: Any = {
         "threshold": threshold,
-        "levels": _levels(run, scores),
+        "levels": None if root else _levels(run, scores),
         "classes": run.config.data.classes,
     }
     section = {
@@ -84,6 +88,12 @@ def _scores(run: Run, split: str) -> StudyScores:
     if run.config.data.source == "rsna2022":  # whose labelled slices are not whole studies
         return _of_whole_studies(run, whole_studies(run.config.data, split, set(examples.group)))
     return _of_slices(examples, predict_split(run, split)[0])
+
+
+def _of_others(run: Run, name: str, root: str) -> StudyScores:
+    """Gathers the predictions that were written for other images."""
+    examples = load_external(root, run.config.data)
+    return _of_slices(examples, Predictions.read(run.results(name) / "predictions.csv"))
 
 
 def _of_whole_studies(run: Run, paths: Mapping[str, Sequence[Path]]) -> StudyScores:
