@@ -77,6 +77,9 @@ def test_two_thousand_unreadable_files_are_one_finding(tmp_path, capsys):
     assert unreadable["severity"] == "medium"
     assert unreadable["counts"] == {"unreadable": 2000, "files": 2008}
     assert len(unreadable["examples"]) < 10
+    listed = json.loads((tmp_path / "out/audit.json").read_text())["bad_files"]
+    assert len(listed) == 2000
+    assert listed[0] == ["fracture/empty1.png", "empty file"]
 
 
 ROOT = "--root=set"

@@ -56,6 +56,7 @@ class Audit:
             "n": len(self.examples),
             "classes": list(self.examples.classes),
             "splits": self.examples.parts,
+            "bad_files": [list(item) for item in self.examples.bad_files],
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "label_from": as_dicts(self.label_from),
             "split_from": as_dicts(self.split_from),

@@ -23,7 +23,7 @@ def test_ten_thousand_unreadable_files_are_one_finding_with_a_handful_of_reasons
     assert finding.counts == {"unreadable": 10_000, "files": 20_000}
     assert finding.evidence == (
         "10000 of 20000 files cannot be used: reason 7: 9300; reason 0: 100; reason 1: 100; "
-        "reason 2: 100; reason 3: 100; 3 other reasons."
+        "reason 2: 100; reason 3: 100; 3 other reasons. All are in audit.json."
     )
     assert list(finding.examples) == [f"{i}.png" for i in range(6)]
 
