@@ -1,0 +1,273 @@
+r"""Does the paper's network detect fractures, once a slice's place in the body is no help?
+
+    python experiments/studies.py --out runs [--studies 150] [--seeds 0 1 2] \
+        [--models msa none mobilenet_v2] [--pretrained mobilenet_v1=FILE ...]
+
+Writes studies of the phantom in two difficulties (OUT/studies), audits them with the shortcut
+ladder, trains every network on them, split by patient, and evaluates slices, whole studies and
+where the maps lie, against the masks of the fractures. Finished parts are left alone, interrupted
+ones continue. --results DIR keeps the small files, from which the table is made again with no
+--models; --into FILE.md puts it between the lines <!-- studies --> and <!-- /studies -->. The
+phantom is no patient: a network that fails here fails at an easy task, and one that does not has
+shown little. README.md has the results.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pages
+import phantom_studies
+import sweep
+from aggregate import FinishedRun
+from command_line import (
+    Parser,
+    add_pretrained,
+    call,
+    in_one_line,
+    say_failures,
+    use_pretrained,
+)
+from study import MODELS, get_config
+
+from msa_flax.config import Config
+from msa_flax.files import NOTICE, UserError, markdown_table, write_json
+from msa_flax.reporting.text import with_interval
+
+CONFIG = Path(__file__).with_name("study.py")
+DIFFICULTIES = {  # what a fracture of the phantom is: width in mm and contrast in HU
+    "open": ("4 mm, 900 HU", ["--width", "4", "--contrast", "900"]),
+    "default": ("2 mm, 700 HU", ["--width", "2", "--contrast", "700"]),
+}
+AUDIT, MAPS = "audit.json", "maps.json"
+SCORES = ("auc", "recall", "specificity")
+
+
+def run_all(options: argparse.Namespace) -> dict[str, str]:
+    """Writes, audits, trains and evaluates everything asked for; returns what failed, and why."""
+    failed = {}
+    for name in DIFFICULTIES:
+        _write_studies(name, options)
+        _audit(name, options)
+    for seed in options.seeds:  # so that what is cut short has all networks of a seed
+        for name in DIFFICULTIES:
+            for model in options.models:
+                where = Path("studies") / name / model / f"seed-{seed}"
+                print(f"== {where}", flush=True)
+                try:
+                    _train(name, model, seed, options.out / where, options)
+                    _keep(options.out / where, options.results / where)
+                except Exception as error:  # one run must not keep the others from being trained
+                    failed[str(where)] = in_one_line(error)
+    return failed
+
+
+def _root(name: str, options: argparse.Namespace) -> Path:
+    return Path(options.out) / "phantom" / name
+
+
+def _write_studies(name: str, options: argparse.Namespace) -> None:
+    """Writes the studies of a difficulty, whole or not at all."""
+    root = _root(name, options)
+    if root.exists():
+        return
+    unfinished = root.with_name(f"{name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    what = ["--studies", str(options.studies), "--boxed", "1", "--segmented", "0", "--jobs", "2"]
+    phantom_studies.main(["--out", str(unfinished), *what, *DIFFICULTIES[name][1]])
+    unfinished.rename(root)
+
+
+def _configuration(name: str, model: str, seed: int, options: argparse.Namespace) -> Config:
+    config = get_config(model)
+    config.data.root, config.train.seed = str(_root(name, options).absolute()), seed
+    use_pretrained(config, options.pretrained)
+    return config.validate()
+
+
+def _audit(name: str, options: argparse.Namespace) -> None:
+    """Audits the studies with the shortcut ladder, unless that is done."""
+    target = options.results / "studies" / name / AUDIT
+    if target.exists():
+        return
+    folder = options.out / "studies" / name / "audit"
+    _command(
+        *("audit", "--ladder", f"--out={folder}", f"--config={CONFIG}:msa"),
+        f"--config.data.root={_root(name, options).absolute()}",
+        f"--config.model.pretrained={_configuration(name, 'msa', 0, options).model.pretrained}",
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / AUDIT, target)
+
+
+def _command(name: str, *flags: str) -> None:
+    command = [sys.executable, "-m", f"msa_flax.{name}", *flags]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+
+
+def _train(name: str, model: str, seed: int, workdir: Path, options: argparse.Namespace) -> None:
+    """Trains a network and evaluates it, unless that is done."""
+    if (workdir / MAPS).exists():
+        return
+    sweep.train_one(workdir, _configuration(name, model, seed, options), {})
+    _command("evaluate", f"--workdir={workdir}", "--level=study")
+    write_json(workdir / MAPS, _where_maps_lie(workdir, _root(name, options) / "masks"))
+
+
+def _where_maps_lie(workdir: Path, masks: Path) -> dict[str, Any]:
+    """Returns how well maps lie on the fractures of the test split, and how well a flat one would.
+
+    Args:
+        workdir: of a trained run.
+        masks: the folder with a file of masks per study.
+    """
+    from msa_flax.run import restore
+    from msa_flax.saliency.trials.localisation import localise
+
+    run = restore(workdir)
+    test = run.data.take("test")
+    test = test.take(np.flatnonzero(test.label == 1))
+    size = run.config.data.image_size
+    truth = np.stack([_mask(masks, name, size) for name in test.example_id.tolist()])
+    found = run.explain(test.images)
+    maps = {"Grad-CAM": found.maps["gradcam"]["fracture"]}
+    maps |= {f"attention {kernel} x {kernel}": one for kernel, one in found.attention.items()}
+    area = float(np.mean(found.mass(truth)[:, 1]))
+    return {
+        "slices": len(truth),
+        "area": area,
+        "maps": {
+            name: {
+                kind: float(np.nanmean(values)) if np.isfinite(values).any() else None
+                for kind, values in localise(one, truth, size=size).items()
+            }
+            for name, one in maps.items()
+        },
+    }
+
+
+def _mask(folder: Path, name: str, size: int) -> np.ndarray:
+    """Returns the mask of a slice, named ``train_images/STUDY/NUMBER.dcm``: uint8 [size, size]."""
+    _, study, file = name.split("/")
+    with np.load(folder / f"{study}.npz") as kept:
+        place = kept["slice_number"].tolist().index(int(Path(file).stem))
+        mask = (kept["mask"][place] > 0).astype(np.float32)
+    return (cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+
+
+def _keep(workdir: Path, folder: Path) -> None:
+    sweep.keep(workdir, folder)
+    shutil.copyfile(workdir / MAPS, folder / MAPS)
+
+
+def table(results: Path) -> str:
+    """Returns the tables of all difficulties, "" if nothing has been trained."""
+    head = ["fracture", "network", "seeds", "test slices, AUC", "test studies, AUC"]
+    head += ["sensitivity", "specificity", "best shortcut, slices, AUC"]
+    rows, maps, runs = [], [], []
+    for name, (title, _) in DIFFICULTIES.items():
+        base = results / "studies" / name
+        for model, (said, _) in MODELS.items():
+            found = [FinishedRun(path.parent) for path in sorted(base.glob(f"{model}/*/{MAPS}"))]
+            if not found:
+                continue
+            runs += found
+            tests = [run.splits["test"] for run in found]
+            studies = [one["study"]["metrics"] for one in tests]
+            slices = _scores([one["metrics"]["auc"] for one in tests])
+            scores = [_scores([one[key] for one in studies]) for key in SCORES]
+            shortcut = _best_shortcut(base / AUDIT)
+            rows.append([title, said, str(len(found)), slices, *scores, shortcut])
+            kept = [json.loads(path.read_text()) for path in sorted(base.glob(f"{model}/*/{MAPS}"))]
+            maps += [[title, said, *line] for line in _lines_of_maps(kept)]
+    if not rows:
+        return ""
+    head_maps = ["fracture", "network", "map", "mass inside", "pointing game", "IoU", "area"]
+    return "\n\n".join((_note(runs), markdown_table(head, rows), markdown_table(head_maps, maps)))
+
+
+def _lines_of_maps(kept: Sequence[dict[str, Any]]) -> list[list[str]]:
+    lines = []
+    for name in kept[0]["maps"]:
+        found = [one["maps"][name] for one in kept]
+        scores = [
+            _spread([one[kind] for one in found])
+            for kind in ("mass inside", "pointing game", "IoU")
+        ]
+        lines.append([name, *scores, _spread([one["area"] for one in kept])])
+    return lines
+
+
+def _best_shortcut(audit: Path) -> str:
+    """Returns the test AUC of the shortcut that reaches the highest one."""
+    from msa_flax.auditing.shortcuts import PERMUTED
+
+    ladder = json.loads(audit.read_text())["ladder"]
+    found = {
+        rung["rung"]: rung["test"]["auc"]
+        for rung in ladder
+        if rung["rung"] != PERMUTED and rung.get("test", {}).get("auc") is not None
+    }
+    best = max(found, key=lambda name: found[name])
+    return f"{best}: {found[best]:.3f}"
+
+
+def _scores(values: Sequence[dict[str, Any]]) -> str:
+    """Returns the values of all seeds, each with its interval."""
+    return "; ".join(map(with_interval, values))
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """Returns mean, smallest and largest of what is defined: a map may have nothing above 0."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "undefined"
+    text = f"{statistics.mean(known):.3f}"
+    return text if len(known) == 1 else f"{text} [{min(known):.3f}, {max(known):.3f}]"
+
+
+def _note(runs: Sequence[FinishedRun]) -> str:
+    days = sorted({run.run["date"][:10] for run in runs})
+    machines = dict.fromkeys(run.run["machine"] for run in runs)
+    first = runs[0].splits["test"]
+    counts = first["confusion"]
+    return (
+        f"{days[0]} to {days[-1]}, {'; '.join(machines)}; {runs[0].weights} weights. Test split: "
+        f"{counts['tp'] + counts['fn']} slices with a fracture and {counts['tn'] + counts['fp']} "
+        f"without, {first['study']['n']} studies. In brackets 95 % intervals over patients, one "
+        f"value per seed; of maps the mean, smallest and largest of the seeds. {NOTICE}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs everything, or only makes the table; the exit code is 1 if something failed."""
+    parser = Parser(__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the workdirs")
+    parser.add_argument("--results", type=Path, help="folder for every run's small files")
+    parser.add_argument("--studies", type=int, default=150)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
+    add_pretrained(parser)
+    parser.add_argument("--into", type=Path, help="a markdown file with marker lines")
+    options = parser.parse_args(arguments)
+    options.results = options.results or options.out / "results"
+    failed = run_all(options) if options.models else {}
+    if text := table(options.results):
+        pages.print_or_write(options.into, "studies", text)
+    elif not failed:
+        raise UserError(f"--results: expected finished runs below {options.results}, found none")
+    return say_failures({name: reason for name, reason in failed.items()})
+
+
+if __name__ == "__main__":
+    sys.exit(call(main))
