@@ -20,7 +20,8 @@ def unreadable(examples: Examples) -> Finding:
         reasons = collections.Counter(reason for _, reason in bad_files).most_common()
         said = "; ".join(f"{reason}: {number}" for reason, number in reasons[:5])
         more = f"; {len(reasons) - 5} other reasons" if len(reasons) > 5 else ""
-        evidence = f"{len(bad_files)} of {total} files cannot be used: {said}{more}. All are in audit.json."
+        evidence = f"{len(bad_files)} of {total} files cannot be used: {said}{more}. "
+        evidence += "All are in audit.json."
     advice = "Repair or remove them; training refuses them unless data.on_bad_file=skip."
     return Finding(
         key="unreadable",
