@@ -31,7 +31,8 @@ from msa_flax.files import NOTICE, UserError, flatten
 _PATIENCE = 2.0  # seconds that an interrupted command has to end
 _LONGEST = 600  # characters of a sentence on the terminal
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a write without room names no file
-_ARGUMENTS = ("images", "workdirs")  # flags that take the arguments which are not flags
+# Flags that take the arguments which are not flags.
+_ARGUMENTS = ("images", "workdirs", "beam_options")
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[SimpleNamespace], None]  # takes the values of the flags

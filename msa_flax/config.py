@@ -43,7 +43,7 @@ class DataConfig:
     # "folder" (one per class) | "manifest" | "rsna2022" (the challenge) | "phantom" (synthetic)
     source: str = "folder"  # (ours)
     # The folder of source "folder", [PART/]CLASS/[PATIENT/]FILE, or of the challenge as it was
-    # handed out (ours)
+    # handed out, or as msa_flax.prepare has written it (ours)
     root: str = ""
     manifest: str = ""  # the table of labels of source "manifest", a CSV file (ours)
     classes: tuple[str, ...] = (
@@ -172,6 +172,8 @@ class Config:
 # Fields that may differ when a run is continued in its workdir. train.epochs may only grow, and
 # only where the learning rate does not depend on it.
 RESUMABLE_FIELDS = ("train.epochs", "train.log_every")
+# Fields of data that decide which slices of "rsna2022" are prepared, and what their pixels are.
+PREPARED_FIELDS = ("window_centre", "window_width", "max_tilt", "rsna_beyond", "rsna_faulty")
 
 
 def quickstart() -> Config:

@@ -1,18 +1,21 @@
 """Prepared copies of data sets: made once by TFDS builders, kept in the cache, read as needed.
 
 A copy holds the pixels of the files. Beside them, every image size and equalisation that was asked
-for has one array, see :mod:`msa_flax.data.stored`.
+for has one array, see :mod:`msa_flax.data.stored`. A prepared folder, which a user has made with
+``python -m msa_flax.prepare``, is such a copy; its arrays alone are kept in the cache.
 """
 
 import contextlib
 import fcntl
 import functools
+import hashlib
 import io
 import itertools
 import logging
+import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,9 +27,10 @@ from absl import logging as absl_logging
 from msa_flax.config import DataConfig
 from msa_flax.data.examples import DataError, Examples, from_rows
 from msa_flax.data.facts import SIZE, preparation
-from msa_flax.data.folder import check_bad_files
+from msa_flax.data.folder import check_bad_files, listed
 from msa_flax.data.images import decode, resize_mask
 from msa_flax.data.layout import PARTS
+from msa_flax.data.shards import check_prepared, damaged_shards, read_record, refused_files
 from msa_flax.data.stored import kept_images
 from msa_flax.data.tfds import Folder, Phantom, folder_builder, phantom_builder
 from msa_flax.files import cache_dir, read_json, write_json
@@ -39,6 +43,8 @@ def load(config: DataConfig, *, for_search: bool = False) -> Examples:
     data_dir = cache_dir() / "datasets"
     make_builder = phantom_builder if config.source == "phantom" else folder_builder
     with _locked(data_dir), _quiet():
+        if config.source == "rsna2022" and read_record(config.root):
+            return _read_folder(config, data_dir, for_search=for_search)
         builder = make_builder(config, data_dir=data_dir)
         prepare(builder)
         return read(builder, config, for_search=for_search)
@@ -58,12 +64,36 @@ def prepare(builder: Folder | Phantom) -> None:
         log.info("preparing %s (done once, kept in %s)", content, folder)
     builder.download_and_prepare()
     if isinstance(builder, Folder):
-        for old in current.parent.glob(f"{current.name.partition('-')[0]}-*"):
-            if old.name != current.name:
-                shutil.rmtree(old, ignore_errors=True)
+        _remove_earlier(current)
 
 
-def read(builder: Folder | Phantom, config: DataConfig, *, for_search: bool = False) -> Examples:
+def _remove_earlier(current: pathlib.Path) -> None:
+    """Removes what is kept of earlier states of the place that a name begins with."""
+    for old in current.parent.glob(f"{current.name.partition('-')[0]}-*"):
+        if old.name != current.name:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_folder(config: DataConfig, data_dir: pathlib.Path, *, for_search: bool) -> Examples:
+    """Returns what is in a prepared folder, as :func:`read` does."""
+    root, content = pathlib.Path(config.root).expanduser().absolute(), check_prepared(config)
+    place = hashlib.sha256(os.fsencode(root)).hexdigest()
+    arrays = data_dir / "arrays" / f"{place[:8]}-{content[:16]}"
+    _remove_earlier(arrays)
+    builder = tfds.builder_from_directory(root)
+    return read(
+        builder, config, for_search=for_search, arrays=arrays, bad_files=refused_files(root)
+    )
+
+
+def read(
+    builder: tfds.core.DatasetBuilder,
+    config: DataConfig,
+    *,
+    for_search: bool = False,
+    arrays: pathlib.Path | None = None,
+    bad_files: Sequence[tuple[str, str]] | None = None,
+) -> Examples:
     """Returns a prepared copy, every image preprocessed, every mask resized.
 
     Images and masks are kept in files of the copy, and read when they are asked for: they may be
@@ -73,17 +103,21 @@ def read(builder: Folder | Phantom, config: DataConfig, *, for_search: bool = Fa
         builder: its copy is prepared.
         config: image size, ``equalize`` and ``on_bad_file`` are used.
         for_search: see :func:`msa_flax.data.load`; masks are left out.
+        arrays: the folder of the files of images and masks; None: that of the copy.
+        bad_files: (name, reason) of what was left out; None: as the copy says.
 
     Raises:
         DataError: unreadable files (see :func:`check_bad_files`), or a damaged copy.
     """
     total = sum(split.num_examples for split in builder.info.splits.values())
-    bad_files = [(name, why) for name, why in (builder.info.metadata or {}).get("bad_files", ())]
+    if bad_files is None:
+        listed_ones = (builder.info.metadata or {}).get("bad_files", ())
+        bad_files = [(name, why) for name, why in listed_ones]
     skip = config.on_bad_file == "skip"
     check_bad_files(bad_files, skip=skip, total=total + len(bad_files))
     size = SIZE if for_search else config.image_size
     kind = "search" if for_search else f"{size}-{config.equalize}"
-    path = builder.data_path / f"{kind}.npy"
+    path = (arrays or builder.data_path) / f"{kind}.npy"
     prepare_image = preparation(config, for_search=for_search)
     to_mask = functools.partial(resize_mask, size=size)
     masked = "mask" in builder.info.features and not for_search
@@ -108,13 +142,21 @@ def read(builder: Folder | Phantom, config: DataConfig, *, for_search: bool = Fa
                 one.unlink()
             examples = stored()
     except tf.errors.DataLossError as error:
-        raise DataError(f"the prepared copy is damaged; delete {builder.data_path}") from error
+        raise DataError(_damage(builder.data_path)) from error
     write_json(record, {"fingerprint": examples.fingerprint})
     return examples
 
 
+def _damage(folder: pathlib.Path) -> str:
+    """Says what of a copy, or of a prepared folder, is damaged, and what to do."""
+    if damaged := damaged_shards(folder):
+        names = listed([str(path) for path in damaged])
+        return f"damaged: {names}; delete that and give the command msa_flax.prepare again"
+    return f"the prepared copy is damaged; delete {folder}"
+
+
 def _kept(
-    builder: Folder | Phantom,
+    builder: tfds.core.DatasetBuilder,
     path: pathlib.Path,
     name: str,
     convert: Callable[[np.ndarray], np.ndarray],
@@ -145,7 +187,7 @@ def _kept(
     return kept_images(path, (len(place), size, size), write)
 
 
-def _rows(builder: Folder | Phantom, pixels: str = "") -> Iterator[dict[str, Any]]:
+def _rows(builder: tfds.core.DatasetBuilder, pixels: str = "") -> Iterator[dict[str, Any]]:
     """Yields the fields of every stored example, and its part.
 
     Args:

@@ -12,6 +12,9 @@ a box of studies with boxes are left out, unless ``data.rsna_beyond`` says how f
 they are normal. ``data.rsna_every`` thins out normal slices. Studies with a fracture and without
 boxes label no slice; they serve to evaluate whole studies. A box belongs to the file of its number:
 numbers may run upwards or downwards, and some are missing.
+
+``data.root`` may also be what ``python -m msa_flax.prepare`` has made of that folder; where DICOM
+files are needed, they are those that it was made from, see :mod:`msa_flax.data.shards`.
 """
 
 import collections
@@ -29,6 +32,7 @@ from msa_flax.config import DataConfig
 from msa_flax.data import dicom
 from msa_flax.data.examples import DataError
 from msa_flax.data.folder import File, Listing, check_bad_files, listed
+from msa_flax.data.shards import challenge_folder
 
 log = logging.getLogger("msa_flax")
 
@@ -94,7 +98,7 @@ def read_truth(root: str | os.PathLike[str]) -> Truth:
         DataError: they are missing, of another challenge, or contradict themselves or each other;
             the message lists what is wrong.
     """
-    root = pathlib.Path(root)
+    root = challenge_folder(root)
     problems: list[str] = []
     levels: dict[str, tuple[int, ...]] = {}
     for number, row in enumerate(_read(root / STUDIES, _STUDY_COLUMNS), 2):
@@ -140,7 +144,7 @@ def list_rsna(config: DataConfig) -> Listing:
         DataError: the tables are wrong; or files, folders and boxes do not fit them, and
             ``config.on_bad_file`` is "error".
     """
-    root = pathlib.Path(config.root).expanduser().absolute()
+    root = challenge_folder(config.root)
     truth = read_truth(root)
     bad: list[tuple[str, str]] = []
     studies = _slices_by_study(root, truth, bad)
@@ -151,7 +155,7 @@ def list_rsna(config: DataConfig) -> Listing:
             files += _of_boxed_study(study, slices, truth.boxes[study], config, bad)
         elif not truth.fractured(study):
             every = config.rsna_every
-            files += [_file(study, n, path, 0) for n, path in slices.items() if n % every == 0]
+            files += [slice_file(study, path, 0) for n, path in slices.items() if n % every == 0]
     files.sort(key=lambda file: file.example_id)
     _say(files, studies, truth)
     # Now, and not after hundreds of thousands of slices have been decoded.
@@ -159,6 +163,17 @@ def list_rsna(config: DataConfig) -> Listing:
     return Listing(
         root=root, classes=tuple(config.classes), files=tuple(files), bad_files=tuple(sorted(bad))
     )
+
+
+def labelled_studies(config: DataConfig) -> list[str]:
+    """Returns the studies that label slices by what the tables say, whatever files there are.
+
+    Raises:
+        DataError: as :func:`read_truth`.
+    """
+    truth, leave_out = read_truth(config.root), config.rsna_faulty == "leave_out"
+    faulty = {study for study, fault in KNOWN_FAULTS.items() if fault.unusable and leave_out}
+    return sorted({*truth.levels} - {*truth.without_boxes} - faulty)
 
 
 def whole_studies(
@@ -178,7 +193,7 @@ def whole_studies(
     Raises:
         DataError: as :func:`list_rsna`.
     """
-    root = pathlib.Path(config.root).expanduser().absolute()
+    root = challenge_folder(config.root)
     truth = read_truth(root)
     studies = _slices_by_study(root, truth, [])
     _leave_out_faulty(studies, config)
@@ -292,11 +307,11 @@ def _of_boxed_study(
         else:
             heights[number] = header.position[2]
     broken = [number for number in boxes if number in heights]
-    files = [_file(study, number, slices[number], 1) for number in broken]
+    files = [slice_file(study, slices[number], 1) for number in broken]
     near = np.array([heights[number] for number in broken])
     for number, height in heights.items():
         if number not in boxes and len(near) and abs(near - height).min() >= config.rsna_beyond:
-            files.append(_file(study, number, slices[number], 0))
+            files.append(slice_file(study, slices[number], 0))
     return files
 
 
@@ -305,7 +320,9 @@ def _inside(box: Box, header: dicom.DicomSlice) -> bool:
     return left_top and box.x + box.width <= header.columns and box.y + box.height <= header.rows
 
 
-def _file(study: str, number: int, path: pathlib.Path, label: int) -> File:
+def slice_file(study: str, path: pathlib.Path, label: int) -> File:
+    """Returns what is known of a labelled slice; its number is the name of its file."""
+    number = int(path.stem)
     return File(
         path=path,
         example_id=f"{IMAGES}/{study}/{number}.dcm",

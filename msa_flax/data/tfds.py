@@ -1,6 +1,7 @@
 """TFDS builders of prepared copies, with one schema; they are read by data/prepared.py.
 
 A copy holds the pixels of the files, so that one copy serves every image size and equalisation.
+Prepared folders have the same schema; what writes their files is here, too.
 """
 
 import dataclasses
@@ -10,22 +11,26 @@ import io
 import json
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from msa_flax.config import DataConfig
 from msa_flax.data import list_images
+from msa_flax.data.examples import DataError
 from msa_flax.data.folder import File, Listing, check_bad_files
 from msa_flax.data.headers import ImageError
 from msa_flax.data.images import read_bytes, read_image
 from msa_flax.data.layout import PARTS
 from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
+from msa_flax.data.shards import SPLIT
+from msa_flax.files import written_whole
 
 log = logging.getLogger("msa_flax")
 hide_gpu()
@@ -37,9 +42,8 @@ _KNOWN = ("label", "example_id", "group", "study", "family", "slice_index")  # b
 class _Builder(tfds.core.GeneratorBasedBuilder):
     """A builder that downloads nothing; the others derive from it."""
 
-    VERSION = tfds.core.Version(
-        "1.2.0"
-    )  # raise it when what is stored or read changes: copies are kept
+    # Raise it when what is stored or read changes: copies are kept.
+    VERSION = tfds.core.Version("1.2.0")
     # TFDS would look for a checksum file beside the builder's source, with a package
     # (importlib_resources) that it does not declare as needed.
     url_infos: ClassVar[dict[str, Any]] = {}
@@ -186,6 +190,52 @@ def phantom_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Phantom:
     patients, seed = config.phantom_patients, config.phantom_seed
     options = PhantomConfig(name=f"p{patients}_s{seed}", patients=patients, seed=seed)
     return Phantom(config=options, data_dir=data_dir)
+
+
+def write_shard(path: pathlib.Path, slices: Iterable[tuple[File, np.ndarray]]) -> None:
+    """Writes one file of a prepared folder, whole or not at all; the same slices, the same bytes.
+
+    Args:
+        path: the file, see :func:`msa_flax.data.shards.shard_path`.
+        slices: what is known of each, and its pixels, uint8 [h, w]; they are taken one by one.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    features = _features()
+    try:
+        with written_whole(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+            for file, image in slices:
+                known = {name: getattr(file, name) for name in _KNOWN}
+                data = features.serialize_example(known | _of_pixels(image))
+                # TFDS leaves the order of the fields to chance.
+                example = tf.train.Example.FromString(data)
+                writer.write(example.SerializeToString(deterministic=True))
+    except tf.errors.OpError as error:
+        raise DataError(f"{path} cannot be written: {error.message}; make room for it") from error
+
+
+def describe_shards(folder: pathlib.Path, lengths: Sequence[int], size: int) -> None:
+    """Writes what TFDS must know of a prepared folder to read it.
+
+    Args:
+        folder: it holds a file for each study.
+        lengths: number of slices in each file.
+        size: bytes of all files together.
+    """
+    split = tfds.core.SplitInfo(name=SPLIT, shard_lengths=list(lengths), num_bytes=size)
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=_features(),
+        split_infos=[split],
+        version=_Builder.VERSION,
+        check_data=False,
+    )
+
+
+def schema_version() -> str:
+    """Returns the version of what prepared copies and folders hold."""
+    return str(_Builder.VERSION)
 
 
 def _features(**extra: tfds.features.FeatureConnector) -> tfds.features.FeaturesDict:

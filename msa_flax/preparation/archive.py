@@ -1,0 +1,157 @@
+"""A whole archive: what there is to do, who does it, and the tables of what has been done."""
+
+import hashlib
+import logging
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from msa_flax.config import PREPARED_FIELDS, DataConfig
+from msa_flax.data import rsna, shards
+from msa_flax.data.folder import Listing, check_bad_files
+from msa_flax.files import csv_text, remove_unfinished, sha256, write_json, write_text
+from msa_flax.preparation.engines import Engine
+from msa_flax.preparation.tasks import PreparationError, Task, counts, refuse_changed
+
+log = logging.getLogger("msa_flax")
+_COLUMNS = ("study", "file", "slices", "positive", "refused", "bytes", "sha256")
+
+
+def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, Any]:
+    """Prepares the studies of the challenge that have not been prepared yet.
+
+    Args:
+        config: ``root``, ``on_bad_file`` and the fields of ``config.PREPARED_FIELDS`` are used.
+        out: the prepared folder, see :mod:`msa_flax.data.shards`; new, empty, or of a run that was
+            stopped.
+        engine: does the tasks.
+
+    Returns:
+        "studies", "slices", "positive", "refused" (studies and slices), "kept" (studies that had
+        been prepared before), and "seconds".
+
+    Raises:
+        DataError: the challenge's folder is not as expected, or something was refused and
+            ``config.on_bad_file`` is "error".
+        PreparationError: ``out`` holds something else, or was prepared otherwise.
+    """
+    began, out = time.perf_counter(), out.absolute()
+    listing = rsna.list_rsna(config)
+    tasks = _tasks(config, listing, out)
+    about = _about(config, listing, len(tasks))
+    _check_out(out, about)
+    remove_unfinished(out)
+    standing = [task.standing() for task in tasks]
+    refuse_changed([task for task, one in zip(tasks, standing, strict=True) if one == "changed"])
+    to_do = [task for task, one in zip(tasks, standing, strict=True) if one == "new"]
+    if to_do:
+        write_json(out / shards.RECORD, about)  # without a content: not whole
+        log.info("preparing %d studies, %d are prepared", len(to_do), len(tasks) - len(to_do))
+        engine(to_do)
+    found = _finish(config, out, about, tasks, listing)
+    seconds = time.perf_counter() - began
+    log.info("%d studies in %.0f s", len(to_do), seconds)
+    return found | {"kept": len(tasks) - len(to_do), "seconds": seconds}
+
+
+def describe(found: dict[str, Any], out: Path) -> str:
+    """Says what :func:`prepare_archive` has found, in lines for the terminal."""
+    return (
+        f"{found['slices']} slices of {found['studies']} studies ({found['positive']} with a "
+        f"fracture); {found['kept']} studies had been prepared before; {found['refused']} "
+        f"refused, see {out / shards.REFUSED}\ntrain on them with --config.data.source=rsna2022 "
+        f"--config.data.protocol=kfold --config.data.root={out}"
+    )
+
+
+def _tasks(config: DataConfig, listing: Listing, out: Path) -> list[Task]:
+    """Returns a task for each study that labels slices: its number follows from the tables."""
+    slices, refused = defaultdict(list), defaultdict(list)
+    for file in listing.files:
+        slices[file.study].append((file.slice_index, file.path.stem, file.label))
+    for name, reason in listing.bad_files:
+        refused[name.split("/")[1]].append((name, reason))
+    studies = rsna.labelled_studies(config)
+    return [
+        Task(
+            study=study,
+            index=index,
+            count=len(studies),
+            slices=tuple((stem, label) for _, stem, label in sorted(slices[study])),
+            refused=tuple(refused[study]),
+            challenge=listing.root,
+            out=out,
+            config=config,
+        )
+        for index, study in enumerate(studies)
+    ]
+
+
+def _about(config: DataConfig, listing: Listing, count: int) -> dict[str, Any]:
+    from msa_flax.data.tfds import schema_version
+
+    return {
+        "challenge": str(listing.root),
+        "tables": {name: sha256(listing.root / name) for name in (rsna.STUDIES, rsna.BOXES)},
+        "data": {name: getattr(config, name) for name in PREPARED_FIELDS},
+        "studies": count,
+        "version": schema_version(),
+    }
+
+
+def _check_out(out: Path, about: dict[str, Any]) -> None:
+    """Refuses a folder with other files, or one that was prepared otherwise or from other tables.
+
+    A challenge that has moved is the same challenge.
+    """
+    before = shards.read_record(out)
+    if not before:
+        if out.is_dir() and any(out.iterdir()):
+            raise PreparationError(
+                f"--out: {out} holds other files than a prepared folder's; name a new or empty one"
+            )
+        return
+    differ = [
+        f"another {name}" for name, h in about["tables"].items() if before["tables"][name] != h
+    ]
+    differ += [
+        f"{name} {before['data'][name]} (not {value})"
+        for name, value in about["data"].items()
+        if before["data"][name] != value
+    ]
+    if before["version"] != about["version"]:
+        differ.append(f"version {before['version']} of its files (not {about['version']})")
+    if differ:
+        raise PreparationError(
+            f"--out: {out} was prepared with {', '.join(differ)}; name another folder, or delete it"
+        )
+
+
+def _finish(
+    config: DataConfig, out: Path, about: dict[str, Any], tasks: list[Task], listing: Listing
+) -> dict[str, Any]:
+    """Writes the tables and, if nothing was refused that must not be, what makes it a data set."""
+    from msa_flax.data.tfds import describe_shards
+
+    records = [task.record() for task in tasks]
+    refused = {*listing.bad_files, *(tuple(one) for r in records for one in r["refused"])}
+    rows = [
+        [task.study, task.path.name, *counts(r).values(), r["bytes"], r["sha256"]]
+        for task, r in zip(tasks, records, strict=True)
+    ]
+    write_text(out / shards.STUDIES, csv_text(_COLUMNS, rows))
+    write_text(out / shards.REFUSED, csv_text(("path", "reason"), sorted(refused)))
+    lengths = [record["slices"] for record in records]
+    skip = config.on_bad_file == "skip"
+    check_bad_files(sorted(refused), skip=skip, total=sum(lengths) + len(refused))
+    describe_shards(out, lengths, sum(record["bytes"] for record in records))
+    content = hashlib.sha256("".join(record["sha256"] for record in records).encode()).hexdigest()
+    write_json(out / shards.RECORD, about | {"content": content})
+    positive = sum(record["positive"] for record in records)
+    return {
+        "studies": len(tasks),
+        "slices": sum(lengths),
+        "positive": positive,
+        "refused": len(refused),
+    }
