@@ -5,7 +5,7 @@ import sys
 
 from msa_flax.files import NOTICE
 
-COMMANDS = ("train", "evaluate", "predict", "export", "explain", "audit", "report")
+COMMANDS = ("train", "evaluate", "predict", "export", "explain", "audit", "report", "prepare")
 
 
 def main(arguments: list[str]) -> int:

@@ -41,10 +41,11 @@ ARROWS = {
     "saliency": {"evaluation"},
     "prediction": {"data", "evaluation", "config"},
     "exporting": {"prediction", "evaluation", "training"},
+    "preparation": {"data", "config"},
     # The one part that takes a whole run, and so puts the others together.
     "results": {"run", "config", "reporting", *PARTS},
 }
-COMMANDS = {"train", "evaluate", "predict", "export", "explain", "audit", "report"}
+COMMANDS = {"train", "evaluate", "predict", "export", "explain", "audit", "report", "prepare"}
 GROUND = {
     "__init__",
     "__main__",
@@ -214,7 +215,7 @@ def test_help_imports_nothing_heavy(name):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"--workdir" in done.stdout
+    assert b"--debug" in done.stdout
 
 
 def test_the_tables_of_models_are_complete():

@@ -15,7 +15,7 @@ CONFIG = Config(
     model=ModelConfig(backbone="lenet_alexnet", attention="none", pretrained="none"),
     data=DataConfig(source="phantom", protocol="kfold", phantom_patients=12, image_size=64),
 )
-SET_BY_ARGUMENTS = {"images", "workdirs"}
+SET_BY_ARGUMENTS = {"images", "workdirs", "beam_options"}
 # What cannot be, for the flags whose type alone allows anything: flag -> values; "{}" is a run.
 NO_FOLDER, NO_FILE = "--{}=/dev/null/none", "--{}=/none/file.py"
 TEXTS = {
@@ -32,6 +32,7 @@ TEXTS = {
     "method": ["--{}=nonsense"],
     "layer": ["--{}=nonsense"],
     "root": [NO_FOLDER],
+    "runner": ["--{}=none"],
     "family_pattern": ["--{}=(", "--{}=nogroup"],
     "group_pattern": ["--{}=(", "--{}=nogroup"],
 }
@@ -46,6 +47,9 @@ WITH = {
     ("audit", "family_pattern"): ["--root={set}"],
     ("audit", "group_pattern"): ["--root={set}"],
     ("audit", "out"): ["--root={set}"],
+    ("prepare", "out"): ["--root={set}"],
+    ("prepare", "root"): ["--out=new"],
+    ("prepare", "runner"): ["--root={set}", "--out=new"],
 }
 ALONE = {
     ("predict", "model"),
@@ -96,7 +100,7 @@ def test_a_value_that_cannot_be_is_one_sentence(wrong, run, tmp_path, monkeypatc
             image = np.full((40, 40), 40 * number, np.uint8)
             cv2.imwrite(str(tmp_path / f"set/{part}/{number}.png"), image)
     before = everything(tmp_path), everything(run)
-    alone = name == "workdir" or (command, name) in ALONE or command == "train"
+    alone = name == "workdir" or (command, name) in ALONE or command in ("train", "prepare")
     more = [text.format(set=tmp_path / "set") for text in WITH.get((command, name), [])]
     workdir = [] if alone or more[:1] == [f"--root={tmp_path / 'set'}"] else [f"--workdir={run}"]
     if command == "train" and name != "workdir":

@@ -28,8 +28,8 @@ def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, 
         engine: does the tasks.
 
     Returns:
-        "studies", "slices", "positive", "refused" (studies and slices), "kept" (studies that had
-        been prepared before), and "seconds".
+        The numbers of "studies", "slices", "positive" slices, "refused" studies, slices and boxes,
+        and studies that were "kept", because they had been prepared before.
 
     Raises:
         DataError: the challenge's folder is not as expected, or something was refused and
@@ -49,10 +49,9 @@ def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, 
         write_json(out / shards.RECORD, about)  # without a content: not whole
         log.info("preparing %d studies, %d are prepared", len(to_do), len(tasks) - len(to_do))
         engine(to_do)
+        log.info("prepared in %.0f s", time.perf_counter() - began)
     found = _finish(config, out, about, tasks, listing)
-    seconds = time.perf_counter() - began
-    log.info("%d studies in %.0f s", len(to_do), seconds)
-    return found | {"kept": len(tasks) - len(to_do), "seconds": seconds}
+    return found | {"kept": len(tasks) - len(to_do)}
 
 
 def describe(found: dict[str, Any], out: Path) -> str:

@@ -4,6 +4,8 @@ Both call the one function :func:`msa_flax.preparation.tasks.write_study`, and c
 tasks and counts: pixels go from file to file.
 """
 
+import contextlib
+import io
 import logging
 import multiprocessing
 import os
@@ -17,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from msa_flax.data.folder import listed
 from msa_flax.preparation.tasks import PreparationError, Task, write_study
 
 log = logging.getLogger("msa_flax")
@@ -87,7 +90,7 @@ def beam(runner: str, options: Sequence[str]) -> Engine:
         options: Beam's own flags, such as "--flink_master=host:8081".
 
     Raises:
-        PreparationError: Beam is not installed, or knows no such runner or flag.
+        PreparationError: Beam is not installed, or knows no such runner, flag or value.
     """
     try:
         import apache_beam
@@ -97,15 +100,23 @@ def beam(runner: str, options: Sequence[str]) -> Engine:
             '--runner needs Apache Beam, which is not installed; pip install "msa_flax[beam]", in '
             "an environment of its own"
         ) from error
-    chosen = PipelineOptions([f"--runner={runner}", *options])
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            known = PipelineOptions([]).get_all_options().keys()
+            chosen = PipelineOptions([f"--runner={runner}", *options])
+            unknown = chosen.get_all_options(retain_unknown_options=True).keys() - known
+        pipeline = apache_beam.Pipeline(options=chosen)
+    except (ValueError, ImportError) as error:
+        raise PreparationError(f"--runner: {' '.join(str(error).split())}") from error
+    except SystemExit as error:
+        raise PreparationError(f"flag of Beam: {said.getvalue().splitlines()[-1]}") from error
+    if unknown:
+        raise PreparationError(f"flags of Beam: it has no {listed(sorted(unknown))}")
 
     def run(tasks: Sequence[Task]) -> None:
-        with apache_beam.Pipeline(options=chosen) as pipeline:
-            (
-                pipeline
-                | "studies" >> apache_beam.Create(tasks)
-                | "to all workers" >> apache_beam.Reshuffle()
-                | "write" >> apache_beam.Map(write_study)
-            )
+        with pipeline:
+            studies = pipeline | apache_beam.Create(tasks) | apache_beam.Reshuffle()
+            _ = studies | apache_beam.Map(write_study)
 
     return run
