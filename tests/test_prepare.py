@@ -96,10 +96,9 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(call, root, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("spoil", "name", "why", "left"), SKIPPED)
-def test_what_may_be_skipped_is_listed_and_the_rest_is_prepared(
-    call, root, tmp_path, spoil, name, why, left
-):
+@pytest.mark.parametrize("case", SKIPPED)
+def test_what_may_be_skipped_is_listed_and_the_rest_is_prepared(call, root, tmp_path, case):
+    spoil, name, why, left = case
     spoil(root)
     code, said = call("--on_bad_file=skip")
     assert (code, said.split()[0]) == (0, str(left))

@@ -22,6 +22,7 @@ from msa_flax.files import csv_rows, read_json, sha256, write_json
 
 RECORD, REFUSED, STUDIES = "prepared.json", "refused.csv", "studies.csv"
 NAME, SPLIT = "rsna2022", "slices"
+VERSION = "1.2.0"  # raise it when what is stored of an image changes: copies and folders are kept
 _SHAPE = {
     "challenge": str,
     "tables": {"*": str},

@@ -29,7 +29,7 @@ from msa_flax.data.images import read_bytes, read_image
 from msa_flax.data.layout import PARTS
 from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
-from msa_flax.data.shards import SPLIT
+from msa_flax.data.shards import SPLIT, VERSION
 from msa_flax.files import written_whole
 
 log = logging.getLogger("msa_flax")
@@ -42,8 +42,7 @@ _KNOWN = ("label", "example_id", "group", "study", "family", "slice_index")  # b
 class _Builder(tfds.core.GeneratorBasedBuilder):
     """A builder that downloads nothing; the others derive from it."""
 
-    # Raise it when what is stored or read changes: copies are kept.
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version(VERSION)
     # TFDS would look for a checksum file beside the builder's source, with a package
     # (importlib_resources) that it does not declare as needed.
     url_infos: ClassVar[dict[str, Any]] = {}
@@ -228,14 +227,9 @@ def describe_shards(folder: pathlib.Path, lengths: Sequence[int], size: int) -> 
         data_dir=folder,
         features=_features(),
         split_infos=[split],
-        version=_Builder.VERSION,
+        version=VERSION,
         check_data=False,
     )
-
-
-def schema_version() -> str:
-    """Returns the version of what prepared copies and folders hold."""
-    return str(_Builder.VERSION)
 
 
 def _features(**extra: tfds.features.FeatureConnector) -> tfds.features.FeaturesDict:

@@ -10,7 +10,7 @@ from typing import Any
 from msa_flax.config import PREPARED_FIELDS, DataConfig
 from msa_flax.data import rsna, shards
 from msa_flax.data.folder import Listing, check_bad_files
-from msa_flax.files import csv_text, remove_unfinished, sha256, write_json, write_text
+from msa_flax.files import csv_text, flatten, remove_unfinished, sha256, write_json, write_text
 from msa_flax.preparation.engines import Engine
 from msa_flax.preparation.tasks import PreparationError, Task, counts, refuse_changed
 
@@ -88,14 +88,12 @@ def _tasks(config: DataConfig, listing: Listing, out: Path) -> list[Task]:
 
 
 def _about(config: DataConfig, listing: Listing, count: int) -> dict[str, Any]:
-    from msa_flax.data.tfds import schema_version
-
     return {
         "challenge": str(listing.root),
         "tables": {name: sha256(listing.root / name) for name in (rsna.STUDIES, rsna.BOXES)},
         "data": {name: getattr(config, name) for name in PREPARED_FIELDS},
         "studies": count,
-        "version": schema_version(),
+        "version": shards.VERSION,
     }
 
 
@@ -111,16 +109,14 @@ def _check_out(out: Path, about: dict[str, Any]) -> None:
                 f"--out: {out} holds other files than a prepared folder's; name a new or empty one"
             )
         return
+    old, new = flatten(before), flatten(about)
     differ = [
-        f"another {name}" for name, h in about["tables"].items() if before["tables"][name] != h
+        f"another {name[7:]}"
+        if name.startswith("tables.")
+        else f"{name.removeprefix('data.')} {old[name]} (not {value})"
+        for name, value in new.items()
+        if name != "challenge" and old[name] != value
     ]
-    differ += [
-        f"{name} {before['data'][name]} (not {value})"
-        for name, value in about["data"].items()
-        if before["data"][name] != value
-    ]
-    if before["version"] != about["version"]:
-        differ.append(f"version {before['version']} of its files (not {about['version']})")
     if differ:
         raise PreparationError(
             f"--out: {out} was prepared with {', '.join(differ)}; name another folder, or delete it"
@@ -141,16 +137,10 @@ def _finish(
     ]
     write_text(out / shards.STUDIES, csv_text(_COLUMNS, rows))
     write_text(out / shards.REFUSED, csv_text(("path", "reason"), sorted(refused)))
-    lengths = [record["slices"] for record in records]
+    total = {name: sum(r[name] for r in records) for name in ("slices", "positive", "bytes")}
     skip = config.on_bad_file == "skip"
-    check_bad_files(sorted(refused), skip=skip, total=sum(lengths) + len(refused))
-    describe_shards(out, lengths, sum(record["bytes"] for record in records))
+    check_bad_files(sorted(refused), skip=skip, total=total["slices"] + len(refused))
+    describe_shards(out, [record["slices"] for record in records], total.pop("bytes"))
     content = hashlib.sha256("".join(record["sha256"] for record in records).encode()).hexdigest()
     write_json(out / shards.RECORD, about | {"content": content})
-    positive = sum(record["positive"] for record in records)
-    return {
-        "studies": len(tasks),
-        "slices": sum(lengths),
-        "positive": positive,
-        "refused": len(refused),
-    }
+    return total | {"studies": len(tasks), "refused": len(refused)}
