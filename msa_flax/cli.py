@@ -31,8 +31,7 @@ from msa_flax.files import NOTICE, UserError, flatten
 _PATIENCE = 2.0  # seconds that an interrupted command has to end
 _LONGEST = 600  # characters of a sentence on the terminal
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a write without room names no file
-# Flags that take the arguments which are not flags.
-_ARGUMENTS = ("images", "workdirs", "beam_options")
+_ARGUMENTS = ("images", "workdirs", "beam_options")  # flags that take what is no flag
 
 Define = Callable[[flags.FlagValues], None]
 Main = Callable[[SimpleNamespace], None]  # takes the values of the flags

@@ -173,7 +173,8 @@ class Config:
 # only where the learning rate does not depend on it.
 RESUMABLE_FIELDS = ("train.epochs", "train.log_every")
 # Fields of data that decide which slices of "rsna2022" are prepared, and what their pixels are.
-PREPARED_FIELDS = ("window_centre", "window_width", "max_tilt", "rsna_beyond", "rsna_faulty")
+_OF_PIXELS = ("window_centre", "window_width", "max_tilt")
+PREPARED_FIELDS = (*_OF_PIXELS, "rsna_beyond", "rsna_every", "rsna_faulty")
 
 
 def quickstart() -> Config:

@@ -39,6 +39,7 @@ FIELDS = {  # of the section data, in which each is explained
     "window_width": "HU from black to white",
     "max_tilt": "degrees that a slice may lean from the axial plane",
     "rsna_beyond": "mm from every box from which slices of a study with boxes are normal; 0: none",
+    "rsna_every": "of the normal slices, those whose number this divides",
     "rsna_faulty": "what to do about studies with known faults",
     "on_bad_file": "what to do about studies, slices and boxes that cannot be used",
 }
@@ -51,14 +52,14 @@ def define_flags(values: flags.FlagValues) -> None:
     what = "processes of this machine, each of 0.9 GB; default: one for each core"
     flags.DEFINE_integer("processes", None, what, lower_bound=1, flag_values=values)
     flags.DEFINE_string("runner", None, "a runner of Apache Beam to use instead", values)
-    what = "set by the arguments after --"
-    flags.DEFINE_list("beam_options", [], what, flag_values=values)
+    flags.DEFINE_list("beam_options", [], "set by the arguments after --", flag_values=values)
     for name, what in FIELDS.items():
         default = getattr(DataConfig(), name)
-        if isinstance(default, float):
-            flags.DEFINE_float(name, default, what, flag_values=values)
-        else:
+        if isinstance(default, str):
             flags.DEFINE_enum(name, default, CHOICES[f"data.{name}"], what, flag_values=values)
+        else:
+            define = flags.DEFINE_float if isinstance(default, float) else flags.DEFINE_integer
+            define(name, default, what, flag_values=values)
 
 
 def main(args: SimpleNamespace) -> None:

@@ -80,10 +80,8 @@ def _read_folder(config: DataConfig, data_dir: pathlib.Path, *, for_search: bool
     place = hashlib.sha256(os.fsencode(root)).hexdigest()
     arrays = data_dir / "arrays" / f"{place[:8]}-{content[:16]}"
     _remove_earlier(arrays)
-    builder = tfds.builder_from_directory(root)
-    return read(
-        builder, config, for_search=for_search, arrays=arrays, bad_files=refused_files(root)
-    )
+    builder, bad_files = tfds.builder_from_directory(root), refused_files(root)
+    return read(builder, config, for_search=for_search, arrays=arrays, bad_files=bad_files)
 
 
 def read(
@@ -111,8 +109,9 @@ def read(
     """
     total = sum(split.num_examples for split in builder.info.splits.values())
     if bad_files is None:
-        listed_ones = (builder.info.metadata or {}).get("bad_files", ())
-        bad_files = [(name, why) for name, why in listed_ones]
+        bad_files = [
+            (name, why) for name, why in (builder.info.metadata or {}).get("bad_files", ())
+        ]
     skip = config.on_bad_file == "skip"
     check_bad_files(bad_files, skip=skip, total=total + len(bad_files))
     size = SIZE if for_search else config.image_size

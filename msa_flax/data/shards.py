@@ -26,7 +26,7 @@ VERSION = "1.2.0"  # raise it when what is stored of an image changes: copies an
 _SHAPE = {
     "challenge": str,
     "tables": {"*": str},
-    "data": {name: (float, str) for name in PREPARED_FIELDS},
+    "data": dict.fromkeys(PREPARED_FIELDS, (float, str)),
     "studies": int,
     "version": str,
     "content?": str,
@@ -99,8 +99,7 @@ def check_prepared(config: DataConfig) -> str:
             + ", ".join(f"data.{one}={record['data'][one]} (not {wanted[one]})" for one in differ)
             + "; configure the same, or prepare another folder"
         )
-    content: str = record["content"]
-    return content
+    return str(record["content"])
 
 
 def refused_files(folder: Path) -> list[tuple[str, str]]:
@@ -112,8 +111,5 @@ def damaged_shards(folder: Path) -> list[Path]:
     """Returns the files of studies that do not hold what was written; all of them are read."""
     count = read_record(folder).get("studies", 0)
     paths = [shard_path(folder, index, count) for index in range(count)]
-    return [
-        path
-        for index, path in enumerate(paths)
-        if sha256(path) != read_study_record(folder, index).get("sha256")
-    ]
+    hashes = [read_study_record(folder, index).get("sha256") for index in range(count)]
+    return [path for path, one in zip(paths, hashes, strict=True) if sha256(path) != one]

@@ -41,7 +41,6 @@ def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, 
     tasks = _tasks(config, listing, out)
     about = _about(config, listing, len(tasks))
     _check_out(out, about)
-    remove_unfinished(out)
     standing = [task.standing() for task in tasks]
     refuse_changed([task for task, one in zip(tasks, standing, strict=True) if one == "changed"])
     to_do = [task for task, one in zip(tasks, standing, strict=True) if one == "new"]
@@ -50,6 +49,7 @@ def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, 
         log.info("preparing %d studies, %d are prepared", len(to_do), len(tasks) - len(to_do))
         engine(to_do)
         log.info("prepared in %.0f s", time.perf_counter() - began)
+    remove_unfinished(out)
     found = _finish(config, out, about, tasks, listing)
     return found | {"kept": len(tasks) - len(to_do)}
 
@@ -72,16 +72,15 @@ def _tasks(config: DataConfig, listing: Listing, out: Path) -> list[Task]:
     for name, reason in listing.bad_files:
         refused[name.split("/")[1]].append((name, reason))
     studies = rsna.labelled_studies(config)
+    shared: dict[str, Any] = {"count": len(studies), "out": out, "config": config}
     return [
         Task(
             study=study,
             index=index,
-            count=len(studies),
             slices=tuple((stem, label) for _, stem, label in sorted(slices[study])),
             refused=tuple(refused[study]),
             challenge=listing.root,
-            out=out,
-            config=config,
+            **shared,
         )
         for index, study in enumerate(studies)
     ]

@@ -23,7 +23,6 @@ from msa_flax.data.folder import listed
 from msa_flax.preparation.tasks import PreparationError, Task, write_study
 
 log = logging.getLogger("msa_flax")
-_SILENCE = 60  # seconds
 
 Engine = Callable[[Sequence[Task]], None]
 
@@ -43,9 +42,8 @@ def pool(processes: int) -> Engine:
                     "one of the processes was ended from outside, perhaps because memory is full; "
                     "give the same command again, perhaps with fewer --processes"
                 ) from error
-            except BaseException:
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
+            finally:  # after an error or Ctrl-C, studies that were begun are finished
+                workers.shutdown(cancel_futures=True)
 
     return run
 
@@ -57,16 +55,15 @@ def _watch(doing: Sequence[Future[Any]]) -> None:
         for count, done in enumerate(as_completed(doing), 1):
             done.result()
             bar.update()
-            if bar.disable and time.monotonic() - said > _SILENCE:
+            if bar.disable and time.monotonic() - said > 60:
                 said = time.monotonic()
                 log.info("%d of %d studies", count, len(doing))
 
 
 def cores() -> int:
     """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    allowed = getattr(os, "sched_getaffinity", None)  # macOS has none
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _start_worker() -> None:

@@ -43,10 +43,7 @@ class Task:
     def files(self) -> list[File]:
         """The slices in the order of their numbers."""
         folder = self.challenge / rsna.IMAGES / self.study
-        return [
-            rsna.slice_file(self.study, folder / f"{stem}.dcm", label)
-            for stem, label in self.slices
-        ]
+        return [rsna.slice_file(self.study, folder / f"{one}.dcm", y) for one, y in self.slices]
 
     @property
     def path(self) -> Path:
@@ -127,12 +124,12 @@ def write_study(task: Task) -> tuple[str, dict[str, int]]:
         "state": state,
         "slices": len(labels),
         "positive": sum(labels),
-        "refused": [list(one) for one in refused],
+        "refused": refused,
         "bytes": task.path.stat().st_size,
         "sha256": sha256(task.path),
     }
     shards.write_study_record(task.out, task.index, record)
-    return "written" if labels else "refused", counts(record)
+    return "refused" if refused and not labels else "written", counts(record)
 
 
 def counts(record: dict[str, Any]) -> dict[str, int]:
