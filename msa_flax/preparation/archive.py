@@ -10,7 +10,7 @@ from typing import Any
 from msa_flax.config import PREPARED_FIELDS, DataConfig
 from msa_flax.data import rsna, shards
 from msa_flax.data.folder import Listing, check_bad_files
-from msa_flax.files import csv_text, flatten, remove_unfinished, sha256, write_json, write_text
+from msa_flax.files import csv_text, flatten, sha256, write_json, write_text
 from msa_flax.preparation.engines import Engine
 from msa_flax.preparation.tasks import PreparationError, Task, counts, refuse_changed
 
@@ -49,7 +49,8 @@ def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, 
         log.info("preparing %d studies, %d are prepared", len(to_do), len(tasks) - len(to_do))
         engine(to_do)
         log.info("prepared in %.0f s", time.perf_counter() - began)
-    remove_unfinished(out)
+    for left_over in out.rglob(".*.tmp"):  # of processes that were killed, on any machine
+        left_over.unlink(missing_ok=True)
     found = _finish(config, out, about, tasks, listing)
     return found | {"kept": len(tasks) - len(to_do)}
 
