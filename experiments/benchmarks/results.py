@@ -34,6 +34,7 @@ def provenance() -> str:
         ("--record", None),
         ("--root", "DIR"),
         ("--weights", "FILE.h5"),
+        ("--beam", "PYTHON"),
     ):
         if option in arguments[:-1]:  # where files are on this machine is nobody else's business
             i = arguments.index(option)
