@@ -85,7 +85,7 @@ def main(args: SimpleNamespace) -> None:
     else:
         engine = engines.pool(args.processes or engines.cores())
     out = Path(args.out)
-    print(archive.describe(archive.prepare_archive(config.data, out, engine), out))
+    print(archive.describe(archive.prepare_archive(config.data, out, engine), config.data, out))
 
 
 if __name__ == "__main__":

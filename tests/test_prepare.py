@@ -44,6 +44,13 @@ def test_the_command_says_what_it_prepared_and_how_to_train_on_it(call, tmp_path
     assert "2 studies had been prepared before" in call()[1]
 
 
+def test_what_training_must_be_told_is_said(call):
+    said = call("--on_bad_file=skip", "--window_width=2000")[1].splitlines()[-1].split()
+    fields = dict(one.removeprefix("--config.data.").split("=") for one in said if "=" in one)
+    assert set(fields) == {"source", "protocol", "root", "on_bad_file", "window_width"}
+    assert fields["window_width"] == "2000.0"
+
+
 def no_files(root):
     for path in (root / "train_images/1.2.4").iterdir():
         path.unlink()

@@ -81,6 +81,8 @@ def _read_folder(config: DataConfig, data_dir: pathlib.Path, *, for_search: bool
     arrays = data_dir / "arrays" / f"{place[:8]}-{content[:16]}"
     _remove_earlier(arrays)
     builder, bad_files = tfds.builder_from_directory(root), refused_files(root)
+    if not arrays.exists():
+        log.info("reading %s (done once for each image size, kept in %s)", root, arrays)
     return read(builder, config, for_search=for_search, arrays=arrays, bad_files=bad_files)
 
 

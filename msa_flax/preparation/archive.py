@@ -55,13 +55,16 @@ def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, 
     return found | {"kept": len(tasks) - len(to_do)}
 
 
-def describe(found: dict[str, Any], out: Path) -> str:
-    """Says what :func:`prepare_archive` has found, in lines for the terminal."""
+def describe(found: dict[str, Any], config: DataConfig, out: Path) -> str:
+    """Says what :func:`prepare_archive` has found, and how to train on it, in two lines."""
+    named, default = ("source", "protocol", "on_bad_file", *PREPARED_FIELDS), DataConfig()
+    fields = {name: getattr(config, name) for name in named} | {"root": out}
+    differ = [(name, one) for name, one in fields.items() if one != getattr(default, name)]
     return (
         f"{found['slices']} slices of {found['studies']} studies ({found['positive']} with a "
         f"fracture); {found['kept']} studies had been prepared before; {found['refused']} "
-        f"refused, see {out / shards.REFUSED}\ntrain on them with --config.data.source=rsna2022 "
-        f"--config.data.protocol=kfold --config.data.root={out}"
+        f"refused, see {out / shards.REFUSED}\ntrain on them with "
+        + " ".join(f"--config.data.{name}={value}" for name, value in differ)
     )
 
 

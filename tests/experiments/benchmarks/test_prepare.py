@@ -1,4 +1,4 @@
-"""The benchmark of prepare: archives of linked files, and folders that are compared by their bytes."""
+"""The benchmark of prepare: archives of linked files, and folders compared by their bytes."""
 
 import argparse
 import importlib.util
