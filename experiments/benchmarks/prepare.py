@@ -10,16 +10,23 @@ an environment that has Apache Beam; without it, its line is left out.
 import argparse
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
+import cv2
 import results  # puts the folder of the other scripts on the path
 from phantom_studies import LEVELS, Options, write_studies
 from phantom_volume import Settings
+from pydicom.data import get_testdata_file
 
+from msa_flax.data.folder import File
+from msa_flax.data.images import read_image
 from msa_flax.data.rsna import BOXES, IMAGES, STUDIES
+from msa_flax.data.tfds import write_shard
 from msa_flax.files import csv_text, markdown_table, sha256, write_text
 
 DRAWN = 4  # different studies
@@ -30,8 +37,13 @@ ALL, NORMAL, BOXED, SLICES = 2019, 1058, 7217, 350
 METHOD = """\
 Seconds a slice are those of {many} studies less those of {few}, by the slices between, so that no
 process's start counts. Memory is the highest of a worker (VmHWM). "same bytes" compares every file
-of a prepared folder, tables included, with those that one process has written.
+of a prepared folder, tables included, with those that one process has written. Files come from the
+memory of the system: a disk that cannot read half a megabyte in the time of a slice is slower.
+Alone and in one thread, a slice of the phantom and slices of pydicom-data take:
 """
+REAL = {"real, uncompressed": "693_UNCR.dcm", "real, JPEG lossless": "bad_sequence.dcm"}
+REAL |= {"real, JPEG 2000": "693_J2KR.dcm"}
+TIMES = 20  # of each slice
 
 
 def write_archives(folder: pathlib.Path, options: argparse.Namespace) -> list[pathlib.Path]:
@@ -154,6 +166,29 @@ def measure(folder: pathlib.Path, options: argparse.Namespace) -> list[list[str]
     return rows
 
 
+def slices(folder: pathlib.Path) -> list[list[str]]:
+    """Returns rows about one slice of the phantom and real ones: CPU ms to read and to write it."""
+    paths = {"phantom": next((folder / "drawn" / IMAGES).rglob("70.dcm"))}
+    paths |= {kind: pathlib.Path(str(get_testdata_file(name))) for kind, name in REAL.items()}
+    cv2.setNumThreads(1)
+    return [[kind, *one_slice(path, folder / "one")] for kind, path in paths.items()]
+
+
+def one_slice(path: pathlib.Path, out: pathlib.Path) -> list[str]:
+    """Returns the CPU milliseconds to read and to write a slice, and how many kB are written."""
+    file, image = File(path=path, example_id="x", label=0), read_image(path)
+    read = statistics.median(taken(lambda: read_image(path)) for _ in range(TIMES))
+    write = min(taken(lambda: write_shard(out, [(file, image)] * TIMES)) for _ in range(3)) / TIMES
+    return [f"{read:.1f}", f"{write:.1f}", f"{out.stat().st_size / TIMES / 1000:.0f}"]
+
+
+def taken(work: Callable[[], object]) -> float:
+    """Returns the CPU milliseconds of a call."""
+    began = time.process_time()
+    work()
+    return 1e3 * (time.process_time() - began)
+
+
 def same(folder: pathlib.Path, other: pathlib.Path) -> str:
     """Returns whether two prepared folders hold the same bytes."""
     return "yes" if content(folder) == content(other) else "no"
@@ -172,6 +207,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(pathlib.Path(folder), options)
+        alone = slices(pathlib.Path(folder))
     studies = f"{options.few} studies, of {options.many}"
     head = ["", f"s: {studies}", "ms a slice", "h: labelled slices of the challenge, all slices"]
     head += [f"MB of a worker: {studies}", "same bytes"]
@@ -180,6 +216,7 @@ def main() -> None:
             "## Preparing an archive",
             results.provenance(),
             METHOD.format(few=options.few, many=options.many).strip(),
+            markdown_table(["a slice", "read, CPU ms", "write, CPU ms", "kB written"], alone),
             f"The challenge has {ALL:,} studies; {NORMAL:,} without a fracture and {BOXED:,} boxes "
             f"label slices. Hours count {SLICES} slices a study.",
             markdown_table(head, rows),
