@@ -70,10 +70,12 @@ def test_folders_inside_a_class_folder_are_refused(root):
     refusal(root, "unknown folder more/ in train/normal/")
 
 
-def test_an_external_set_with_one_part_is_refused(root):
+def test_one_part_is_enough_to_evaluate_and_not_to_train(root):
     shutil.rmtree(root / "train")
     with pytest.raises(DataError, match="no train/"):
         list_folder(root, DataConfig(), layout="classes")
+    listing = list_folder(root, DataConfig(), layout="external")
+    assert {file.part for file in listing.files} == {"val"}
 
 
 def test_a_pattern_that_takes_for_ever_is_refused(root, monkeypatch):
