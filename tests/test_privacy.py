@@ -1,11 +1,14 @@
 """Names and numbers of patients: in no artefact of training, evaluation, prediction and report."""
 
+import re
+
 import pytest
 from dicom_files import ct_slice, write
 
 from msa_flax import cli, evaluate, predict, report
 from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
 from msa_flax.data.phantom import draw_slice
+from msa_flax.evaluation import Predictions
 
 NAME, NUMBER = "Quillfeather^Zebulon", "ZX-99887766"
 ABOUT = {"PatientSex": "M", "PatientAge": "083Y", "PatientBirthDate": "19430517"}
@@ -13,16 +16,19 @@ ABOUT = {"PatientSex": "M", "PatientAge": "083Y", "PatientBirthDate": "19430517"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Class folders to train with, and a series to predict; every file names its patient."""
+    """A table of labels to train with, and a series to predict; every file names its patient."""
     root = tmp_path_factory.mktemp("dicom")
+    table = ["path,label"]
     for patient in range(12):
         for i in range(2):
             for label, kind in enumerate(("normal", "fracture")):
                 image = draw_slice(0, patient, 2 * i + label, fractured=bool(label)).image
-                path = root / f"train/{kind}/p{patient}/{i}.dcm"
+                path = root / f"train/{patient}-{i}{label}.dcm"
+                table.append(f"{path.name},{kind}")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 about = {"patient": f"{NUMBER}{patient}", "name": NAME, "study": str(patient)}
                 write(path, ct_slice(image, position=4.0 * i + 2 * label, **about, **ABOUT))
+    (root / "train/labels.csv").write_text("\n".join(table))
     (root / "new").mkdir()
     for i in range(4):
         about = {"patient": NUMBER, "name": NAME, "position": 2.0 * i}
@@ -40,12 +46,21 @@ def test_no_artefact_names_a_patient(folders, tmp_path, capsys):
 
     config = Config(
         model=ModelConfig(backbone="lenet_alexnet", attention="none", pretrained="none"),
-        data=DataConfig(root=str(folders / "train"), protocol="kfold", folds=3, image_size=64),
+        data=DataConfig(
+            source="manifest",
+            manifest=str(folders / "train/labels.csv"),
+            protocol="kfold",
+            folds=3,
+            image_size=64,
+        ),
         train=TrainConfig(epochs=1, batch_size=8),
     )
     workdir, out = tmp_path / "run", tmp_path / "out"
     train_run(workdir, config.validate())
     assert call(evaluate, "--workdir", workdir, "--calibrate") == 0
+    group = Predictions.read(workdir / "eval/test/predictions.csv").group
+    assert len(set(group)) == 4  # of twelve patients; pseudonyms
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in group)
     assert call(predict, "--workdir", workdir, "--out", out, folders / "new") == 0
     assert call(report, "--workdir", workdir) == 0
     said = capsys.readouterr()

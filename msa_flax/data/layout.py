@@ -174,9 +174,9 @@ def check_layout(
         return [(*place, found[0]) for found in spellings.values() if found]
 
     found = {PART_OF[fold(name)] for name in tree[()][0] if fold(name) in PART_OF}
-    needed = ("train",) if "test" in found else ("train", "val")
+    needed = ["train"] if "test" in found else ["train", "val"]
     if layout == "external":  # one part is enough to evaluate
-        needed = ()
+        needed = []
     for part in children((), PART_OF, needed) if found else [()]:
         all_needed = () if layout == "external" else config.classes
         for place in children(part, {fold(name): name for name in config.classes}, all_needed):
