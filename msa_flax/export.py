@@ -5,6 +5,9 @@ run, Flax or TensorFlow: python -m msa_flax.predict --model MODEL PATH... It hol
 StableHLO, its weights, how images are prepared, the operating point, the calibration, what the
 training images look like, and a model card. The same run gives the same bytes; what is there is
 never overwritten.
+
+--keras FILE.weights.h5, with or without --out, writes the backbone for keras.applications, and
+beside it FILE.keras, the whole network with scaling and attention.
 """
 
 from pathlib import Path
@@ -21,23 +24,29 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_moved(values)
     flags.DEFINE_string("out", None, "the new folder, or the new file with --zip", values)
     flags.DEFINE_boolean("zip", False, "write one file", flag_values=values)
+    flags.DEFINE_string("keras", None, "a new file, FILE.weights.h5", values)
     cli.define_checkpoint(values)
 
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
     workdir = cli.workdir(args, trained=True)
-    if not args.out:
+    places = {"--out": args.out, "--keras": args.keras}
+    if not any(places.values()):
         raise cli.UsageError("--out: expected a new folder or file, got nothing; --help says more")
-    cli.check_folder("--out", Path(args.out).parent)
-    from msa_flax.results.exports import export_run
+    for flag, place in places.items():
+        cli.check_folder(flag, place and Path(place).parent)
+    from msa_flax.results.exports import export_keras, export_run
     from msa_flax.run import restore
     from msa_flax.training.xla import prepare_jax
 
     prepare_jax()
     taken = {"root": args.moved_to, "accept_changes": args.accept_changes}
     run = restore(workdir, checkpoint_name=args.checkpoint, **taken)
-    print(export_run(run, Path(args.out), zipped=args.zip))
+    if args.keras:
+        print(export_keras(run, Path(args.keras)))
+    if args.out:
+        print(export_run(run, Path(args.out), zipped=args.zip))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ ARROWS = {
     "reporting": {"plots", "evaluation", "auditing", "saliency", "run_files"},
     "saliency": {"evaluation"},
     "prediction": {"data", "evaluation", "config"},
-    "exporting": {"prediction", "evaluation", "training"},
+    "exporting": {"prediction", "evaluation", "training", "weights"},
     "preparation": {"data", "config"},
     # The one part that takes a whole run, and so puts the others together.
     "results": {"run", "config", "reporting", *PARTS},

@@ -21,6 +21,7 @@ NO_FOLDER, NO_FILE = "--{}=/dev/null/none", "--{}=/none/file.py"
 TEXTS = {
     "workdir": [NO_FOLDER],
     "model": [NO_FOLDER],
+    "keras": [NO_FOLDER, "--{}=x.h5"],
     "config": [NO_FILE, "--{}=/dev/null"],
     "coordinator": ["--{}=host", "--{}=host:1"],
     "moved_to": [NO_FOLDER],

@@ -78,6 +78,8 @@ def load(data: bytes, weights: Weights, size: int) -> Callable[[Weights, Any], A
     try:
         found = export.deserialize(bytearray(data))
         (taken, images), _ = jax.tree.unflatten(found.in_tree, found.in_avals)
+    except ImportError:  # the package flatbuffers
+        raise
     except Exception as error:  # the reader of a format raises what it likes
         raise ValueError(f"no program ({type(error).__name__})") from error
     shapes = {name: (x.shape, str(x.dtype)) for name, x in taken.items()}

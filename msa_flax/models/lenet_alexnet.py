@@ -25,6 +25,8 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from msa_flax.models.layers import VALID, Conv, add_bias, local_response_norm, max_pool
@@ -118,5 +120,15 @@ def grey_for_grid(
     """Returns the images in grey, at the size that gives LeNet-5 rows x columns cells."""
     grey = jnp.mean(images, axis=-1, keepdims=True, dtype=jnp.float32)
     height, width = (WINDOW + STEP * (cells - 1) for cells in (rows, columns))
-    grey = jax.image.resize(grey, (grey.shape[0], height, width, 1), "linear")  # with antialiasing
+    down, across = (resizing(*n) for n in ((images.shape[1], height), (images.shape[2], width)))
+    # The sums of jax.image.resize, as products that other formats have too.
+    precision = lax.Precision.HIGHEST
+    grey = jnp.einsum("bhwc,hn,wm->bnmc", grey, down, across, precision=precision)
     return grey.astype(images.dtype)
+
+
+def resizing(size: int, target: int) -> np.ndarray:
+    """Returns the weights of linear resizing with antialiasing, float32 [size, target]."""
+    with jax.ensure_compile_time_eval():
+        found = jax.image.resize(jnp.eye(size), (target, size), "linear")
+    return np.asarray(found).T

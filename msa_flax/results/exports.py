@@ -5,8 +5,9 @@ from typing import Any
 
 from msa_flax import __version__
 from msa_flax.exporting import package, portable
+from msa_flax.exporting.keras_network import write_keras
 from msa_flax.files import NOTICE, read_json
-from msa_flax.models import scaler
+from msa_flax.models import NATIVE_SCALING, scaler
 from msa_flax.reporting.card import render_card
 from msa_flax.results.predictor import predictor_of
 from msa_flax.run import Run
@@ -34,6 +35,24 @@ def export_run(run: Run, out: Path, *, zipped: bool) -> str:
     size = sum(map(len, contents.values())) / 1e6
     said = "is this model already; nothing was written" if there else f"{size:.1f} MB"
     return f"{out}: {said}; predict with --model {out}; {NOTICE}"
+
+
+def export_keras(run: Run, path: Path) -> str:
+    """Writes a run's network for Keras; returns a summary.
+
+    Raises:
+        KerasError: see :func:`.keras_network.write_keras`.
+    """
+    config = run.config
+    paper = config.data.preprocess == "paper"
+    whole = write_keras(
+        path,
+        run.variables,
+        model=config.model,
+        image_size=config.data.image_size,
+        scaling="0..1" if paper else NATIVE_SCALING[config.model.backbone],
+    )
+    return f"{path}: the backbone, and {whole}: the whole network, for Keras 3; {NOTICE}"
 
 
 def _contents(run: Run) -> package.Contents:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from msa_flax.models.ops.native import Padding, native_conv
+from msa_flax.models.ops.native import Padding, by_platform, native_conv
 from msa_flax.models.ops.pointwise import matmul
 from msa_flax.models.ops.winograd import winograd_conv, winograd_kernel_gradient
 
@@ -30,7 +30,7 @@ def conv(
     forward-mode differentiation nor a gradient of the gradient is available.
     """
     products, native = _forms(stride, padding)
-    return lax.platform_dependent(x, kernel, cpu=products, default=native)
+    return by_platform(x, kernel, cpu=products, default=native)
 
 
 def _forward(
@@ -47,7 +47,7 @@ def _backward(
         return found
 
     products, native = (partial(gradients, form) for form in _forms(stride, padding))
-    return lax.platform_dependent(*saved, g, cpu=products, default=native)
+    return by_platform(*saved, g, cpu=products, default=native)
 
 
 conv.defvjp(_forward, _backward)

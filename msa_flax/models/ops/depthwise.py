@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from msa_flax.models.ops.native import Padding, native_conv
+from msa_flax.models.ops.native import Padding, by_platform, native_conv
 
 MOST_TERMS = 28  # products in one expression; with more, compilation becomes slow
 MOST_ROWS = 5  # kernels with more rows are summed in a loop; written out they compile slowly
@@ -35,7 +35,7 @@ def depthwise_conv(
 
 def _convolve(x: Array, padded: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """Convolves; a platform uses ``x`` or its ``padded`` copy, and XLA removes the other."""
-    return lax.platform_dependent(
+    return by_platform(
         x,
         padded,
         kernel,
@@ -64,7 +64,7 @@ def _backward(
         conv = partial(_native, stride=stride, padding=padding)
         return jax.vjp(conv, _unpad(padded, padding), kernel)[1](g)
 
-    return lax.platform_dependent(*saved, g, cpu=shifted, default=native)
+    return by_platform(*saved, g, cpu=shifted, default=native)
 
 
 depthwise_conv.defvjp(_forward, _backward)

@@ -1,9 +1,37 @@
-"""What all convolutions here share: padding, and XLA's own convolution."""
+"""What all convolutions here share: padding, XLA's own convolution, and which platform gets it."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
 from jax import lax
 from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+_everywhere: Any = jax.make_user_context(False)  # part of the key of JAX's caches
+
+
+@contextlib.contextmanager
+def native_everywhere() -> Iterator[None]:
+    """Lets what is traced in a block use native operations on every platform, the CPU too.
+
+    So a network becomes few operations that other formats have names for, such as those of ONNX.
+    """
+    with _everywhere(True):
+        yield
+
+
+def is_native_everywhere() -> bool:
+    """Whether :func:`native_everywhere` is in force."""
+    return bool(_everywhere.value)
+
+
+def by_platform(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """Calls one function on the CPU and another one elsewhere; see :func:`native_everywhere`."""
+    if is_native_everywhere():
+        return default(*arguments)
+    return lax.platform_dependent(*arguments, cpu=cpu, default=default)
 
 
 def same_padding(height: int, width: int, kernel_size: int, stride: int) -> Padding:

@@ -5,11 +5,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from msa_flax.models.ops.depthwise import taps, total
-from msa_flax.models.ops.native import Padding, native_conv
+from msa_flax.models.ops.native import Padding, by_platform, native_conv
 from msa_flax.models.ops.pointwise import matmul
 
 
@@ -26,7 +25,7 @@ def thin_conv(
     The arguments are those of :func:`~msa_flax.models.ops.depthwise_conv`. The gradient is defined
     here, so neither forward-mode differentiation nor a gradient of the gradient is available.
     """
-    return lax.platform_dependent(
+    return by_platform(
         x,
         kernel,
         cpu=partial(_shifted_forward, stride=stride, padding=padding),
@@ -76,7 +75,7 @@ def _backward(
         return jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](g)[0]
 
     dx = jax.vjp(lambda x: conv(x, kernel), x)[1](g)[0]  # XLA removes this where x is an image
-    return dx, lax.platform_dependent(x, kernel, g, cpu=gathered, default=native)
+    return dx, by_platform(x, kernel, g, cpu=gathered, default=native)
 
 
 thin_conv.defvjp(_forward, _backward)
