@@ -4,7 +4,7 @@ MODEL is a folder, or one file with --zip, that predicts like the run wherever J
 run, Flax or TensorFlow: python -m msa_flax.predict --model MODEL PATH... It holds the network as
 StableHLO, its weights, how images are prepared, the operating point, the calibration, what the
 training images look like, and a model card. The same run gives the same bytes; what is there is
-never overwritten.
+never overwritten. --onnx adds the network as an ONNX graph, for runtimes without JAX (extra onnx).
 
 --keras FILE.weights.h5, with or without --out, writes the backbone for keras.applications, and
 beside it FILE.keras, the whole network with scaling and attention.
@@ -24,6 +24,7 @@ def define_flags(values: flags.FlagValues) -> None:
     cli.define_moved(values)
     flags.DEFINE_string("out", None, "the new folder, or the new file with --zip", values)
     flags.DEFINE_boolean("zip", False, "write one file", flag_values=values)
+    flags.DEFINE_boolean("onnx", False, "add model.onnx to MODEL", flag_values=values)
     flags.DEFINE_string("keras", None, "a new file, FILE.weights.h5", values)
     cli.define_checkpoint(values)
 
@@ -46,7 +47,7 @@ def main(args: SimpleNamespace) -> None:
     if args.keras:
         print(export_keras(run, Path(args.keras)))
     if args.out:
-        print(export_run(run, Path(args.out), zipped=args.zip))
+        print(export_run(run, Path(args.out), zipped=args.zip, onnx=args.onnx))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def pack(
     maps: Callable[[Any, Any], Any],
     card: str,
     about: Mapping[str, Any],
+    onnx: bytes = b"",
 ) -> package.Contents:
     """Returns the files of a portable model.
 
@@ -68,6 +69,7 @@ def pack(
         maps: (variables, images) -> Grad-CAM of the positive class, [b, h, w].
         card: the model card, in markdown.
         about: what else model.json says: metrics, versions.
+        onnx: the network as an ONNX graph, if it is wanted.
     """
     scorer, size = predictor.scorer, predictor.scorer.data.image_size
     known, fitted = scorer.typicality, scorer.calibration
@@ -106,6 +108,7 @@ def pack(
             MAPS: programs.serialise(maps, variables, size),
             WEIGHTS: buffer.getvalue(),
             CARD: card.encode(),
+            **({ONNX: onnx} if onnx else {}),
         },
     )
 

@@ -249,5 +249,4 @@ def max_pool(
         padding: pixels ((top, bottom), (left, right)) that are never the maximum, or None for
             ``same``.
     """
-    rows, columns = resolve_padding(padding, x, size, stride)
-    return ops.max_along(ops.max_along(x, 1, size, stride, rows), 2, size, stride, columns)
+    return ops.max_pool(x, size, stride, resolve_padding(padding, x, size, stride))

@@ -23,7 +23,6 @@ There are no ImageNet weights for it here. Without top the network has 3,797,936
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -129,6 +128,8 @@ def grey_for_grid(
 
 def resizing(size: int, target: int) -> np.ndarray:
     """Returns the weights of linear resizing with antialiasing, float32 [size, target]."""
-    with jax.ensure_compile_time_eval():
-        found = jax.image.resize(jnp.eye(size), (target, size), "linear")
-    return np.asarray(found).T
+    step = np.float32(size / target)
+    places = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
+    away = np.abs(places - np.arange(size, dtype=np.float32)[:, None]) / max(step, np.float32(1))
+    weights = np.maximum(0, 1 - away)
+    return weights / weights.sum(axis=0)

@@ -6,8 +6,11 @@ from typing import Any
 from msa_flax import __version__
 from msa_flax.exporting import package, portable
 from msa_flax.exporting.keras_network import write_keras
+from msa_flax.exporting.onnx_graph import graph
 from msa_flax.files import NOTICE, read_json
 from msa_flax.models import NATIVE_SCALING, scaler
+from msa_flax.models.ops.native import native_everywhere
+from msa_flax.prediction.predictor import Predictor, contract
 from msa_flax.reporting.card import render_card
 from msa_flax.results.predictor import predictor_of
 from msa_flax.run import Run
@@ -18,19 +21,21 @@ _SPLITS = ("validation", "test")
 _OF_METRICS = ("n", "groups", "positive", "threshold", "stamps", "confusion", "metrics")
 
 
-def export_run(run: Run, out: Path, *, zipped: bool) -> str:
+def export_run(run: Run, out: Path, *, zipped: bool, onnx: bool = False) -> str:
     """Writes a run as a portable model; returns a summary.
 
     Args:
         run: a restored run.
         out: a new folder, or a new file if ``zipped``; the same model there is left alone.
         zipped: whether one file is written.
+        onnx: whether the network is added as an ONNX graph.
 
     Raises:
+        OnnxError: it cannot be written as ONNX here.
         PackageError: something else is there.
         PredictionError: there is a calibration that cannot be used.
     """
-    contents = _contents(run)
+    contents = _contents(run, onnx)
     there = package.write(out, contents, zipped=zipped)
     size = sum(map(len, contents.values())) / 1e6
     said = "is this model already; nothing was written" if there else f"{size:.1f} MB"
@@ -55,7 +60,7 @@ def export_keras(run: Run, path: Path) -> str:
     return f"{path}: the backbone, and {whole}: the whole network, for Keras 3; {NOTICE}"
 
 
-def _contents(run: Run) -> package.Contents:
+def _contents(run: Run, onnx: bool) -> package.Contents:
     run.scorer.check()
     predictor, scale = predictor_of(run), scaler(run.config)
     explain = make_classifier_step(run.model, scale, ["gradcam"])
@@ -78,7 +83,25 @@ def _contents(run: Run) -> package.Contents:
             "versions": {"msa_flax": __version__, **environment()["versions"]},
             "data_fingerprint": run.identity["data_fingerprint"],
         },
+        onnx=_onnx(run, predictor) if onnx else b"",
     )
+
+
+def _onnx(run: Run, predictor: Predictor) -> bytes:
+    scale, data = scaler(run.config), predictor.scorer.data
+
+    def logits(images: Any) -> Any:
+        return run.model.apply(run.folded, scale(images), train=False)
+
+    about = {
+        "input": contract(data),
+        "classes": list(data.classes),
+        "threshold": predictor.scorer.threshold,
+        "stamps": list(predictor.stamps),
+        "fingerprint": predictor.fingerprint,
+    }
+    with native_everywhere():
+        return graph(logits, size=data.image_size, metadata=about)
 
 
 def _metrics(run: Run, split: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from msa_flax.models.ops.depthwise import depthwise_conv
 from msa_flax.models.ops.native import Padding, native_conv, same_padding
 from msa_flax.models.ops.norm import affine, coefficients, normalize
 from msa_flax.models.ops.pointwise import pointwise_conv
-from msa_flax.models.ops.pool import max_along, max_over_channels
+from msa_flax.models.ops.pool import max_along, max_over_channels, max_pool
 from msa_flax.models.ops.thin import thin_conv
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "depthwise_conv",
     "max_along",
     "max_over_channels",
+    "max_pool",
     "native_conv",
     "normalize",
     "pointwise_conv",

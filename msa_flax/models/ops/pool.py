@@ -2,10 +2,24 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from msa_flax.models.ops.native import Padding, is_native_everywhere
+
+
+def max_pool(
+    x: Float[Array, "b h w c"], size: int, stride: int, padding: Padding
+) -> Float[Array, "b oh ow c"]:
+    """Returns the maximum of each window of size x size pixels; padding is never the maximum."""
+    if is_native_everywhere():
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+        return nn.max_pool(x, window_shape=(size, size), strides=(stride, stride), padding="VALID")
+    rows, columns = padding
+    return max_along(max_along(x, 1, size, stride, rows), 2, size, stride, columns)
 
 
 def max_along(x: Array, axis: int, size: int, stride: int, padding: tuple[int, int]) -> Array:
