@@ -59,14 +59,13 @@ def main(args: SimpleNamespace) -> None:
     from msa_flax.training.xla import prepare_jax
 
     prepare_jax()
-    model = _portable(args.model) if args.model else _of_run(workdir, args)
+    if args.model:
+        from msa_flax.exporting import portable, released
+
+        model = portable.read(released.find(args.model))
+    else:
+        model = _of_run(workdir, args)
     print(predict_into(model, args.images, out, identifiers=args.identifiers))
-
-
-def _portable(model: str) -> "Predictor":
-    from msa_flax.exporting import portable
-
-    return portable.read(Path(model))
 
 
 def _of_run(workdir: Path, args: SimpleNamespace) -> "Predictor":

@@ -66,7 +66,7 @@ def write_keras(
     backbone = _backbone(keras, model, image_size)
     _fill(backbone, variables, model.backbone)
     network = _network(keras, backbone, model, image_size, scaling)
-    _fill_rest(network, flatten(variables["params"], "/"), model)
+    _fill_rest(network, flatten(variables["params"], "/"))
     with tempfile.TemporaryDirectory() as folder:
         names = os.path.join(folder, f"x{SUFFIX}"), os.path.join(folder, "x.keras")
         backbone.save_weights(names[0])
@@ -84,11 +84,8 @@ def _check(path: Path, whole: Path, backbone: str) -> None:
         )
     if not path.name.endswith(SUFFIX) or path.name == SUFFIX:
         raise KerasError(f"--keras: expected a name that ends in {SUFFIX}, got {path.name!r}")
-    for place in (path, whole):
-        if place.exists():
-            raise KerasError(
-                f"--keras: {place} is there, nothing was overwritten: name another file"
-            )
+    if there := [place for place in (path, whole) if place.exists()]:
+        raise KerasError(f"--keras: {there[0]} is there, nothing was overwritten: name another")
 
 
 def _backbone(keras: Any, model: Any, size: int) -> Any:
@@ -155,21 +152,13 @@ def _attention(keras: Any, features: Any, model: Any) -> Any:
     return total
 
 
-def _fill_rest(network: Any, params: Mapping[str, Any], model: Any) -> None:
+def _fill_rest(network: Any, params: Mapping[str, Any]) -> None:
     """Sets the weights of attention and head."""
-    given = {
-        path.split("/", 1)[1]: np.asarray(leaf)
-        for path, leaf in params.items()
-        if path.split("/", 1)[0] in ("attention", "classifier")
-    }
-    if "refine_bias" in given:
-        given["refine/bias"] = given.pop("refine_bias")
-    if model.head == "softmax2":  # the logit is the difference of the two scores
-        for part in ("kernel", "bias"):
-            scores = given.pop(f"scores/{part}")
-            given[f"logit/{part}"] = scores[..., 1:] - scores[..., :1]
-    names = {path.split("/")[0] for path in given}
-    for name in names:
-        for weight in network.get_layer(name).weights:
-            weight.assign(given.pop(f"{name}/{weight.name}"))
-    assert not given, sorted(given)
+    for path, leaf in params.items():
+        part, name = path.split("/", 1)
+        if part != "backbone":
+            layer, variable = name.replace("refine_bias", "refine/bias").split("/")
+            values = np.asarray(leaf)
+            if layer == "scores":  # the logit is the difference of the two
+                layer, values = "logit", values[..., 1:] - values[..., :1]
+            getattr(network.get_layer(layer), variable).assign(values)

@@ -53,9 +53,8 @@ def graph(function: Callable[[Any], Any], *, size: int, metadata: Mapping[str, A
             raise OnnxError(f"--onnx: jax2onnx cannot convert this network: {error}") from error
     known = {"notice": NOTICE, **metadata}
     for name in sorted(known):
-        entry = made.metadata_props.add()
-        text = known[name]
-        entry.key, entry.value = name, text if isinstance(text, str) else json.dumps(text)
+        text = known[name] if isinstance(known[name], str) else json.dumps(known[name])
+        made.metadata_props.add(key=name, value=text)
     return bytes(made.SerializeToString(deterministic=True))
 
 

@@ -62,14 +62,7 @@ def write(path: Path, contents: Contents, *, zipped: bool) -> bool:
         UserError: it cannot be written.
     """
     if path.exists() or path.is_symlink():
-        kind = zipped is path.is_file()
-        try:
-            same = kind and (
-                path.read_bytes() == _zip(contents) if zipped else _same(path, contents)
-            )
-        except OSError:
-            same = False
-        if not same:
+        if not _holds(path, contents, zipped):
             raise PackageError(
                 f"--out: expected a new place, {path} is there and differs from this model; "
                 "nothing was overwritten: name another one"
@@ -153,10 +146,16 @@ def _refuse(path: Path, lists: Mapping[str, list[str]]) -> None:
         )
 
 
-def _same(path: Path, contents: Contents) -> bool:
-    return set(os.listdir(path)) == set(contents) and all(
-        (path / name).read_bytes() == data for name, data in contents.items()
-    )
+def _holds(path: Path, contents: Contents, zipped: bool) -> bool:
+    if zipped or not path.is_dir():
+        return zipped and path.is_file() and path.read_bytes() == _zip(contents)
+    found = {file.name: file.is_file() and file.read_bytes() for file in path.iterdir()}
+    return found == contents
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise PackageError(f"{path}: expected at most {MAX_BYTES} bytes, got more")
 
 
 def _members_of_folder(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -168,14 +167,12 @@ def _members_of_folder(path: Path) -> Iterator[tuple[str, bytes]]:
         if not _NAME.fullmatch(name) or not stat.S_ISREG(status.st_mode):
             _refuse(path, {"added": [name]})  # a link, a folder, or a name that export never gives
         total += status.st_size
-        if total > MAX_BYTES:
-            raise PackageError(f"{path}: expected at most {MAX_BYTES} bytes, got more")
+        _check_size(path, total)
         yield name, (path / name).read_bytes()
 
 
 def _members_of_zip(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.stat().st_size > MAX_BYTES:
-        raise PackageError(f"{path}: expected at most {MAX_BYTES} bytes, got more")
+    _check_size(path, path.stat().st_size)
     data = path.read_bytes()
     if hashlib.sha256(data[:-_DIGITS]).hexdigest().encode() != data[-_DIGITS:]:
         raise PackageError(
@@ -188,8 +185,7 @@ def _members_of_zip(path: Path) -> Iterator[tuple[str, bytes]]:
             names = [member.filename for member in members]
             strange = [n for n in names if not _NAME.fullmatch(n) or names.count(n) > 1]
             _refuse(path, {"added": sorted(set(strange))})
-            if sum(member.file_size for member in members) > MAX_BYTES:
-                raise PackageError(f"{path}: expected at most {MAX_BYTES} bytes inside, got more")
+            _check_size(path, sum(member.file_size for member in members))
             for member in members:
                 yield member.filename, archive.read(member)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:

@@ -24,15 +24,10 @@ from msa_flax.prediction.score import Scorer
 from msa_flax.prediction.typicality import Typicality
 from msa_flax.training.xla import compile_predict_step, compiler_options, in_parts
 
-PROGRAM, MAPS, WEIGHTS, CARD, ONNX = (
-    *("model.stablehlo", "maps.stablehlo", "weights.npz", "card.md", "model.onnx"),
-)
+PROGRAM, MAPS, WEIGHTS = "model.stablehlo", "maps.stablehlo", "weights.npz"
+CARD, ONNX = "card.md", "model.onnx"
 _NETWORK, _TYPICALITY = "network/", "typicality/"  # what names in weights.npz begin with
 _MAPS_AT_ONCE = 8  # pictures a call: there are few of them
-_SCALING = {  # of grey values x 0..255, inside the programs, by the name in the configuration
-    "paper": "x / 255, the same in three channels",
-    "native": "as the backbone's ImageNet weights expect it",
-}
 _SHAPE = {
     "model": {
         **dict.fromkeys(("name", "backbone", "checkpoint"), str),
@@ -41,7 +36,7 @@ _SHAPE = {
     "input": {
         "classes": [str],
         "image_size": int,
-        **{"preprocess": set(_SCALING), "equalize": str, "max_tilt": float},
+        **{"preprocess": {"paper", "native"}, "equalize": str, "max_tilt": float},
         "window": {"centre": float, "width": float},
     },
     **{"batch_size": int, "configured_threshold": float, "fingerprint": str, "stamps": [str]},
@@ -120,7 +115,7 @@ def _input(scorer: Scorer) -> dict[str, Any]:
         "array": f"uint8 [b, {size}, {size}], grey values, as msa_flax.preprocess returns them",
         "source": "axial CT slices of the cervical spine: grey PNG and JPEG, or DICOM in HU",
         "orientation": "rows to the patient's left, columns back; only DICOM can be turned",
-        "scaling": f"{_SCALING[scorer.data.preprocess]}; inside the programs",
+        "scaling": "inside the programs: paper, x / 255; native, as ImageNet's weights expect it",
     }
 
 

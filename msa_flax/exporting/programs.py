@@ -20,9 +20,12 @@ _HARMLESS = {"shape_assertion", "Sharding", "SPMDFullToShardShape", "SPMDShardTo
 
 def flat(variables: Any) -> dict[str, np.ndarray]:
     """Returns the arrays of a tree by their path, sorted."""
+    return {name: np.asarray(x) for name, x in sorted(_named(variables), key=lambda one: one[0])}
+
+
+def _named(variables: Any) -> list[tuple[str, Any]]:
     leaves = jax.tree.leaves_with_path(variables)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-    return {name: np.asarray(named[name]) for name in sorted(named)}
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), x) for path, x in leaves]
 
 
 def serialise(function: Callable[[Any, Any], Any], variables: Any, size: int) -> bytes:
@@ -35,17 +38,13 @@ def serialise(function: Callable[[Any, Any], Any], variables: Any, size: int) ->
         variables: a tree of arrays.
         size: s, pixels.
     """
-    leaves, tree = jax.tree.leaves(variables), jax.tree.structure(variables)
-    paths = [path for path, _ in jax.tree.leaves_with_path(variables)]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
+    named, tree = _named(variables), jax.tree.structure(variables)
 
     def program(weights: Weights, images: Any) -> Any:
-        return function(jax.tree.unflatten(tree, [weights[name] for name in names]), images)
+        return function(jax.tree.unflatten(tree, [weights[name] for name, _ in named]), images)
 
     (batch,) = export.symbolic_shape("b")
-    shapes = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in zip(names, leaves, strict=True)
-    }
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in named}
     images = jax.ShapeDtypeStruct((batch, size, size), np.uint8)
     with _without_places():
         made = export.export(jax.jit(program), platforms=PLATFORMS)(shapes, images)

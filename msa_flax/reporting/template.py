@@ -42,6 +42,12 @@ def fill(name: str, *, scripts: Sequence[str], data: Any, **values: Any) -> str:
     )
 
 
+def fill_text(name: str, **values: Any) -> str:
+    """Returns a template filled without escaping: for text that is no HTML."""
+    plain = _environment().overlay(autoescape=False)
+    return plain.get_template(name).render(notice=NOTICE, **values)
+
+
 def embedded(values: Any) -> str:
     """Returns values as JSON that cannot end the script element it is put into.
 

@@ -17,7 +17,6 @@ from msa_flax.run import Run
 from msa_flax.saliency.explain import make_classifier_step
 from msa_flax.training.workdir import environment
 
-_SPLITS = ("validation", "test")
 _OF_METRICS = ("n", "groups", "positive", "threshold", "stamps", "confusion", "metrics")
 
 
@@ -71,15 +70,22 @@ def _contents(run: Run, onnx: bool) -> package.Contents:
     def maps(variables: Any, images: Any) -> Any:
         return explain(variables, images)["gradcam/fracture"]
 
-    positive, threshold = run.config.data.classes[1], predictor.scorer.threshold
+    said = {
+        "about": predictor.about,
+        "stamps": predictor.stamps,
+        "threshold": predictor.scorer.threshold,
+        "positive": run.config.data.classes[1],
+    }
     return portable.pack(
         predictor,
         variables=run.folded,
         describe=describe,
         maps=maps,
-        card=render_card(run.workdir, predictor.about, predictor.stamps, threshold, positive),
+        card=render_card(run.workdir, **said),
         about={
-            "metrics": {name: found for name in _SPLITS if (found := _metrics(run, name))},
+            "metrics": {
+                name: found for name in ("validation", "test") if (found := _metrics(run, name))
+            },
             "versions": {"msa_flax": __version__, **environment()["versions"]},
             "data_fingerprint": run.identity["data_fingerprint"],
         },

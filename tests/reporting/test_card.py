@@ -14,7 +14,9 @@ ABOUT = {
 
 def test_a_card_says_what_the_page_says(tmp_path):
     workdir = write_run(tmp_path / "run", mostly_right())
-    card = render_card(workdir, ABOUT, ["a stamp"], 0.25, "fracture")
+    card = render_card(
+        workdir, about=ABOUT, stamps=["a stamp"], threshold=0.25, positive="fracture"
+    )
     assert card.startswith("# Model card: toy\n")
     for said in (
         f"**{NOTICE}**",
@@ -30,6 +32,6 @@ def test_a_card_says_what_the_page_says(tmp_path):
 
 
 def test_a_run_that_was_not_evaluated_says_so(tmp_path):
-    card = render_card(tmp_path, ABOUT, [], 0.5, "fracture")
+    card = render_card(tmp_path, about=ABOUT, stamps=[], threshold=0.5, positive="fracture")
     assert "- Numbers: Not measured: " in card
     assert "- Network: mobilenet_v1" in card
