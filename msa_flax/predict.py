@@ -72,8 +72,8 @@ def _of_run(workdir: Path, args: SimpleNamespace) -> "Predictor":
     from msa_flax.results.predictor import predictor_of
     from msa_flax.run import restore
 
-    taken = {"root": args.moved_to, "accept_changes": args.accept_changes}
-    return predictor_of(restore(workdir, checkpoint_name=args.checkpoint, **taken))
+    given = {"root": args.moved_to, "accept_changes": args.accept_changes}
+    return predictor_of(restore(workdir, checkpoint_name=args.checkpoint, **given))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,8 @@ from msa_flax.weights import KERAS_FAMILIES
 from msa_flax.weights.rules import find
 
 SUFFIX = ".weights.h5"
-_CONSTRUCTORS = {
-    "mobilenet_v1": "MobileNet",
-    "mobilenet_v2": "MobileNetV2",
-    "resnet50": "ResNet50",
-    "efficientnet_b0": "EfficientNetB0",
-    "convnext_tiny": "ConvNeXtTiny",
-}
+_CONSTRUCTORS = {"mobilenet_v1": "MobileNet", "mobilenet_v2": "MobileNetV2", "resnet50": "ResNet50"}
+_CONSTRUCTORS |= {"efficientnet_b0": "EfficientNetB0", "convnext_tiny": "ConvNeXtTiny"}
 # Of grey values, repeated over three channels: scale and offset, as models.inputs has them.
 _SCALES: dict[str, tuple[float, Any]] = {
     "0..1": (1 / 255, 0.0),
