@@ -12,7 +12,7 @@ from msa_flax.data import rsna, shards
 from msa_flax.data.folder import Listing, check_bad_files
 from msa_flax.files import csv_text, flatten, sha256, write_json, write_text
 from msa_flax.preparation.engines import Engine
-from msa_flax.preparation.tasks import PreparationError, Task, counts, refuse_changed
+from msa_flax.preparation.tasks import PreparationError, Task, counts, not_overwritten
 
 log = logging.getLogger("msa_flax")
 _COLUMNS = ("study", "file", "slices", "positive", "refused", "bytes", "sha256")
@@ -41,9 +41,10 @@ def prepare_archive(config: DataConfig, out: Path, engine: Engine) -> dict[str, 
     tasks = _tasks(config, listing, out)
     about = _about(config, listing, len(tasks))
     _check_out(out, about)
-    standing = [task.standing() for task in tasks]
-    refuse_changed([task for task, one in zip(tasks, standing, strict=True) if one == "changed"])
-    to_do = [task for task, one in zip(tasks, standing, strict=True) if one == "new"]
+    standing = [(task, task.standing()) for task in tasks]
+    if changed := [task for task, one in standing if one == "changed"]:
+        raise not_overwritten(changed)
+    to_do = [task for task, one in standing if one == "new"]
     if to_do:
         write_json(out / shards.RECORD, about)  # without a content: not whole
         log.info("preparing %d studies, %d are prepared", len(to_do), len(tasks) - len(to_do))

@@ -77,18 +77,13 @@ class Task:
         return "new" if record["refused"] else "changed"
 
 
-def refuse_changed(tasks: Sequence[Task]) -> None:
-    """Refuses to overwrite studies that were prepared from other files.
-
-    Raises:
-        PreparationError: names all of them.
-    """
-    if tasks:
-        changed = [task.path.name for task in tasks]
-        raise PreparationError(
-            f"prepared from other files than there are now: {listed(changed)}; delete those in "
-            "--out to prepare them anew, or name another --out"
-        )
+def not_overwritten(tasks: Sequence[Task]) -> PreparationError:
+    """Returns the error about studies that were prepared from other files; it names all of them."""
+    names = listed([task.path.name for task in tasks])
+    return PreparationError(
+        f"prepared from other files than there are now: {names}; delete those in --out to prepare "
+        "them anew, or name another --out"
+    )
 
 
 def write_study(task: Task) -> tuple[str, dict[str, int]]:
@@ -99,9 +94,13 @@ def write_study(task: Task) -> tuple[str, dict[str, int]]:
 
     Returns:
         "written", "kept" or "refused", and the counts "slices", "positive" and "refused".
+
+    Raises:
+        PreparationError: the study was prepared before, from other files than there are now.
     """
     standing = task.standing()
-    refuse_changed([task] if standing == "changed" else [])
+    if standing == "changed":
+        raise not_overwritten([task])
     if standing == "done":
         return "kept", counts(task.record())
     cv2.setNumThreads(1)  # each core has a study of its own
