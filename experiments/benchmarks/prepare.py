@@ -10,6 +10,7 @@ an environment that has Apache Beam; without it, its line is left out.
 import argparse
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
@@ -77,8 +78,8 @@ def prepare(
     *flags: str,
     python: str = sys.executable,
     kill_after: int | None = None,
-) -> tuple[float, float]:
-    """Runs the command; returns its seconds, and the highest memory of a process in it, MB.
+) -> tuple[float, float, float]:
+    """Runs the command; returns its seconds, its CPU seconds, and the most memory of a worker, MB.
 
     Args:
         root: the archive.
@@ -88,7 +89,7 @@ def prepare(
         kill_after: how many studies to wait for before the command is killed.
     """
     command = [python, "-m", "msa_flax.prepare", f"--root={root}", f"--out={out}", *flags]
-    began, highest = time.perf_counter(), 0.0
+    began, used, highest = time.perf_counter(), cpu_of_children(), 0.0
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -101,7 +102,13 @@ def prepare(
         said = process.communicate()[1]  # ends when the last worker has
     if process.returncode and not kill_after:
         raise SystemExit(f"{' '.join(command)}: {said}")
-    return time.perf_counter() - began, highest
+    return time.perf_counter() - began, cpu_of_children() - used, highest
+
+
+def cpu_of_children() -> float:
+    """Returns the CPU seconds of all processes that were started from here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def workers(process: int) -> list[int]:
@@ -132,20 +139,19 @@ def measure(folder: pathlib.Path, options: argparse.Namespace) -> list[list[str]
     rows = []
     for processes in (1, 2):
         flag, out = f"--processes={processes}", folder / f"many-{processes}"
-        short, low = prepare(few, folder / f"few-{processes}", flag)
-        long, high = prepare(many, out, flag)
-        rate = (long - short) / between
+        short, least, low = prepare(few, folder / f"few-{processes}", flag)
+        long, most, high = prepare(many, out, flag)
+        rate, used = (long - short) / between, (most - least) / between
         hours = [rate * count / 3600 for count in (NORMAL * SLICES + BOXED, ALL * SLICES)]
         more = high / low - 1
         memories = f"{low:.0f}, {high:.0f} ({more:+.1%}, bar {SLACK:.0%}: "
         rows.append(
             [
-                *(
-                    f"{processes} process{'es' * (processes > 1)}",
-                    f"{short:.1f}, {long:.1f}",
-                    f"{1e3 * rate:.1f}",
-                ),
-                *(f"{hours[0]:.1f}, {hours[1]:.1f}",),
+                f"{processes} process{'es' * (processes > 1)}",
+                f"{short:.1f}, {long:.1f}",
+                f"{1e3 * rate:.1f}",
+                f"{1e3 * used:.1f}",
+                f"{hours[0]:.1f}, {hours[1]:.1f}",
                 f"{memories}{'kept' if more <= SLACK else 'missed'})",
                 same(out, folder / "many-1"),
             ]
@@ -153,16 +159,18 @@ def measure(folder: pathlib.Path, options: argparse.Namespace) -> list[list[str]
     one, out = folder / "few-1", folder / "killed"
     prepare(few, out, "--processes=2", kill_after=options.few // 3)
     left = len(list(out.glob("studies/*.json")))
-    again, _ = prepare(few, out, "--processes=2")
+    again, *_ = prepare(few, out, "--processes=2")
     rows.append(
-        [f"killed (-9) after {left} studies, again", f"{again:.1f}", "", "", "", same(out, one)]
+        [f"killed (-9) after {left} studies, again", f"{again:.1f}", "", "", "", "", same(out, one)]
     )
-    again, _ = prepare(few, out, "--processes=2")
-    rows.append(["all done, again", f"{again:.1f}", "", "", "", same(out, one)])
+    again, *_ = prepare(few, out, "--processes=2")
+    rows.append(["all done, again", f"{again:.1f}", "", "", "", "", same(out, one)])
     if options.beam:
         out = folder / "beam"
-        taken, _ = prepare(few, out, "--runner=FnApiRunner", python=options.beam)
-        rows.append(["Apache Beam, FnApiRunner", f"{taken:.1f}", "", "", "", same(out, one)])
+        with_beam, *_ = prepare(few, out, "--runner=FnApiRunner", python=options.beam)
+        rows.append(
+            ["Apache Beam, FnApiRunner", f"{with_beam:.1f}", "", "", "", "", same(out, one)]
+        )
     return rows
 
 
@@ -209,7 +217,13 @@ def main() -> None:
         rows = measure(pathlib.Path(folder), options)
         alone = slices(pathlib.Path(folder))
     studies = f"{options.few} studies, of {options.many}"
-    head = ["", f"s: {studies}", "ms a slice", "h: labelled slices of the challenge, all slices"]
+    head = [
+        "",
+        f"s: {studies}",
+        "ms a slice",
+        "CPU ms a slice",
+        "h: labelled slices of the challenge, all slices",
+    ]
     head += [f"MB of a worker: {studies}", "same bytes"]
     section = "\n\n".join(
         [
