@@ -49,7 +49,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     flags.DEFINE_string("root", None, "folder of the archive", flag_values=values)
     flags.DEFINE_string("out", None, "folder for the prepared data set", flag_values=values)
-    what = "processes of this machine, each of 0.9 GB; default: one for each core"
+    what = "processes of this machine, each of 0.8 GB; default: one for each core"
     flags.DEFINE_integer("processes", None, what, lower_bound=1, flag_values=values)
     flags.DEFINE_string("runner", None, "a runner of Apache Beam to use instead", values)
     flags.DEFINE_list("beam_options", [], "set by the arguments after --", flag_values=values)
