@@ -122,9 +122,15 @@ def rates(run: Run, folders: dict[str, pathlib.Path], rounds: int) -> Rates:
     return rate
 
 
-def first_result(workdir: pathlib.Path, out: pathlib.Path, image: pathlib.Path) -> float:
-    """Returns seconds from the start of the command to its first rows on disk."""
-    command = [sys.executable, "-m", "msa_flax.predict", "--workdir", str(workdir)]
+def first_result(model: list[str], out: pathlib.Path, image: pathlib.Path) -> float:
+    """Returns seconds from the start of the command to its first rows on disk.
+
+    Args:
+        model: the flag that names the run or the model, and its value.
+        out: a new folder for the results.
+        image: what is predicted.
+    """
+    command = [sys.executable, "-m", "msa_flax.predict", *model]
     journal, began = out / ".unfinished.jsonl", time.perf_counter()
     with subprocess.Popen(
         [*command, "--out", str(out), str(image)],
@@ -184,8 +190,9 @@ def main() -> None:
         folders = write_files(folder, options.slices)
         rate = rates(run, folders, options.rounds)
         image = next(folders["PNG"].iterdir())
+        given = ["--workdir", str(run.workdir)]
         starts = [
-            first_result(run.workdir, folder / f"out-{i}", image) for i in range(1 + options.starts)
+            first_result(given, folder / f"out-{i}", image) for i in range(1 + options.starts)
         ]
     section = text(rate, starts[1:])
     print(section)
