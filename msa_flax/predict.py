@@ -45,10 +45,11 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
-    if args.model and (args.workdir or args.moved_to or args.accept_changes):
+    about_run = args.workdir, args.moved_to, args.accept_changes, args.checkpoint != "best"
+    if args.model and any(about_run):
         raise cli.UsageError(
-            "--model: expected no --workdir, --moved_to or --accept_changes beside it, which are "
-            "about a run"
+            "--model: expected no --workdir, --moved_to, --accept_changes or --checkpoint beside "
+            "it, which are about a run"
         )
     workdir = Path() if args.model else cli.workdir(args, trained=True)
     if not args.images:

@@ -104,6 +104,7 @@ def elsewhere(tmp_path, monkeypatch):
     [
         (("--model=x", "--workdir=y", "."), "expected no --workdir"),
         (("--model=x", "--moved_to=y", "."), "expected no --workdir"),
+        (("--model=x", "--checkpoint=last", "."), "expected no --workdir"),
         (("--model=/none", "."), "where nothing is"),
         (("--model={model}",), "expected files or folders to predict"),
     ],
