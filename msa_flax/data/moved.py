@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 _FEATURES = 200  # of an image, the strongest
 _WORDS, _LEARNT_FROM = 2048, 60_000  # kinds of features, and how many features they are found among
@@ -28,6 +29,7 @@ _OFF = 2.0  # pixels by which a match may miss its place
 _ZOOM, _STRETCH = 2.0, 1.4  # largest change of scale, and of one direction against the other
 _STILL = 1.0  # pixels; a map that differs less from a turn about the centre has been searched
 _OVERLAP = 4000  # pixels that two images share at the least
+_AT_ONCE = 64  # pairs that a thread compares before it takes others
 _HALF = 0.25  # pixels by which OpenCV's places are off, because it doubles the image first
 
 Noise = Callable[[np.ndarray, np.ndarray], np.ndarray]  # image, window float32 -> its noise
@@ -68,9 +70,16 @@ def find_moved(images: np.ndarray, noise: Noise) -> list[Moved]:
         return []
     with ThreadPoolExecutor() as pool:
         features = list(pool.map(_describe, images))
-    # One after the other: products of matrices take all processors by themselves.
-    found = (_compare(images, features, noise, task) for task in _likeliest(features))
-    return [moved for moved in found if moved]
+        tasks = _likeliest(features)
+
+        def compare(start: int) -> list[Moved | None]:
+            some = tasks[start : start + _AT_ONCE]
+            return [_compare(images, features, noise, task) for task in some]
+
+        # Products this small are slower on several threads each, which wait for one another.
+        with threadpool_limits(1, user_api="blas"):
+            found = list(pool.map(compare, range(0, len(tasks), _AT_ONCE)))
+    return [moved for some in found for moved in some if moved]
 
 
 def _describe(image: np.ndarray) -> _Features:
