@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax import export
 
+from msa_flax.files import UserError
+
 PLATFORMS = ("cpu", "cuda")
 Weights = Mapping[str, Any]  # path in the tree of variables to array
 # What JAX itself puts into a program of any batch: it checks shapes and marks where devices meet.
@@ -77,8 +79,8 @@ def load(data: bytes, weights: Weights, size: int) -> Callable[[Weights, Any], A
     try:
         found = export.deserialize(bytearray(data))
         (taken, images), _ = jax.tree.unflatten(found.in_tree, found.in_avals)
-    except ImportError:  # the package flatbuffers
-        raise
+    except ImportError as error:
+        raise UserError("a portable model needs flatbuffers: pip install flatbuffers") from error
     except Exception as error:  # the reader of a format raises what it likes
         raise ValueError(f"no program ({type(error).__name__})") from error
     shapes = {name: (x.shape, str(x.dtype)) for name, x in taken.items()}

@@ -9,6 +9,7 @@ import pytest
 
 from msa_flax.config import ModelConfig
 from msa_flax.exporting import programs
+from msa_flax.files import UserError
 from msa_flax.models import MODELS, create_model, fold_batch_norm, scale_images, shapes
 from msa_flax.training.steps import make_predict_step
 from msa_flax.training.xla import compiler_options, in_parts
@@ -107,3 +108,12 @@ def test_a_program_that_calls_other_code_is_refused():
     data = programs.serialise(calling, weights, 4)
     with pytest.raises(ValueError, match=r"calls .*gesdd"):
         programs.load(data, weights, 4)
+
+
+def test_without_flatbuffers_it_is_one_sentence(monkeypatch):
+    def missing(data):
+        raise ImportError
+
+    monkeypatch.setattr(jax.export, "deserialize", missing)
+    with pytest.raises(UserError, match="pip install flatbuffers"):
+        programs.load(b"", {}, 4)
