@@ -32,7 +32,9 @@ __all__ = [
     "is_dicom",
     "only_slice",
     "oriented",
+    "plane",
     "pseudonym",
+    "read_elements",
     "read_header",
     "windowed",
 ]
@@ -82,6 +84,19 @@ def read_header(path: str | os.PathLike[str], *, max_tilt: float = 30.0) -> list
     path = Path(path)
     with _opened(path) as file, _reading():
         return _read(file, path, max_tilt)
+
+
+def read_elements(path: str | os.PathLike[str], keywords: Sequence[str]) -> Any:
+    """Returns some elements of a file's header as a ``pydicom.Dataset``, whatever it is about.
+
+    Raises:
+        DicomError: it cannot be read.
+    """
+    with _opened(Path(path)) as file, _reading():
+        tags: list[Any] = list(keywords)
+        ds = _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
+        list(ds)  # pydicom looks at a value, and warns of it, when it is first asked for
+        return ds
 
 
 def hounsfield(slice: DicomSlice) -> np.ndarray:
@@ -252,6 +267,32 @@ def oriented(image: np.ndarray, orientation: tuple[float, ...]) -> np.ndarray:
         image, row, column = image.T, column, row
     image = image[:, ::-1] if row[0] < 0 else image
     return np.ascontiguousarray(image[::-1] if column[1] < 0 else image)
+
+
+class Plane(NamedTuple):
+    """Where an image lies in the patient (C.7.6.2), in mm."""
+
+    position: tuple[float, ...]  # of the first pixel's centre
+    orientation: tuple[float, ...]  # six direction cosines, of a row and of a column
+    spacing: tuple[float, ...]  # between rows, between columns
+
+
+def plane(slice: DicomSlice) -> Plane:
+    """Returns where the image lies that :func:`windowed` returns of a slice."""
+    row, column = (np.array(slice.orientation[i : i + 3]) for i in (0, 3))
+    step_down, step_right = slice.spacing
+    down, right = step_down * (slice.rows - 1), step_right * (slice.columns - 1)
+    if abs(row[0]) + abs(column[1]) < abs(row[1]) + abs(column[0]):
+        row, column, down, right = column, row, right, down
+        step_down, step_right = step_right, step_down
+    position = np.array(slice.position)
+    if row[0] < 0:
+        position, row = position + right * row, -row
+    if column[1] < 0:
+        position, column = position + down * column, -column
+    return Plane(
+        tuple(position.tolist()), (*row.tolist(), *column.tolist()), (step_down, step_right)
+    )
 
 
 def _values(slice: DicomSlice) -> _Values:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msa_flax.data.headers import ImageError
 
 MAX_SIDE = 8192  # pixels, 16 times a CT slice's: bounds what decoding may allocate
-_CT = (  # SOP classes (PS3.4, B.5): CT Image, Enhanced CT Image, Legacy Converted Enhanced CT Image
+CT = (  # SOP classes (PS3.4, B.5): CT Image, Enhanced CT Image, Legacy Converted Enhanced CT Image
     "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.1",
     "1.2.840.10008.5.1.4.1.1.2.2",
@@ -73,6 +73,7 @@ class DicomSlice:
     patient_id: str  # as in the file, "" unknown; see dicom.pseudonym()
     study_uid: str
     series_uid: str
+    sop_class_uid: str
     sop_uid: str
     frame_of_reference_uid: str
     modality: str  # "CT"
@@ -117,6 +118,7 @@ def slices_of(ds: Any, path: Path, *, offset: int, max_tilt: float) -> list[Dico
             patient_id=str(ds.get("PatientID") or ""),
             study_uid=_text(ds, "StudyInstanceUID"),
             series_uid=_text(ds, "SeriesInstanceUID"),
+            sop_class_uid=_text(ds, "SOPClassUID"),
             sop_uid=_text(ds, "SOPInstanceUID"),
             frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
             modality="CT",
@@ -170,7 +172,7 @@ def _word(ds: Any, keyword: str) -> int | None:
 
 def _check_kind(ds: Any) -> None:
     uid, modality = _text(ds, "SOPClassUID"), _text(ds, "Modality")
-    if uid not in _CT:
+    if uid not in CT:
         name = getattr(ds.get("SOPClassUID"), "name", "")[:64] or modality[:16]
         raise DicomError(f"not a CT image: {name or 'it does not say what it is'}")
     if modality != "CT":

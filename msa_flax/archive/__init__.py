@@ -1,0 +1,1 @@
+"""Results as DICOM objects, which go back to the archive that the images came from."""
