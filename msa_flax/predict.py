@@ -12,6 +12,10 @@ else at the configured threshold. An image that is unlike the training images is
 is flagged is not decided. Patients, studies and series of DICOM files are given pseudonyms unless
 --identifiers asks for what the files say.
 
+--dicom_out DIR3 also writes the results as DICOM objects, a folder for each DICOM series with a
+structured report and pictures of its highest slices, to be sent to the archive that the images came
+from (needs highdicom). A series that is not decided gets a report that says why.
+
 The same command again continues where it stopped; other files, another model or other settings need
 another --out.
 """
@@ -40,6 +44,8 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     what = "write the identifiers of DICOM files instead of pseudonyms"
     flags.DEFINE_boolean("identifiers", False, what, flag_values=values)
+    what = "folder for the results as DICOM objects, default: none"
+    flags.DEFINE_string("dicom_out", None, what, flag_values=values)
     cli.define_checkpoint(values)
 
 
@@ -55,6 +61,7 @@ def main(args: SimpleNamespace) -> None:
     if not args.images:
         raise cli.UsageError("expected files or folders to predict, got nothing; --help says more")
     cli.check_folder("--out", args.out)
+    cli.check_folder("--dicom_out", args.dicom_out)
     out = Path(args.out) if args.out else workdir / "predict"
     from msa_flax.results.predictions import predict_into
     from msa_flax.training.xla import prepare_jax
@@ -66,7 +73,8 @@ def main(args: SimpleNamespace) -> None:
         model = portable.read(released.find(args.model))
     else:
         model = _of_run(workdir, args)
-    print(predict_into(model, args.images, out, identifiers=args.identifiers))
+    more = Path(args.dicom_out) if args.dicom_out else None
+    print(predict_into(model, args.images, out, identifiers=args.identifiers, dicom_out=more))
 
 
 def _of_run(workdir: Path, args: SimpleNamespace) -> "Predictor":

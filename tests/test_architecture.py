@@ -27,6 +27,7 @@ PARTS = (
     "saliency",
     "prediction",
     "exporting",
+    "archive",
 )
 # part -> the parts it may import; every part may import itself and files.py, nothing else
 ARROWS = {
@@ -42,6 +43,7 @@ ARROWS = {
     "prediction": {"data", "evaluation", "config"},
     "exporting": {"prediction", "evaluation", "training", "weights"},
     "preparation": {"data", "config"},
+    "archive": set(),
     # The one part that takes a whole run, and so puts the others together.
     "results": {"run", "config", "reporting", *PARTS},
 }
@@ -87,7 +89,7 @@ OF_NO_FILE = {
     "weights/rules",  # the folder
 }
 
-LINES_OF_CODE = 18_050
+LINES_OF_CODE = 18_400
 LINES_OF_A_FILE = 350
 LINES_OF_A_MEDIAN_FILE = 150
 LINES_OF_A_FUNCTION = 30  # of nine in ten functions, without their docstrings

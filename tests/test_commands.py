@@ -30,6 +30,7 @@ TEXTS = {
     "manifest": [NO_FILE, "--{}=/dev/null"],
     "external": ["--{}=../up", "--{}=test", "--{}="],
     "out": [NO_FOLDER],
+    "dicom_out": [NO_FOLDER],
     "method": ["--{}=nonsense"],
     "layer": ["--{}=nonsense"],
     "root": [NO_FOLDER],

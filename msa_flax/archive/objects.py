@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,10 @@ COPIED = (  # of the images, to everything that is made of them (C.7.1.1, C.7.2.
 )
 _WHEN = ("Content", "Acquisition", "Series", "Study")  # dates of an image, the most exact first
 _NEVER = "19000101", "000000"  # of images without any date: a report must have one (C.17.2)
+_OF_NOW = (  # what highdicom dates by the clock; none of it is needed
+    *("InstanceCreationDate", "InstanceCreationTime", "ContributingEquipmentSequence"),
+    *("DateOfSecondaryCapture", "TimeOfSecondaryCapture"),
+)
 READ = (*COPIED, *(f"{name}{part}" for name in _WHEN for part in ("Date", "Time")))
 
 
@@ -39,8 +44,7 @@ def check_installed() -> None:
     """
     if importlib.util.find_spec("highdicom") is None:
         raise ArchiveError(
-            "--dicom_out: expected highdicom, which is not installed; "
-            'pip install "msa_flax[dicom]"'
+            '--dicom_out: expected highdicom, which is not installed; pip install "msa_flax[dicom]"'
         )
 
 
@@ -130,8 +134,13 @@ def _uid(*words: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Returns text in characters that every character set of DICOM has (PS3.5, 6.1.2)."""
-    return text.encode("ascii", "backslashreplace").decode()
+    """Returns text on one line, in characters that all character sets of DICOM have (PS3.5, 6.1).
+
+    A backslash would divide it into two values.
+    """
+    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
+    letters = "".join(one for one in letters if not unicodedata.combining(one))
+    return letters.encode("ascii", "replace").decode().replace("\\", "/")
 
 
 def general(role: str, source: Source, device: Device, number: int) -> dict[str, Any]:
@@ -184,11 +193,6 @@ def file_of(ds: Any, source: Source, title: str) -> tuple[str, bytes]:
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
     return f"{ds.SOPInstanceUID}.dcm", buffer.getvalue()
-
-
-# What highdicom dates by the clock; none of it is needed.
-_OF_NOW = ("InstanceCreationDate", "InstanceCreationTime", "ContributingEquipmentSequence")
-_OF_NOW += ("DateOfSecondaryCapture", "TimeOfSecondaryCapture")
 
 
 def remarks(device: Device) -> list[str]:

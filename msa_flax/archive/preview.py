@@ -127,7 +127,7 @@ def _lay(image: Any, place: Place, factor: int) -> None:
     to_corner = row * spacing[1] + column * spacing[0]
     position = np.array(place.position) - to_corner * (factor - 1) / (2 * factor)
 
-    def texts(values: Any) -> list[DS]:
+    def texts(values: Any) -> list[Any]:
         return [DS(float(value), auto_format=True) for value in values]
 
     image.ImagePositionPatient = texts(position)

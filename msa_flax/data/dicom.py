@@ -287,9 +287,9 @@ def plane(slice: DicomSlice) -> Plane:
         step_down, step_right = step_right, step_down
     position = np.array(slice.position)
     if row[0] < 0:
-        position, row = position + right * row, -row
+        position, row = position + right * row, 0 - row  # 0 and not -0
     if column[1] < 0:
-        position, column = position + down * column, -column
+        position, column = position + down * column, 0 - column
     return Plane(
         tuple(position.tolist()), (*row.tolist(), *column.tolist()), (step_down, step_right)
     )

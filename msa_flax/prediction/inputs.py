@@ -84,7 +84,7 @@ def find_inputs(
     data: DataConfig,
     *,
     identifiers: bool = False,
-    leave_out: pathlib.Path | None = None,
+    leave_out: Sequence[pathlib.Path] = (),
 ) -> Inputs:
     """Returns what there is to predict in files and folders; each file counts once.
 
@@ -94,7 +94,7 @@ def find_inputs(
         paths: of files and folders, in any mixture.
         data: how the run reads images; ``max_tilt`` is used.
         identifiers: whether patients, studies and series of DICOM files keep their identifiers.
-        leave_out: a folder whose files are not looked at.
+        leave_out: folders whose files are not looked at.
 
     Raises:
         PredictionError: a path is not there.
@@ -167,11 +167,11 @@ def _slices_of(
 
 
 def _files(
-    paths: Iterable[str], refused: list[tuple[str, str]], leave_out: pathlib.Path | None
+    paths: Iterable[str], refused: list[tuple[str, str]], leave_out: Iterable[pathlib.Path]
 ) -> list[str]:
     """Returns all files, sorted, each once; adds folders that cannot be read to ``refused``."""
     found: dict[str, str] = {}
-    outside = None if leave_out is None else os.path.realpath(leave_out)
+    outside = [os.path.realpath(folder) for folder in leave_out]
     for path in map(os.path.normpath, paths):
         if not os.path.isdir(path):
             found.setdefault(os.path.abspath(path), path)
@@ -180,7 +180,7 @@ def _files(
         for place, (_, files) in walk(pathlib.Path(path), bad, [], depth=None).items():
             folder = os.path.join(path, *place)
             inside = os.path.realpath(folder)
-            if outside and (inside == outside or inside.startswith(outside + os.sep)):
+            if any(inside == one or inside.startswith(one + os.sep) for one in outside):
                 continue
             for name in files:
                 file = os.path.normpath(os.path.join(folder, name))

@@ -27,6 +27,7 @@ from msa_flax.reporting.prediction import (
     render_prediction,
     show_series,
 )
+from msa_flax.results.archive import archive_prediction, check_archive
 from msa_flax.training.workdir import environment
 
 log = logging.getLogger("msa_flax")
@@ -36,7 +37,12 @@ _IN_FULL = 12  # series with curve and pictures: the page stays below some 15 MB
 
 
 def predict_into(
-    model: Predictor, paths: Sequence[str], out: Path, *, identifiers: bool = False
+    model: Predictor,
+    paths: Sequence[str],
+    out: Path,
+    *,
+    identifiers: bool = False,
+    dicom_out: Path | None = None,
 ) -> str:
     """Predicts files and folders into a folder, or goes on where that stopped; returns a summary.
 
@@ -45,33 +51,50 @@ def predict_into(
         paths: files, folders and trees.
         out: the folder, new or of the same prediction.
         identifiers: whether identifiers of DICOM files are written instead of pseudonyms.
+        dicom_out: folder for DICOM objects with the results, None for none.
 
     Raises:
+        ArchiveError: these cannot be made, or the folder holds other ones of the same series.
         PredictionError: a path is not there, nothing can be predicted, the folder has something
             else, or there is a calibration that cannot be used: slices would be decided at another
             threshold than the one that was chosen.
     """
     model.scorer.check()
-    found = find_inputs(paths, model.scorer.data, identifiers=identifiers, leave_out=out)
+    if dicom_out:
+        check_archive(dicom_out, out)
+    ours = [out, dicom_out] if dicom_out else [out]
+    found = find_inputs(paths, model.scorer.data, identifiers=identifiers, leave_out=ours)
     identity = {
         "inputs": found.fingerprint,
         "model": model.fingerprint,
         "settings": _settings(model.scorer, identifiers=identifiers),
     }
+    refused: Sequence[tuple[str, str]] = ()
     if is_finished(out, identity):
         counts = read_json(out / "run.json")["counts"]
         log.info("nothing to do: this prediction is finished")
-        return _summary(model, out, counts)
-    journal = Journal(out, identity)
-    try:
-        _score(model.scorer, found, journal)
-        counts, refused = _write(model, found, journal, out, identity, identifiers=identifiers)
-        journal.close(finished=True)
-    finally:
-        journal.close()
+    else:
+        counts, refused = _predict(model, found, out, identity, identifiers=identifiers)
+    if dicom_out:
+        settings = _settings(model.scorer, identifiers=False)
+        log.info("%s", archive_prediction(model, found, out, dicom_out, settings))
     if not counts["slices"]:
         raise PredictionError(_nothing(refused, out))
     return _summary(model, out, counts)
+
+
+def _predict(
+    model: Predictor, found: Inputs, out: Path, identity: dict[str, str], *, identifiers: bool
+) -> tuple[dict[str, int], Sequence[tuple[str, str]]]:
+    """Scores and writes all files, or goes on where that stopped; returns what `_write` does."""
+    journal = Journal(out, identity)
+    try:
+        _score(model.scorer, found, journal)
+        written = _write(model, found, journal, out, identity, identifiers=identifiers)
+        journal.close(finished=True)
+    finally:
+        journal.close()
+    return written
 
 
 def _settings(scorer: Scorer, *, identifiers: bool) -> str:
