@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from msa_flax.archive.objects import ArchiveError
+from msa_flax.archive.origin import ArchiveError
 
 
-def write_together(folder: Path, files: Mapping[str, bytes]) -> bool:
-    """Writes a folder of files, and returns whether it was not there before.
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder of files; one that is there and holds just these is left as it is.
 
     Args:
         folder: the new one.
@@ -18,27 +18,19 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> bool:
     Raises:
         ArchiveError: the folder is there and holds anything else.
     """
-    if folder.exists() or folder.is_symlink():
-        if _content(folder) != dict(files):
-            raise ArchiveError(
-                f"{folder} holds other results for the same images and model; nothing was "
-                "overwritten: remove it, or name another folder with --dicom_out"
-            )
-        return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        there = folder.iterdir() if folder.is_dir() else [folder]
+        if {one.name: one.read_bytes() for one in there if one.is_file()} == dict(files):
+            return
+        raise ArchiveError(
+            f"{folder} holds other results for the same images and model; nothing was "
+            "overwritten: remove it, or name another folder with --dicom_out"
+        )
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         for name, data in files.items():
             (temporary / name).write_bytes(data)
-        os.rename(temporary, folder)
+        temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return True
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    if not folder.is_dir():
-        return {}
-    return {one.name: one.read_bytes() if one.is_file() else b"" for one in folder.iterdir()}

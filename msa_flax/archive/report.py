@@ -5,216 +5,130 @@ Grad-CAM shows it, is no measured outline of a fracture, and a report would make
 The level of a vertebra is not named either, because nothing here finds it.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from msa_flax.archive.objects import (
-    MAKER,
-    Device,
-    Instance,
-    Source,
-    file_of,
-    general,
-    plain,
-    remarks,
-    uid_of,
-)
+from highdicom import sr
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+
+from msa_flax.archive.origin import MAKER, Instance, Origin, plain
 
 _SERIES_NUMBER = 9001
-_TOP = "one of the slices with the highest probability"
 _CODES = {"fracture": ("72704001", "SCT", "Fracture")}  # of positive classes
 _OWN_SCHEME = "99MSAFLAX"  # for a class that has no code
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Certainty:
-    """How sure the model is of the finding, as probabilities.
-
-    Attributes:
-        probability: as the network says it.
-        calibrated: after calibration; None: there is none.
-    """
-
-    probability: float
-    calibrated: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """What is said of a series.
-
-    Attributes:
-        finding: the name of the positive class.
-        positive: whether the series is decided to be of that class.
-        certainty: of the series.
-        top: the slices that drove it, and how sure the model is of each.
-        calibration: what makes a probability a calibrated one, in words.
-    """
-
-    finding: str
-    positive: bool
-    certainty: Certainty
-    top: Sequence[tuple[Instance, Certainty]]
-    calibration: str = ""
+_KINDS = "probability of the network", "calibrated probability"
+_UNKNOWN = (  # what highdicom asks for; Origin.file() writes what the images say
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
+Certainty = tuple[float, float | None]  # the network's probability; after calibration, if any
 
 
 def report_score(
-    source: Source, device: Device, score: Score, notes: Sequence[str] = ()
+    origin: Origin,
+    *,
+    finding: str,
+    positive: bool,
+    certainty: Certainty,
+    top: Sequence[tuple[Instance, Certainty]],
+    notes: Sequence[str] = (),
 ) -> tuple[str, bytes]:
     """Returns the report of a series with a score: the name of its file, and the bytes.
 
     Args:
-        source: the series.
-        device: the model.
-        score: what it says.
+        origin: the series and the model.
+        finding: the name of the positive class.
+        positive: whether the series is decided to be of that class.
+        certainty: of the series.
+        top: the slices that drove it, and how sure the model is of each.
         notes: what else is to be known of the series.
     """
-    from highdicom.sr import QualitativeEvaluation, SourceImageForMeasurementGroup
-    from pydicom.sr.codedict import codes
-
-    finding = _finding(score.finding)
-    decided = codes.SCT.Positive if score.positive else codes.SCT.Negative
-    first = _group(
-        "series",
-        *(source, device, [*remarks(device), *notes]),
-        finding_type=finding,
-        measurements=_measurements(score, score.certainty, device),
-        qualitative_evaluations=[
-            QualitativeEvaluation(codes.DCM.SummaryOfAnalyses, codes.DCM.Succeeded),
-            QualitativeEvaluation(finding, decided),
+    code = sr.CodedConcept(*_CODES.get(finding, ("POSITIVE", _OWN_SCHEME, plain(finding)[:64])))
+    decided = codes.SCT.Positive if positive else codes.SCT.Negative
+    status = codes.DCM.SummaryOfAnalyses, codes.DCM.Succeeded
+    content: dict[str, Any] = {
+        "finding_type": code,
+        "measurements": _measurements(origin, certainty),
+        "qualitative_evaluations": [
+            sr.QualitativeEvaluation(*one) for one in (status, (code, decided))
         ],
-    )
-    others = [
-        _group(
-            f"slice {i}",
-            *(source, device, [_TOP]),
-            finding_type=finding,
-            measurements=_measurements(score, certainty, device),
-            source_images=[
-                SourceImageForMeasurementGroup(
-                    one.class_uid, one.uid, [one.frame] if one.frame else None
-                )
-            ],
-        )
-        for i, (one, certainty) in enumerate(score.top, 1)
-    ]
-    return _document(source, device, [first, *others])
+    }
+    groups = [_group(origin, "series", [*origin.remarks, *notes], **content)]
+    for number, (one, its) in enumerate(top, 1):
+        frames = [one.frame] if one.frame else None
+        image = sr.SourceImageForMeasurementGroup(one.class_uid, one.uid, frames)
+        content = {"finding_type": code, "measurements": _measurements(origin, its)}
+        groups.append(_group(origin, f"slice {number}", [], source_images=[image], **content))
+    return _document(origin, groups)
 
 
-def report_nothing(source: Source, device: Device, reasons: Sequence[str]) -> tuple[str, bytes]:
+def report_nothing(origin: Origin, reasons: Sequence[str]) -> tuple[str, bytes]:
     """Returns the report of a series that was not evaluated: it has the reasons, and no score.
 
     Args:
-        source: the series.
-        device: the model.
+        origin: the series and the model.
         reasons: why, one or more.
     """
-    from highdicom.sr import QualitativeEvaluation
-    from pydicom.sr.codedict import codes
-
     said = [f"not evaluated: {reason}" for reason in reasons]
-    status = QualitativeEvaluation(codes.DCM.SummaryOfAnalyses, codes.DCM.Failed)
-    more: Any = {"qualitative_evaluations": [status]}
-    return _document(
-        source, device, [_group("series", source, device, [*said, *remarks(device)], **more)]
-    )
+    status = sr.QualitativeEvaluation(codes.DCM.SummaryOfAnalyses, codes.DCM.Failed)
+    content: Any = {"qualitative_evaluations": [status]}
+    return _document(origin, [_group(origin, "series", [*said, *origin.remarks], **content)])
 
 
-def _finding(name: str) -> Any:
-    from highdicom.sr import CodedConcept
-
-    return CodedConcept(*_CODES.get(name, ("POSITIVE", _OWN_SCHEME, plain(name)[:64])))
-
-
-def _measurements(score: Score, certainty: Certainty, device: Device) -> list[Any]:
-    """Returns the certainty as the model says it, and as calibration corrects it."""
-    ways = [(certainty.probability, "probability of the network, not calibrated")]
-    if certainty.calibrated is not None:
-        ways.append((certainty.calibrated, f"probability after {score.calibration}"))
-    return [_measurement(value, said, device) for value, said in ways]
-
-
-def _measurement(probability: float, said: str, device: Device) -> Any:
-    from highdicom.sr import AlgorithmIdentification, Measurement
-    from pydicom.sr.codedict import codes
-
-    return Measurement(
-        name=codes.DCM.CertaintyOfFinding,
-        value=float(100 * Decimal(repr(probability))),  # without the error of a float's product
-        unit=codes.UCUM.Percent,
-        algorithm_id=AlgorithmIdentification(
-            name=plain(device.name),
-            version=f"{device.version} {device.fingerprint}",
-            parameters=[said, *map(plain, device.parameters)],
-            manufacturer=MAKER,
-        ),
-    )
+def _measurements(origin: Origin, certainty: Certainty) -> list[sr.Measurement]:
+    return [
+        sr.Measurement(
+            name=codes.DCM.CertaintyOfFinding,
+            value=float(100 * Decimal(repr(value))),  # without the error of a product of floats
+            unit=codes.UCUM.Percent,
+            algorithm_id=sr.AlgorithmIdentification(
+                plain(origin.model), f"{origin.version} {origin.fingerprint}", [kind], None, MAKER
+            ),
+        )
+        for kind, value in zip(_KINDS, certainty, strict=True)
+        if value is not None
+    ]
 
 
-def _group(name: str, source: Source, device: Device, comments: Sequence[str], **more: Any) -> Any:
+def _group(origin: Origin, name: str, comments: Sequence[str], **content: Any) -> Any:
     """Returns a measurement group (TID 1501) about the series or one of its slices."""
-    from highdicom.sr import (
-        FindingSite,
-        MeasurementsAndQualitativeEvaluations,
-        RelationshipTypeValues,
-        TextContentItem,
-        TrackingIdentifier,
-        UIDRefContentItem,
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(origin.uid(f"{name} group"), name),
+        finding_sites=[sr.FindingSite(codes.SCT.CervicalSpine)],
+        **content,
     )
-    from pydicom.sr.codedict import codes
-
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(uid_of(f"{name} group", source, device), name),
-        finding_sites=[FindingSite(codes.SCT.CervicalSpine)],
-        **more,
-    )
-    inside = {"relationship_type": RelationshipTypeValues.CONTAINS}
-    content = group[0].ContentSequence
+    contains, items = sr.RelationshipTypeValues.CONTAINS, group[0].ContentSequence
     for text in comments:
-        content.append(TextContentItem(codes.DCM.Comment, plain(text), **inside))
-    content.append(UIDRefContentItem(codes.DCM.SeriesInstanceUID, source.series_uid, **inside))
+        items.append(sr.TextContentItem(codes.DCM.Comment, plain(text), contains))
+    items.append(sr.UIDRefContentItem(codes.DCM.SeriesInstanceUID, origin.series_uid, contains))
     return group
 
 
-def _document(source: Source, device: Device, groups: Sequence[Any]) -> tuple[str, bytes]:
-    from highdicom import sr
-    from pydicom.sr.codedict import codes
-
+def _document(origin: Origin, groups: Sequence[Any]) -> tuple[str, bytes]:
     observer = sr.DeviceObserverIdentifyingAttributes(
-        uid=device.uid,
+        origin.device_uid,
         name=MAKER,
         manufacturer_name=MAKER,
-        model_name=f"{plain(device.name)}, version {device.version}",
-        serial_number=device.fingerprint,
+        model_name=f"{plain(origin.model)}, version {origin.version}",
+        serial_number=origin.fingerprint,
     )
+    context = sr.ObserverContext(codes.DCM.Device, observer)
     content = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(
-            observer_device_context=sr.ObserverContext(codes.DCM.Device, observer)
-        ),
-        procedure_reported=codes.cid100.CTUnspecifiedBodyRegion,
-        imaging_measurements=groups,
+        sr.ObservationContext(observer_device_context=context),
+        codes.cid100.CTUnspecifiedBodyRegion,
+        groups,
     )
-    document = sr.Comprehensive3DSR(
-        evidence=[_evidence(one, source) for one in source.instances],
-        content=content,
-        series_number=_SERIES_NUMBER,
-        is_complete=True,
-        **general("report", source, device, 1),
-    )
-    return file_of(document, source, f"{MAKER}: report")
+    evidence = [_evidence(origin, one) for one in origin.instances]
+    common = {"series_number": _SERIES_NUMBER, "is_complete": True} | origin.common("report")
+    return origin.file(sr.Comprehensive3DSR(evidence=evidence, content=content, **common))
 
 
-def _evidence(one: Instance, source: Source) -> Any:
-    """Returns what highdicom asks of an image; the patient follows in :func:`file_of`."""
-    from pydicom import Dataset
-
+def _evidence(origin: Origin, one: Instance) -> Dataset:
     image = Dataset()
     image.SOPClassUID, image.SOPInstanceUID = one.class_uid, one.uid
-    image.StudyInstanceUID, image.SeriesInstanceUID = source.study_uid, source.series_uid
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
-        setattr(image, keyword, "")
-    for keyword in ("AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
+    image.StudyInstanceUID, image.SeriesInstanceUID = origin.study_uid, origin.series_uid
+    for keyword in _UNKNOWN:
         setattr(image, keyword, "")
     return image

@@ -32,7 +32,6 @@ __all__ = [
     "is_dicom",
     "only_slice",
     "oriented",
-    "plane",
     "pseudonym",
     "read_elements",
     "read_header",
@@ -267,32 +266,6 @@ def oriented(image: np.ndarray, orientation: tuple[float, ...]) -> np.ndarray:
         image, row, column = image.T, column, row
     image = image[:, ::-1] if row[0] < 0 else image
     return np.ascontiguousarray(image[::-1] if column[1] < 0 else image)
-
-
-class Plane(NamedTuple):
-    """Where an image lies in the patient (C.7.6.2), in mm."""
-
-    position: tuple[float, ...]  # of the first pixel's centre
-    orientation: tuple[float, ...]  # six direction cosines, of a row and of a column
-    spacing: tuple[float, ...]  # between rows, between columns
-
-
-def plane(slice: DicomSlice) -> Plane:
-    """Returns where the image lies that :func:`windowed` returns of a slice."""
-    row, column = (np.array(slice.orientation[i : i + 3]) for i in (0, 3))
-    step_down, step_right = slice.spacing
-    down, right = step_down * (slice.rows - 1), step_right * (slice.columns - 1)
-    if abs(row[0]) + abs(column[1]) < abs(row[1]) + abs(column[0]):
-        row, column, down, right = column, row, right, down
-        step_down, step_right = step_right, step_down
-    position = np.array(slice.position)
-    if row[0] < 0:
-        position, row = position + right * row, 0 - row  # 0 and not -0
-    if column[1] < 0:
-        position, column = position + down * column, 0 - column
-    return Plane(
-        tuple(position.tolist()), (*row.tolist(), *column.tolist()), (step_down, step_right)
-    )
 
 
 def _values(slice: DicomSlice) -> _Values:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from msa_flax.config import DataConfig
+from msa_flax.data.images import preprocess
+from msa_flax.prediction.inputs import Slice, read_slice
 from msa_flax.prediction.score import Scorer
 
 PHANTOM = "trained on a synthetic phantom: says nothing about patients"
@@ -29,6 +31,14 @@ class Predictor:
     fingerprint: str
     stamps: Sequence[str]
     about: Mapping[str, Any]
+
+    def look(self, slices: Sequence[Slice]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns the pixels of slices at their own resolution, uint8 [h, w], and their maps."""
+        data = self.scorer.data
+        size, equalize = data.image_size, data.equalize
+        images = [read_slice(one, data) for one in slices]
+        inputs = [preprocess(image, size=size, equalize=equalize) for image in images]
+        return list(zip(images, self.maps(np.stack(inputs)), strict=True))
 
 
 def contract(data: DataConfig) -> dict[str, Any]:

@@ -5,18 +5,16 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from msa_flax import __version__
-from msa_flax.data.images import preprocess
 from msa_flax.files import NOTICE, read_json, write_atomically, write_json
 from msa_flax.prediction import tables
-from msa_flax.prediction.inputs import Inputs, PredictionError, find_inputs, read_slice
+from msa_flax.prediction.inputs import Inputs, PredictionError, find_inputs
 from msa_flax.prediction.journal import Journal, is_finished
 from msa_flax.prediction.predictor import PHANTOM, Predictor, contract, decision
 from msa_flax.prediction.score import UNLIKE, Row, Scorer, score
@@ -27,7 +25,6 @@ from msa_flax.reporting.prediction import (
     render_prediction,
     show_series,
 )
-from msa_flax.results.archive import archive_prediction, check_archive
 from msa_flax.training.workdir import environment
 
 log = logging.getLogger("msa_flax")
@@ -60,8 +57,7 @@ def predict_into(
             threshold than the one that was chosen.
     """
     model.scorer.check()
-    if dicom_out:
-        check_archive(dicom_out, out)
+    archive = _archive(dicom_out, out) if dicom_out else None
     ours = [out, dicom_out] if dicom_out else [out]
     found = find_inputs(paths, model.scorer.data, identifiers=identifiers, leave_out=ours)
     identity = {
@@ -75,12 +71,24 @@ def predict_into(
         log.info("nothing to do: this prediction is finished")
     else:
         counts, refused = _predict(model, found, out, identity, identifiers=identifiers)
-    if dicom_out:
+    if archive and dicom_out:
         settings = _settings(model.scorer, identifiers=False)
-        log.info("%s", archive_prediction(model, found, out, dicom_out, settings))
+        log.info("%s", archive(model, found, out, dicom_out, settings))
     if not counts["slices"]:
         raise PredictionError(_nothing(refused, out))
     return _summary(model, out, counts)
+
+
+def _archive(folder: Path, out: Path) -> Callable[..., str]:
+    """Returns what writes DICOM results; refuses at once what cannot be done at the end."""
+    if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise PredictionError(f"--dicom_out: expected a folder outside of {out}, got {folder}")
+    try:
+        from msa_flax.results.archive import archive_prediction
+    except ImportError as error:
+        needs = 'highdicom, which is not installed; pip install "msa_flax[dicom]"'
+        raise PredictionError(f"--dicom_out: expected {needs}") from error
+    return archive_prediction
 
 
 def _predict(
@@ -190,16 +198,10 @@ def _in_full(
 
 def _picture(model: Predictor, found: Inputs, rows: Sequence[Row]) -> list[Pictured]:
     """Returns slices with their Grad-CAM over them, at their own resolution."""
-    wanted, data = {row["path"] for row in rows}, model.scorer.data
+    wanted, positive = {row["path"] for row in rows}, model.scorer.data.classes[1]
     places = {one.path: one for one in found.slices if one.path in wanted}
-    images = [read_slice(places[row["path"]], data) for row in rows]
-    size, equalize = data.image_size, data.equalize
-    inputs = np.stack([preprocess(image, size=size, equalize=equalize) for image in images])
-    maps = model.maps(inputs)
-    return [
-        picture_slice(row, image, saliency, data.classes[1])
-        for row, image, saliency in zip(rows, images, maps, strict=True)
-    ]
+    looked = model.look([places[row["path"]] for row in rows])
+    return [picture_slice(row, *one, positive) for row, one in zip(rows, looked, strict=True)]
 
 
 def about_prediction(model: Predictor, *, identifiers: bool) -> dict[str, Any]:

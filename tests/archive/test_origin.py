@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from dicom_files import ct_slice
 from dicom_results import ABOUT, DEVICE, source_of
+from msa_flax.archive.objects import ArchiveError, plain, uid_of
 
 from msa_flax.archive import objects
-from msa_flax.archive.objects import ArchiveError, plain, uid_of
 
 
 def header(**more):
