@@ -1,4 +1,4 @@
-"""Names and numbers of patients: in no artefact of training, evaluation, prediction and report."""
+"""Names and numbers of patients: in no artefact but the DICOM objects that return to the archive."""
 
 import re
 
@@ -55,16 +55,23 @@ def test_no_artefact_names_a_patient(folders, tmp_path, capsys):
         ),
         train=TrainConfig(epochs=1, batch_size=8),
     )
-    workdir, out = tmp_path / "run", tmp_path / "out"
+    workdir, out, results = (tmp_path / name for name in ("run", "out", "results"))
     train_run(workdir, config.validate())
     assert call(evaluate, "--workdir", workdir, "--calibrate") == 0
     group = Predictions.read(workdir / "eval/test/predictions.csv").group
     assert len(set(group)) == 4  # of twelve patients; pseudonyms
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in group)
-    assert call(predict, "--workdir", workdir, "--out", out, folders / "new") == 0
+    given = ("--workdir", workdir, "--out", out, "--dicom_out", results)
+    assert call(predict, *given, folders / "new") == 0
     assert call(report, "--workdir", workdir) == 0
     said = capsys.readouterr()
     artefacts = [path for path in tmp_path.rglob("*") if path.is_file()]
+    # These go back to the archive, which knows a study by its patient.
+    objects = [path for path in artefacts if path.suffix == ".dcm"]
+    assert objects
+    assert all(path.parent.parent == results for path in objects)
+    assert all(NUMBER.encode() in path.read_bytes() for path in objects)
+    artefacts = [path for path in artefacts if path not in objects]
     assert {"slices.csv", "report.html", "predictions.csv", "train.log"} <= {
         path.name for path in artefacts
     }
@@ -72,7 +79,7 @@ def test_no_artefact_names_a_patient(folders, tmp_path, capsys):
         assert word.encode() in (folders / "new/0.dcm").read_bytes()
         named = [path for path in artefacts if word.encode() in path.read_bytes()]
         assert named == []
-        assert word not in said.out + said.err
+        assert word not in said.out + said.err + "".join(map(str, objects))
     # Whoever asks for identifiers gets them, and nothing but them.
     own = tmp_path / "own"
     assert call(predict, "--workdir", workdir, "--out", own, "--identifiers", folders / "new") == 0

@@ -17,7 +17,6 @@ from msa_flax.archive.origin import MAKER, Instance, Origin, plain
 
 _SERIES_NUMBER = 9001
 _CODES = {"fracture": ("72704001", "SCT", "Fracture")}  # of positive classes
-_OWN_SCHEME = "99MSAFLAX"  # for a class that has no code
 _KINDS = "probability of the network", "calibrated probability"
 _UNKNOWN = (  # what highdicom asks for; Origin.file() writes what the images say
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -45,7 +44,7 @@ def report_score(
         top: the slices that drove it, and how sure the model is of each.
         notes: what else is to be known of the series.
     """
-    code = sr.CodedConcept(*_CODES.get(finding, ("POSITIVE", _OWN_SCHEME, plain(finding)[:64])))
+    code = sr.CodedConcept(*_CODES.get(finding, ("POSITIVE", "99MSAFLAX", plain(finding)[:64])))
     decided = codes.SCT.Positive if positive else codes.SCT.Negative
     status = codes.DCM.SummaryOfAnalyses, codes.DCM.Succeeded
     content: dict[str, Any] = {

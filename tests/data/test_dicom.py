@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import ct_slice
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from public_dicom import dataset, public, saved
@@ -20,7 +19,6 @@ from msa_flax.data.dicom import (
     decode,
     hounsfield,
     is_dicom,
-    plane,
     read_elements,
     read_header,
     windowed,
@@ -216,31 +214,6 @@ def test_frames_of_an_enhanced_ct_are_those_of_highdicom(tmp_path):
         assert np.array_equal(windowed(one), grey[:, ::-1])
     with pytest.raises(DicomError, match="2 frames in one file, and one label"):
         decode(path.read_bytes(), DataConfig())
-
-
-@pytest.mark.parametrize("first", ["row", "column"])
-@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
-def test_a_pixel_of_the_turned_image_lies_where_it_lay_in_the_file(first, signs, tmp_path):
-    left, back = np.array([signs[0] * 0.8, 0, 0.6]), np.array([0, float(signs[1]), 0])
-    row, column = (left, back) if first == "row" else (back, left)
-    image = np.zeros((5, 7), np.uint8)
-    image[1, 4] = 255
-    where = np.array([10, 20, 30]) + 4 * 0.5 * row + 1 * 2.0 * column
-    one = slice_of(
-        ct_slice(
-            image,
-            ImageOrientationPatient=[*row, *column],
-            ImagePositionPatient=[10, 20, 30],
-            PixelSpacing=[2.0, 0.5],
-        ),
-        tmp_path,
-        max_tilt=40,
-    )
-    ((y, x),) = np.argwhere(windowed(one) > 128)
-    position, orientation, (down, right) = plane(one)
-    found = position + x * right * np.array(orientation[:3]) + y * down * np.array(orientation[3:])
-    assert found == pytest.approx(where, abs=1e-9)  # rounding of a few sums
-    assert orientation[0] > 0 < orientation[4]
 
 
 def test_elements_are_read_of_any_file_and_a_note_is_none(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pathlib
+import sys
 
 import cv2
 import numpy as np
@@ -12,8 +13,7 @@ from dicom_files import ct_slice, write, write_series
 from dicom_results import ABOUT, errors_of
 from pydicom.data import get_testdata_file
 
-from msa_flax.archive import objects
-from msa_flax.archive.objects import ArchiveError
+from msa_flax.archive.origin import ArchiveError
 from msa_flax.config import DataConfig
 from msa_flax.data.phantom import draw_patient
 from msa_flax.evaluation.calibration import Calibration
@@ -177,7 +177,7 @@ def test_the_numbers_are_those_of_the_tables(done, studies):
         assert image.ReferencedSOPInstanceUID == original.SOPInstanceUID
         source = preview.SourceImageSequence[0].ReferencedSOPInstanceUID
         assert source == original.SOPInstanceUID
-        assert preview.ImagePositionPatient[2] == original.ImagePositionPatient[2]
+        assert preview.FrameOfReferenceUID == original.FrameOfReferenceUID
         assert f"probability {float(slices[path]['probability']):.3f}" in preview.ImageComments
 
 
@@ -191,8 +191,10 @@ def test_a_report_says_how_the_model_decides_and_what_it_was_trained_on(done):
         assert ds.DeviceSerialNumber == MODEL.fingerprint
     (report,) = filter(scored, reports)
     for said in (
-        b"threshold 0.25 of the probability: the stored operating point, for a sensitivity of 0.9",
-        b"division of logits by 2",
+        b"threshold: 0.25, chosen by: the stored operating point, sensitivity: 0.9, "
+        b"confidence: 0.95, counted: groups",
+        b"calibration: logits are divided by 2.0",
+        b"trained on source: a synthetic phantom, images: 9, groups: 9",
         b"6 of 6 images scored",
     ):
         assert said in bytes_of(report)
@@ -236,7 +238,7 @@ def test_the_images_are_left_as_they_are_and_the_same_again_adds_nothing(
     caplog.set_level("INFO", "msa_flax")
     predict_into(MODEL, [str(studies)], done[0], dicom_out=done[1])
     assert "DICOM results of 4 series, 2 of them not evaluated" in caplog.text
-    assert "folders of PNG or JPEG images have none: 1" in caplog.text
+    assert "images that name no DICOM series have none: 1" in caplog.text
     assert "ZX-1" not in caplog.text
     assert tree(done[1]) == written
     predict_into(
@@ -300,9 +302,10 @@ def test_frames_of_one_file_are_named_by_their_number(tmp_path):
 
 def test_what_cannot_be_done_is_said_before_anything_is_scored(studies, tmp_path, monkeypatch):
     given = {"model": MODEL, "paths": [str(studies)], "out": tmp_path / "out"}
-    with pytest.raises(ArchiveError, match="expected a folder outside of"):
+    with pytest.raises(PredictionError, match="expected a folder outside of"):
         predict_into(**given, dicom_out=tmp_path / "out/dicom")
-    monkeypatch.setattr(objects.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ArchiveError, match="highdicom, which is not installed"):
+    monkeypatch.delitem(sys.modules, "msa_flax.results.archive", raising=False)
+    monkeypatch.setitem(sys.modules, "msa_flax.archive.report", None)  # as if not importable
+    with pytest.raises(PredictionError, match=r'not installed; pip install "msa_flax\[dicom\]"$'):
         predict_into(**given, dicom_out=tmp_path / "dicom")
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from msa_flax.archive.objects import Device, Instance, Source
+from msa_flax.archive.origin import Instance, Origin
 
 ABOUT = {
     "StudyDate": "20200102",
@@ -17,20 +17,21 @@ ABOUT = {
     "ReferringPhysicianName": "Doe^Jane",
     "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.77",
 }
-DEVICE = Device(
-    name="small (lenet_alexnet)",
-    fingerprint="ab" * 32,
-    version="0.1.0",
-    settings="settings",
-    parameters=["threshold 0.25"],
-    warnings=["trained on a synthetic phantom"],
-)
 
 
-def source_of(ds, count=3):
-    """A series of some images whose header is a data set."""
-    instances = [Instance(class_uid=str(ds.SOPClassUID), uid=f"1.2.3.{i}") for i in range(count)]
-    return Source(header=ds, series_uid=str(ds.SeriesInstanceUID), instances=instances)
+def origin_of(ds, count=3, **more):
+    """A made-up model, and a series of some images whose header is a data set."""
+    given = {
+        "header": ds,
+        "series_uid": str(ds.SeriesInstanceUID),
+        "instances": [Instance(str(ds.SOPClassUID), f"1.2.3.{i}") for i in range(count)],
+        "model": "small (lenet_alexnet)",
+        "version": "0.1.0",
+        "fingerprint": "ab" * 32,
+        "settings": "settings",
+        "remarks": ["Research use only", "threshold 0.25"],
+    }
+    return Origin(**given | more)
 
 
 def errors_of(path):
