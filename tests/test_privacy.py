@@ -1,4 +1,4 @@
-"""Names and numbers of patients: in no artefact but the DICOM objects that return to the archive."""
+"""Names and numbers of patients: only in DICOM objects, which return to the archive."""
 
 import re
 
