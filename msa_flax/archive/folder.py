@@ -27,6 +27,7 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
             "overwritten: remove it, or name another folder with --dicom_out"
         )
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
     try:
         temporary.mkdir(parents=True)
         for name, data in files.items():

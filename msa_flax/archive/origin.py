@@ -107,15 +107,14 @@ class Origin:
         Returns:
             The name of a file, which is the SOP Instance UID, and its bytes.
         """
-        with pydicom.config.disable_value_validation():  # what the images say is handed on as it is
-            for keyword in set(COPIED) & set(self.header.dir()):
-                ds.add(self.header[keyword])
-            for part, unknown in _DATES.items():
-                setattr(ds, f"Content{part}", self.header.get(f"Study{part}") or unknown)
-            for keyword in set(_OF_NOW) & set(ds.dir()):
-                delattr(ds, keyword)
-            buffer = io.BytesIO()
-            pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+        for keyword in set(COPIED) & set(self.header.dir()):
+            ds.add(self.header[keyword])
+        for part, unknown in _DATES.items():
+            setattr(ds, f"Content{part}", self.header.get(f"Study{part}") or unknown)
+        for keyword in set(_OF_NOW) & set(ds.dir()):
+            delattr(ds, keyword)
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
         return f"{ds.SOPInstanceUID}.dcm", buffer.getvalue()
 
 

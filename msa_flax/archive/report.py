@@ -106,19 +106,13 @@ def _group(origin: Origin, name: str, comments: Sequence[str], **content: Any) -
 
 
 def _document(origin: Origin, groups: Sequence[Any]) -> tuple[str, bytes]:
+    name = f"{plain(origin.model)}, version {origin.version}"
     observer = sr.DeviceObserverIdentifyingAttributes(
-        origin.device_uid,
-        name=MAKER,
-        manufacturer_name=MAKER,
-        model_name=f"{plain(origin.model)}, version {origin.version}",
-        serial_number=origin.fingerprint,
+        origin.device_uid, MAKER, MAKER, model_name=name, serial_number=origin.fingerprint
     )
-    context = sr.ObserverContext(codes.DCM.Device, observer)
-    content = sr.MeasurementReport(
-        sr.ObservationContext(observer_device_context=context),
-        codes.cid100.CTUnspecifiedBodyRegion,
-        groups,
-    )
+    observed = sr.ObserverContext(codes.DCM.Device, observer)
+    context = sr.ObservationContext(observer_device_context=observed)
+    content = sr.MeasurementReport(context, codes.cid100.CTUnspecifiedBodyRegion, groups)
     evidence = [_evidence(origin, one) for one in origin.instances]
     common = {"series_number": _SERIES_NUMBER, "is_complete": True} | origin.common("report")
     return origin.file(sr.Comprehensive3DSR(evidence=evidence, content=content, **common))

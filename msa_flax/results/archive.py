@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.config import disable_value_validation
 
 from msa_flax import __version__
 from msa_flax.archive.folder import write_together
@@ -63,8 +64,9 @@ def archive_prediction(
             odd = found.flags.get((rows[0]["study"], rows[0]["series"]), ())
             row = tables.series_row(model.scorer, rows, odd)
             reasons = row["flags"].split(";") if row["flags"] else []
-        nothing = [report_nothing(origin, reasons)] if reasons else []
-        files = nothing or _results(model, origin, series, row)
+        with disable_value_validation():  # what the images say is handed on as it is
+            nothing = [report_nothing(origin, reasons)] if reasons else []
+            files = nothing or _results(model, origin, series, row)
         write_together(folder / origin.uid("results"), dict(files))
         unscored += len(nothing)
     said = f"{folder}: DICOM results of {len(all_series)} series, {unscored} of them not evaluated"
@@ -137,7 +139,7 @@ def _said(values: Mapping[str, Any]) -> str:
 def _results(model: Predictor, origin: Origin, series: _Series, row: Row) -> Files:
     """Returns the report of a series, and previews of the slices that drove its score."""
     top, positive = tables.top_slices(series.rows), model.scorer.data.classes[1]
-    notes = [f"{row['slices']} of {len(series.files)} images scored; the highest is the series'"]
+    notes = [f"{row['slices']} of {len(series.files)} images scored; the highest counts"]
     notes += [f"{count} of them cannot be used: {why}" for why, count in series.refused.items()]
     report = report_score(
         origin,

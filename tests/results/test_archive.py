@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from dicom_files import ct_slice, write, write_series
 from dicom_results import ABOUT, errors_of
-from pydicom.data import get_testdata_file
+from public_dicom import dataset, public
 
 from msa_flax.archive.origin import ArchiveError
 from msa_flax.config import DataConfig
@@ -277,7 +277,7 @@ def test_where_every_image_is_refused_the_reports_say_so(studies, tmp_path):
 
 def test_frames_of_one_file_are_named_by_their_number(tmp_path):
     # The public file is a perfusion map, said to be anatomy in HU.
-    ds = pydicom.dcmread(get_testdata_file("eCT_Supplemental.dcm", download=False))
+    ds = dataset("eCT_Supplemental.dcm")
     ds.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     (shared,) = ds.SharedFunctionalGroupsSequence
     shared.CTImageFrameTypeSequence[0].FrameType = ds.ImageType
@@ -298,6 +298,17 @@ def test_frames_of_one_file_are_named_by_their_number(tmp_path):
         (one for one in found if one.Modality == "OT"), key=lambda one: one.InstanceNumber
     )
     assert [one.SourceImageSequence[0].ReferencedFrameNumber for one in previews] == frames
+
+
+def test_what_breaks_the_standard_in_an_image_is_handed_on_as_it_is(tmp_path):
+    path = pathlib.Path(public("bad_sequence.dcm"))  # its UIDs are no UIDs
+    predict_into(MODEL, [str(path)], tmp_path / "out", dicom_out=tmp_path / "dicom")
+    found = [one.read_bytes() for one in (tmp_path / "dicom").rglob("*.dcm")]
+    assert len(found) == 2
+    with pydicom.config.disable_value_validation():
+        uid = pydicom.dcmread(path).StudyInstanceUID
+    assert not uid.is_valid
+    assert all(uid.encode() in data for data in found)
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_scored(studies, tmp_path, monkeypatch):
