@@ -6,7 +6,7 @@ What they say is read from the tables of the prediction, so that both say the sa
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,13 @@ def _instance(one: Slice) -> Instance:
 
 
 def _origin(model: Predictor, settings: str, series_uid: str, series: _Series) -> Origin:
-    about, scorer = model.about, model.scorer
-    remarks = [NOTICE, *model.stamps, _said(decision(scorer))]
+    about, scorer, trained = model.about, model.scorer, model.about["trained_on"]
+    made = {name: value for name, value in decision(scorer).items() if value is not None}
+    said = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in made.items())
+    remarks = [NOTICE, *model.stamps, said]
     if warm := scorer.calibration and scorer.calibration.temperature:
         remarks.append(f"calibration: logits are divided by {warm.value}")
-    remarks.append(f"trained on {_said(about['trained_on'])}")
+    remarks.append("trained on {source}, images: {images}, groups: {groups}".format(**trained))
     instances = sorted(series.files)
     return Origin(
         header=dicom.read_elements(series.files[instances[0]], READ),
@@ -129,11 +131,6 @@ def _origin(model: Predictor, settings: str, series_uid: str, series: _Series) -
         settings=settings,
         remarks=remarks,
     )
-
-
-def _said(values: Mapping[str, Any]) -> str:
-    known = {name.replace("_", " "): value for name, value in values.items() if value is not None}
-    return ", ".join(f"{name}: {value}" for name, value in known.items())
 
 
 def _results(model: Predictor, origin: Origin, series: _Series, row: Row) -> Files:

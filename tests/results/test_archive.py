@@ -194,7 +194,7 @@ def test_a_report_says_how_the_model_decides_and_what_it_was_trained_on(done):
         b"threshold: 0.25, chosen by: the stored operating point, sensitivity: 0.9, "
         b"confidence: 0.95, counted: groups",
         b"calibration: logits are divided by 2.0",
-        b"trained on source: a synthetic phantom, images: 9, groups: 9",
+        b"trained on a synthetic phantom, images: 9, groups: 9",
         b"6 of 6 images scored",
     ):
         assert said in bytes_of(report)
@@ -247,6 +247,14 @@ def test_the_images_are_left_as_they_are_and_the_same_again_adds_nothing(
     assert tree(tmp_path / "d") == written
     assert tree(studies) == before
     assert all(pathlib.Path(name).suffix == ".dcm" for name in written)
+
+
+def test_a_model_that_says_the_same_in_another_order_gives_the_same_bytes(done, studies, tmp_path):
+    about = {name: MODEL.about[name] for name in reversed(MODEL.about)}
+    about["trained_on"] = dict(sorted(about["trained_on"].items()))  # as JSON has it
+    other = dataclasses.replace(MODEL, about=about)
+    predict_into(other, [str(studies)], tmp_path / "out", dicom_out=tmp_path / "dicom")
+    assert tree(tmp_path / "dicom") == tree(done[1])
 
 
 def test_another_threshold_is_another_result(done, studies, tmp_path):
