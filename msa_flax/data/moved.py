@@ -29,7 +29,7 @@ _OFF = 2.0  # pixels by which a match may miss its place
 _ZOOM, _STRETCH = 2.0, 1.4  # largest change of scale, and of one direction against the other
 _STILL = 1.0  # pixels; a map that differs less from a turn about the centre has been searched
 _OVERLAP = 4000  # pixels that two images share at the least
-_AT_ONCE = 64  # pairs that a thread compares before it takes others
+_AT_ONCE = 64  # images, or pairs, that a thread takes before it takes others
 _HALF = 0.25  # pixels by which OpenCV's places are off, because it doubles the image first
 
 Noise = Callable[[np.ndarray, np.ndarray], np.ndarray]  # image, window float32 -> its noise
@@ -68,17 +68,16 @@ def find_moved(images: np.ndarray, noise: Noise) -> list[Moved]:
     """
     if len(images) < 2:
         return []
-    with ThreadPoolExecutor() as pool:
+    # Products this small are slower on several threads each, which wait for one another.
+    with ThreadPoolExecutor() as pool, threadpool_limits(1, user_api="blas"):
         features = list(pool.map(_describe, images))
-        tasks = _likeliest(features)
+        tasks = _likeliest(features, pool)
 
         def compare(start: int) -> list[Moved | None]:
             some = tasks[start : start + _AT_ONCE]
             return [_compare(images, features, noise, task) for task in some]
 
-        # Products this small are slower on several threads each, which wait for one another.
-        with threadpool_limits(1, user_api="blas"):
-            found = list(pool.map(compare, range(0, len(tasks), _AT_ONCE)))
+        found = list(pool.map(compare, range(0, len(tasks), _AT_ONCE)))
     return [moved for some in found for moved in some if moved]
 
 
@@ -107,7 +106,7 @@ def _changed(kinds: np.ndarray, mirrored: bool, inverted: bool) -> np.ndarray:
     return cells.reshape(-1, 128)
 
 
-def _likeliest(features: list[_Features]) -> list[_Task]:
+def _likeliest(features: list[_Features], pool: ThreadPoolExecutor) -> list[_Task]:
     """Returns pairs whose features are of the same kinds, mirrored or inverted; no task twice."""
     from sklearn.cluster import MiniBatchKMeans
 
@@ -126,24 +125,36 @@ def _likeliest(features: list[_Features]) -> list[_Task]:
     offset = np.square(words).sum(axis=1)
 
     def counts(mirrored: bool, inverted: bool) -> np.ndarray:
-        rows = []
-        for one in features:
+        def count(one: _Features) -> np.ndarray:
             kinds = _changed(one.kinds, mirrored, inverted)
             nearest = (2 * kinds @ words.T - offset).argmax(axis=1)
-            rows.append(np.sqrt(np.bincount(nearest, minlength=len(words))))
-        return np.stack(rows).astype(np.float32)
+            return np.sqrt(np.bincount(nearest, minlength=len(words)))
+
+        return np.stack(list(pool.map(count, features))).astype(np.float32)
 
     plain = counts(False, False)
     rarity = np.log(len(plain) / np.maximum((plain > 0).sum(axis=0), 1)).astype(np.float32) + 1e-3
     plain = _unit(plain * rarity)
     tasks = set()
     for form in forms:
-        for i, row in enumerate(_unit(counts(*form) * rarity)):
-            likeness = plain @ row
-            likeness[i] = -1
-            for j in np.argpartition(-likeness, _CANDIDATES - 1)[:_CANDIDATES].tolist():
-                tasks.add(_Task(min(i, j), max(i, j), *form))
+        rows = _unit(counts(*form) * rarity)
+        for i, others in enumerate(_nearest(rows, plain, pool)):
+            tasks |= {_Task(min(i, j), max(i, j), *form) for j in others}
     return sorted(tasks)
+
+
+def _nearest(rows: np.ndarray, plain: np.ndarray, pool: ThreadPoolExecutor) -> list[list[int]]:
+    """Returns for each row the others of ``plain`` that are most like it."""
+
+    def some(start: int) -> list[list[int]]:
+        likeness = rows[start : start + _AT_ONCE] @ plain.T
+        at = np.arange(len(likeness))
+        likeness[at, at + start] = -1
+        found = np.argpartition(-likeness, _CANDIDATES - 1, axis=1)[:, :_CANDIDATES]
+        return [one.tolist() for one in found]
+
+    blocks = pool.map(some, range(0, len(rows), _AT_ONCE))
+    return [others for block in blocks for others in block]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
