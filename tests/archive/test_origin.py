@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from dicom_files import ct_slice
 from dicom_results import ABOUT, origin_of
+from pydicom.data import get_charset_files
 
 from msa_flax.archive.origin import plain
 from msa_flax.archive.report import report_nothing
@@ -73,6 +74,17 @@ def test_the_patient_is_written_as_the_images_have_it():
     assert report.get_item("PatientID").value == b"\xe4" * 70
     assert report.StudyInstanceUID == ds.StudyInstanceUID
     assert report.AccessionNumber == ""  # it must be there, and is not known (C.7.2.1)
+
+
+@pytest.mark.parametrize("name", ["chrH32.dcm", "chrI2.dcm", "chrRuss.dcm", "chrX2.dcm"])
+def test_a_name_in_any_script_stays_as_it_is(name):
+    (path,) = get_charset_files(name)
+    theirs, ds = pydicom.dcmread(path), header()
+    for keyword in ("SpecificCharacterSet", "PatientName"):
+        ds.add(theirs[keyword])
+    ours = written(ds)
+    assert ours.SpecificCharacterSet == theirs.SpecificCharacterSet
+    assert str(ours.PatientName).rstrip("=") == str(theirs.PatientName).rstrip("=")
 
 
 @pytest.mark.parametrize(
