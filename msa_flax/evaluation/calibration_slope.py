@@ -5,6 +5,7 @@ import numpy as np
 from msa_flax.evaluation.metrics import SortedImages, chunks
 
 _ITERATIONS = 50  # Newton's method takes about six, and a few more where steps are halved
+_ROUNDING = 1e-6  # of the largest logit: what float32 and the order of sums make of equal ones
 _CLOSE = 1e-6  # the length of the last step; Newton's next one would be about its square
 
 
@@ -14,7 +15,8 @@ def slope_and_intercept(images: SortedImages, weights: np.ndarray) -> dict[str, 
     They maximise the likelihood (Cox 1958, logistic recalibration): 0 and 1 where the probabilities
     are right, a slope below 1 where they are too extreme. There is no maximum, and the result is
     NaN, where a threshold on the logit separates the classes in either direction (Albert and
-    Anderson 1984); images of one class and logits that are all the same are cases of it.
+    Anderson 1984); images of one class and logits that are all the same, but for rounding, are
+    cases of it.
 
     Args:
         images: n images with finite logits.
@@ -23,6 +25,9 @@ def slope_and_intercept(images: SortedImages, weights: np.ndarray) -> dict[str, 
     Returns:
         name to float [draws].
     """
+    if np.ptp(images.logit) <= _ROUNDING * np.abs(images.logit).max(initial=0.0):
+        nothing = np.full(len(weights), np.nan)
+        return {"calibration_slope": nothing, "calibration_intercept": nothing}
     centre, scale = float(np.mean(images.logit)), float(np.std(images.logit)) or 1.0
     x, y = (images.logit - centre) / scale, images.label.astype(np.float64)
     everything = np.ones((1, images.groups), np.intp)

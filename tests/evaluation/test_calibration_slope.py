@@ -63,6 +63,13 @@ def test_separated_classes_have_no_slope(x, label):
     assert all(np.isnan(value[0]) for value in slope_and_intercept(rows, once(rows)).values())
 
 
+def test_logits_that_differ_by_rounding_alone_have_no_slope():
+    x = np.float32([-0.520086527, -0.520086467, -0.520086527, -0.520086467])
+    rows = sort_images(np.array([1, 0, 0, 1], bool), expit(x), threshold=0.5, logits=x)
+    assert classes_overlap(rows, once(rows))[0]
+    assert all(np.isnan(value[0]) for value in slope_and_intercept(rows, once(rows)).values())
+
+
 def test_right_logits_have_slope_1_and_scaled_ones_the_inverse():
     rng = np.random.default_rng(0)
     x = 2 * rng.normal(size=50_000)
