@@ -89,9 +89,12 @@ def read_elements(path: str | os.PathLike[str], keywords: Sequence[str]) -> Any:
     """Returns some elements of a file's header as a ``pydicom.Dataset``, whatever it is about.
 
     Raises:
-        DicomError: it cannot be read.
+        DicomError: it is no DICOM file, or cannot be read.
     """
     with _opened(Path(path)) as file, _reading():
+        if not is_dicom(file.read(132)):
+            raise DicomError("not a DICOM file")
+        file.seek(0)
         tags: list[Any] = list(keywords)
         ds = _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
         list(ds)  # pydicom looks at a value, and warns of it, when it is first asked for

@@ -224,6 +224,9 @@ def test_elements_are_read_of_any_file_and_a_note_is_none(tmp_path):
     assert "PixelData" not in ds
     with pytest.raises(DicomError, match="cannot be read"):
         read_elements(tmp_path / "none", ("PatientID",))
+    (tmp_path / "note").write_bytes(b"a note" * 100)
+    with pytest.raises(DicomError, match="not a DICOM file"):
+        read_elements(tmp_path / "note", ("PatientID",))
 
 
 def test_the_window_of_the_configuration_is_used():
