@@ -54,7 +54,7 @@ def look(image: np.ndarray) -> np.ndarray:
         image: uint8 [s, s], as the network is given it.
     """
     even = cv2.resize(cv2.equalizeHist(image), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
-    count = np.bincount(image.ravel() // (256 // _LEVELS), minlength=_LEVELS)
+    count = cv2.calcHist([image], [0], None, [_LEVELS], [0, 256]).ravel().astype(np.float64)
     return np.concatenate([even.ravel() / 255, np.sqrt(count / image.size)]).astype(np.float32)
 
 
