@@ -33,6 +33,7 @@ def provenance() -> str:
         ("--results", None),
         ("--record", None),
         ("--root", "DIR"),
+        ("--folder", "DIR"),
         ("--weights", "FILE.h5"),
         ("--beam", "PYTHON"),
     ):
