@@ -3,13 +3,13 @@ r"""Does the paper's network detect fractures, once a slice's place in the body 
     python experiments/studies.py --out runs [--studies 150] [--seeds 0 1 2] \
         [--models msa none mobilenet_v2] [--pretrained mobilenet_v1=FILE ...]
 
-Writes studies of the phantom in two difficulties (OUT/studies), audits them with the shortcut
+Writes studies of the phantom in two difficulties (OUT/phantom), audits them with the shortcut
 ladder, trains every network on them, split by patient, and evaluates slices, whole studies and
-where the maps lie, against the masks of the fractures. Finished parts are left alone, interrupted
-ones continue. --results DIR keeps the small files, from which the table is made again with no
---models; --into FILE.md puts it between the lines <!-- studies --> and <!-- /studies -->. The
-phantom is no patient: a network that fails here fails at an easy task, and one that does not has
-shown little. README.md has the results.
+where the maps lie, against the masks of the fractures. Interrupted parts continue; what is in
+--results DIR, which keeps the small files, is finished and left alone. --models without a name only
+makes the table; --into FILE.md puts it between the lines <!-- studies --> and <!-- /studies -->.
+The phantom is no patient: a network that fails here fails at an easy task, and one that does not
+has shown little. README.md has the results.
 """
 
 import argparse
@@ -54,15 +54,16 @@ SCORES = ("auc", "recall", "specificity")
 def run_all(options: argparse.Namespace) -> dict[str, str]:
     """Writes, audits, trains and evaluates everything asked for; returns what failed, and why."""
     failed = {}
-    for name in DIFFICULTIES:
-        _write_studies(name, options)
-        _audit(name, options)
     for seed in options.seeds:  # so that what is cut short has all networks of a seed
         for name in DIFFICULTIES:
             for model in options.models:
                 where = Path("studies") / name / model / f"seed-{seed}"
+                if (options.results / where / MAPS).exists():
+                    continue
                 print(f"== {where}", flush=True)
                 try:
+                    _write_studies(name, options)
+                    _audit(name, options)
                     _train(name, model, seed, options.out / where, options)
                     _keep(options.out / where, options.results / where)
                 except Exception as error:  # one run must not keep the others from being trained
