@@ -243,7 +243,8 @@ def _note(runs: Sequence[FinishedRun]) -> str:
     first = runs[0].splits["test"]
     counts = first["confusion"]
     return (
-        f"{days[0]} to {days[-1]}, {'; '.join(machines)}; {runs[0].weights} weights. Test split: "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(machines)}; "
+        f"{runs[0].weights} weights. Test split: "
         f"{counts['tp'] + counts['fn']} slices with a fracture and {counts['tn'] + counts['fp']} "
         f"without, {first['study']['n']} studies. In brackets 95 % intervals over patients, one "
         f"value per seed; of maps the mean, smallest and largest of the seeds. {NOTICE}"
