@@ -1,6 +1,7 @@
 """What the scripts' command lines share: what the user can mend is said in one sentence."""
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -36,6 +37,18 @@ def call(
 def in_one_line(error: Exception) -> str:
     """Returns what an error says, without its line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def run_command(name: str, *flags: str) -> None:
+    """Runs one of the package's commands in a process of its own.
+
+    Raises:
+        RuntimeError: it failed; the last line of what it said.
+    """
+    command = [sys.executable, "-m", f"msa_flax.{name}", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
 
 
 def say_failures(failed: dict[str, str]) -> int:

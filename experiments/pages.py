@@ -1,7 +1,10 @@
 """Markdown pages whose tables are written by scripts, between two marker lines."""
 
+import argparse
 import re
 from pathlib import Path
+
+from command_line import say_failures
 
 from msa_flax.files import UserError, write_text
 
@@ -25,3 +28,22 @@ def print_or_write(path: Path | None, name: str, text: str) -> None:
         write_between(path, name, text)
     else:
         print(text)
+
+
+def show(options: argparse.Namespace, name: str, text: str, failed: dict[str, str]) -> int:
+    """Prints or writes a script's table and says which runs failed; returns the exit code.
+
+    Args:
+        options: ``into`` and ``results`` are used.
+        name: of the marker lines.
+        text: the table, "" if there are no finished runs.
+        failed: name of a run to the reason.
+
+    Raises:
+        UserError: there is no finished run, and none has failed.
+    """
+    if text:
+        print_or_write(options.into, name, text)
+    elif not failed:
+        raise UserError(f"--results: expected finished runs below {options.results}, found none")
+    return say_failures(failed)

@@ -18,7 +18,6 @@ of 0.556, which is 1.000 as published. README.md has the table.
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,13 +32,13 @@ from command_line import (
     add_pretrained,
     call,
     in_one_line,
-    say_failures,
+    run_command,
     use_pretrained,
 )
 from protocol import EPOCHS, GROUPS, MODELS, PROTOCOLS, get_config
 
 from msa_flax.config import Config
-from msa_flax.files import NOTICE, UserError, markdown_table
+from msa_flax.files import NOTICE, markdown_table
 
 CONFIG = Path(__file__).with_name("protocol.py")
 AUDIT = "audit"  # beside the models' folders
@@ -103,16 +102,13 @@ def _audit(
     if (folder / "audit.json").exists():
         return
     config = _configuration(model, protocol, group, options)
-    command = [
-        *(sys.executable, "-m", "msa_flax.audit", "--ladder", f"--out={folder}"),
+    run_command(
+        *("audit", "--ladder", f"--out={folder}"),
         f"--config={CONFIG}:{_argument(model, protocol, group)}",
         f"--config.data.root={options.root}",
         f"--config.train.seed={options.seed}",
         f"--config.model.pretrained={config.model.pretrained}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"audit: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+    )
 
 
 def _pool(folder: Path, results: Path, model: str) -> None:
@@ -223,11 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.results = options.results or options.out / "results"
     failed = train(options) if options.root else {}
-    if text := table(options.results):
-        pages.print_or_write(options.into, "protocols", text)
-    elif not failed:
-        raise UserError(f"--results: expected finished runs below {options.results}, found none")
-    return say_failures({f"protocols/{name}": reason for name, reason in failed.items()})
+    named = {f"protocols/{name}": reason for name, reason in failed.items()}
+    return pages.show(options, "protocols", table(options.results), named)
 
 
 if __name__ == "__main__":

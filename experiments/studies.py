@@ -16,7 +16,6 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,13 +32,13 @@ from command_line import (
     add_pretrained,
     call,
     in_one_line,
-    say_failures,
+    run_command,
     use_pretrained,
 )
 from study import MODELS, get_config
 
 from msa_flax.config import Config
-from msa_flax.files import NOTICE, UserError, markdown_table, write_json
+from msa_flax.files import NOTICE, markdown_table, write_json
 from msa_flax.reporting.text import with_interval
 
 CONFIG = Path(__file__).with_name("study.py")
@@ -48,6 +47,7 @@ DIFFICULTIES = {  # what a fracture of the phantom is: width in mm and contrast 
     "default": ("2 mm, 700 HU", ["--width", "2", "--contrast", "700"]),
 }
 AUDIT, MAPS = "audit.json", "maps.json"
+PUBLIC = "audit/published/audit.json"  # of the public set, by protocols.py
 SCORES = ("auc", "recall", "specificity")
 
 
@@ -100,7 +100,7 @@ def _audit(name: str, options: argparse.Namespace) -> None:
     if target.exists():
         return
     folder = options.out / "studies" / name / "audit"
-    _command(
+    run_command(
         *("audit", "--ladder", f"--out={folder}", f"--config={CONFIG}:msa"),
         f"--config.data.root={_root(name, options).absolute()}",
         f"--config.model.pretrained={_configuration(name, 'msa', 0, options).model.pretrained}",
@@ -109,19 +109,12 @@ def _audit(name: str, options: argparse.Namespace) -> None:
     shutil.copyfile(folder / AUDIT, target)
 
 
-def _command(name: str, *flags: str) -> None:
-    command = [sys.executable, "-m", f"msa_flax.{name}", *flags]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
-
-
 def _train(name: str, model: str, seed: int, workdir: Path, options: argparse.Namespace) -> None:
     """Trains a network and evaluates it, unless that is done."""
     if (workdir / MAPS).exists():
         return
     sweep.train_one(workdir, _configuration(name, model, seed, options), {})
-    _command("evaluate", f"--workdir={workdir}", "--level=study")
+    run_command("evaluate", f"--workdir={workdir}", "--level=study")
     write_json(workdir / MAPS, _where_maps_lie(workdir, _root(name, options) / "masks"))
 
 
@@ -173,28 +166,63 @@ def _keep(workdir: Path, folder: Path) -> None:
 
 def table(results: Path) -> str:
     """Returns the tables of all difficulties, "" if nothing has been trained."""
-    head = ["fracture", "network", "seeds", "test slices, AUC", "test studies, AUC"]
+    head = ["fracture", "network", "seeds", "test slices", "slices, AUC", "studies, AUC"]
     head += ["sensitivity", "specificity", "best shortcut, slices, AUC"]
     rows, maps, runs = [], [], []
     for name, (title, _) in DIFFICULTIES.items():
         base = results / "studies" / name
         for model, (said, _) in MODELS.items():
-            found = [FinishedRun(path.parent) for path in sorted(base.glob(f"{model}/*/{MAPS}"))]
-            if not found:
+            folders = [path.parent for path in sorted(base.glob(f"{model}/*/{MAPS}"))]
+            if not folders:
                 continue
-            runs += found
+            found = [FinishedRun(folder) for folder in folders]
             tests = [run.splits["test"] for run in found]
             studies = [one["study"]["metrics"] for one in tests]
+            counts = tests[0]["confusion"]
+            images = f"{counts['tn'] + counts['fp']} + {counts['tp'] + counts['fn']}"
             slices = _scores([one["metrics"]["auc"] for one in tests])
             scores = [_scores([one[key] for one in studies]) for key in SCORES]
-            shortcut = _best_shortcut(base / AUDIT)
-            rows.append([title, said, str(len(found)), slices, *scores, shortcut])
-            kept = [json.loads(path.read_text()) for path in sorted(base.glob(f"{model}/*/{MAPS}"))]
+            best = max(_ladder(base / AUDIT).items(), key=lambda item: item[1])
+            shortcut = f"{best[0]}: {best[1]:.3f}"
+            rows.append([title, said, str(len(found)), images, slices, *scores, shortcut])
+            kept = [json.loads((folder / MAPS).read_text()) for folder in folders]
             maps += [[title, said, *line] for line in _lines_of_maps(kept)]
+            runs += found
     if not rows:
         return ""
     head_maps = ["fracture", "network", "map", "mass inside", "pointing game", "IoU", "area"]
-    return "\n\n".join((_note(runs), markdown_table(head, rows), markdown_table(head_maps, maps)))
+    tables = [markdown_table(head, rows), markdown_table(head_maps, maps)]
+    if (results / "protocols" / PUBLIC).exists():
+        tables += ["Beside the public set, slices of the test split:", _beside_public(results)]
+    return "\n\n".join((_note(runs), *tables))
+
+
+def _beside_public(results: Path) -> str:
+    """Returns the AUC of networks and of position, on the public set and on the phantom."""
+    public = results / "protocols"
+    head = ["AUC", "public set, as published", "each series held out, pooled"]
+    head += [f"phantom, {title}" for title, _ in DIFFICULTIES.values()]
+    rows = []
+    for model, (said, _) in MODELS.items():
+        files = [public / model / "published/eval/test/metrics.json"]
+        files.append(public / model / "grouped/pooled.json")
+        values = [[path] if path.exists() else [] for path in files]
+        values += [
+            sorted((results / "studies" / name).glob(f"{model}/*/eval/test/metrics.json"))
+            for name in DIFFICULTIES
+        ]
+        aucs = [[_auc(path) for path in paths] for paths in values]
+        rows.append([said, *(_spread(one) if one else "not run here" for one in aucs)])
+    audits = [results / "studies" / name / AUDIT for name in DIFFICULTIES]
+    ladders = [_ladder(path) for path in (public / PUBLIC, *audits)]
+    first, *others = [f"{one['slice position']:.3f}" for one in ladders]
+    rows.append(["slice position alone", first, "not pooled", *others])
+    return markdown_table(head, rows)
+
+
+def _auc(path: Path) -> float | None:
+    value: float | None = json.loads(path.read_text())["metrics"]["auc"]["value"]
+    return value
 
 
 def _lines_of_maps(kept: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -209,18 +237,15 @@ def _lines_of_maps(kept: Sequence[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
-def _best_shortcut(audit: Path) -> str:
-    """Returns the test AUC of the shortcut that reaches the highest one."""
+def _ladder(audit: Path) -> dict[str, float]:
+    """Returns the test AUC of every shortcut that an audit has scored, by its name."""
     from msa_flax.auditing.shortcuts import PERMUTED
 
-    ladder = json.loads(audit.read_text())["ladder"]
-    found = {
+    return {
         rung["rung"]: rung["test"]["auc"]
-        for rung in ladder
+        for rung in json.loads(audit.read_text())["ladder"]
         if rung["rung"] != PERMUTED and rung.get("test", {}).get("auc") is not None
     }
-    best = max(found, key=lambda name: found[name])
-    return f"{best}: {found[best]:.3f}"
 
 
 def _scores(values: Sequence[dict[str, Any]]) -> str:
@@ -240,14 +265,12 @@ def _spread(values: Sequence[float | None]) -> str:
 def _note(runs: Sequence[FinishedRun]) -> str:
     days = sorted({run.run["date"][:10] for run in runs})
     machines = dict.fromkeys(run.run["machine"] for run in runs)
-    first = runs[0].splits["test"]
-    counts = first["confusion"]
+    studies = runs[0].splits["test"]["study"]["n"]
     return (
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(machines)}; "
-        f"{runs[0].weights} weights. Test split: "
-        f"{counts['tp'] + counts['fn']} slices with a fracture and {counts['tn'] + counts['fp']} "
-        f"without, {first['study']['n']} studies. In brackets 95 % intervals over patients, one "
-        f"value per seed; of maps the mean, smallest and largest of the seeds. {NOTICE}"
+        f"{runs[0].weights} weights. Test split: {studies} studies; their slices are given without "
+        "and with a fracture. In brackets 95 % intervals over patients, one value per seed; of "
+        f"maps, and beside the public set, the mean, smallest and largest of the seeds. {NOTICE}"
     )
 
 
@@ -264,11 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.results = options.results or options.out / "results"
     failed = run_all(options) if options.models else {}
-    if text := table(options.results):
-        pages.print_or_write(options.into, "studies", text)
-    elif not failed:
-        raise UserError(f"--results: expected finished runs below {options.results}, found none")
-    return say_failures({name: reason for name, reason in failed.items()})
+    return pages.show(options, "studies", table(options.results), failed)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Writes predictions.csv and metrics.json to DIR/eval/<split>/ (with --checkpoint 
 DIR/eval/<split>-last/) and prints the metrics of the paper's Table 4. With --data_root DIR2 the
 same model is evaluated on another folder (external validation), DIR2/{fracture,normal}/ or
 DIR2/{train,val}/{fracture,normal}/, and with --manifest FILE.csv on the images of a table of
-labels; --external names the result. Its images are compared with
-those that the run was trained or chosen on, and what is known already is said beside every number.
+labels; --external names the result. These images are compared with those that the run was trained
+or chosen on, and what is known already is said beside every number.
 
 --calibrate fits temperature, isotonic regression, Venn-Abers and conformal prediction on the
 validation split and stores them as DIR/checkpoints/calibration-<best or last>.json. From then on
@@ -97,6 +97,7 @@ def main(args: SimpleNamespace) -> None:
                 "--sensitivity: the threshold is chosen when calibration is fitted, or of studies; "
                 "add --calibrate or --level study, not both"
             )
+    from msa_flax.data import load_external
     from msa_flax.results.scores import calibrate, evaluate_external, evaluate_split, report
     from msa_flax.run import restore
     from msa_flax.training.xla import prepare_jax
@@ -106,17 +107,18 @@ def main(args: SimpleNamespace) -> None:
     run, results = restore(workdir, checkpoint_name=args.checkpoint, **taken), {}
     if args.calibrate:
         results["validation"] = calibrate(run, sensitivity=sensitivity)
+    images = None
     if others := args.data_root or args.manifest:
-        results[name] = evaluate_external(run, others, name, alpha=alpha, replace=args.replace)
+        images, replace = load_external(others, run.config.data), args.replace
+        results[name] = evaluate_external(run, images, others, name, alpha=alpha, replace=replace)
     elif args.split not in results:
         results[args.split] = evaluate_split(run, args.split, alpha=alpha)
     report(run, results)
     if args.level == "study":
         from msa_flax.results.studies import evaluate_studies
 
-        evaluate_studies(
-            run, name if others else args.split, sensitivity=sensitivity, root=others or ""
-        )
+        split = name if others else args.split
+        evaluate_studies(run, split, sensitivity=sensitivity, others=images)
 
 
 def _check_others(args: SimpleNamespace) -> None:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,18 +47,39 @@ class UserError(ValueError):
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside ``path`` to write to, and renames it at the end.
 
-    So the file is there whole or not at all. Its folder is made if it is not there.
+    So the file, or folder of files, is there whole or not at all. The folder that it is in is made
+    if it is not there.
     """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():  # renaming would replace it
         raise FileExistsError(errno.EEXIST, "a pipe, a socket or a device is there", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)  # of a killed process with this number
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def write_folder(path: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
+    """Writes a new folder, whole or not at all: the bytes of each file by its name.
+
+    Raises:
+        OSError: it cannot be written, or is there and not empty.
+    """
+    with written_whole(path) as temporary:
+        temporary.mkdir()
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -86,10 +108,10 @@ def remove_unfinished(folder: Path) -> None:
 
     Files of processes that are still alive on this machine are left to them.
     """
-    for path in folder.rglob(".*.tmp"):
+    for path in [*folder.rglob(".*.tmp")]:
         *_, process, _ = path.name.split(".")
         if process.isdecimal() and not _alive(int(process)):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _alive(process: int) -> bool:
@@ -100,28 +122,6 @@ def _alive(process: int) -> bool:
     except PermissionError:  # it is somebody else's
         return True
     return True
-
-
-@contextlib.contextmanager
-def time_limit(seconds: float, error: Exception) -> Iterator[None]:
-    """Raises the error in what runs longer; in a thread beside the main one nothing is limited.
-
-    A regular expression stops for a signal too, which is how it is stopped.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise error
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -98,6 +98,13 @@ def untrained_run():
 
 
 @pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A new, empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def small_classifier():
     """A constructor of a tiny classifier: what surrounds a backbone must not depend on it."""
     import flax.linen as nn

@@ -93,12 +93,6 @@ def test_a_damaged_checkpoint_is_refused(workdir, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -149,6 +149,27 @@ def test_signals_wait_for_files_that_belong_together():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_folder_of_files_is_there_whole_or_not_at_all_and_leaves_nothing_behind(tmp_path):
+    left = tmp_path / f".model.{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "old").touch()  # of a killed process with this number
+
+    def write_half():
+        with files.written_whole(tmp_path / "model") as folder:
+            folder.mkdir()
+            (folder / "a").touch()
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+    files.write_folder(tmp_path / "model", {"a": b"1"})
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "a"]
+    (tmp_path / ".other.999999999.tmp").mkdir()  # a number that no process has
+    files.remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_pipe_or_a_device_is_never_replaced_by_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(files.UserError, match="pipe cannot be written: a pipe, a socket or a dev"):

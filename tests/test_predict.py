@@ -86,12 +86,6 @@ def test_without_out_the_results_are_in_the_folder_of_the_run(trained, images, c
     assert "name another folder with --out" in capsys.readouterr().err
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

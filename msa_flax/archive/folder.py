@@ -1,11 +1,10 @@
 """Files that belong together, written into a folder that appears whole or not at all."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from msa_flax.archive.origin import ArchiveError
+from msa_flax.files import write_folder
 
 
 def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -26,12 +25,4 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
             f"{folder} holds other results for the same images and model; nothing was "
             "overwritten: remove it, or name another folder with --dicom_out"
         )
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this number
-    try:
-        temporary.mkdir(parents=True)
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    write_folder(folder, files)

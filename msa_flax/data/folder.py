@@ -36,7 +36,7 @@ from msa_flax.data.layout import (
     refusal,
     walk,
 )
-from msa_flax.files import time_limit
+from msa_flax.data.patterns import time_limit
 
 _DIGITS = 18  # of a slice's number: what an int64 holds
 _PATTERN_SECONDS = 10  # for all names of a folder; 4,200 names take some milliseconds

@@ -10,8 +10,8 @@
 A slice with a box shows a fracture. Slices of studies without a fracture are normal. Slices without
 a box of studies with boxes are left out, unless ``data.rsna_beyond`` says how far from every box
 they are normal. ``data.rsna_every`` thins out normal slices. Studies with a fracture and without
-boxes label no slice; they serve to evaluate whole studies. A box belongs to the file of its number:
-numbers may run upwards or downwards, and some are missing.
+boxes label no slice; they serve to evaluate whole studies. A box belongs to the file of its number,
+whichever way the numbers run.
 
 ``data.root`` may also be what ``python -m msa_flax.prepare`` has made of that folder; where DICOM
 files are needed, they are those that it was made from, see :mod:`msa_flax.data.shards`.
@@ -254,8 +254,11 @@ def _slices_by_study(
         if study not in folders:
             bad.append((f"{IMAGES}/{study}", f"no such folder, {STUDIES} names it"))
             continue
-        files = {path.stem: path for path in (base / study).glob("*.dcm")}
-        slices = {int(stem): path for stem, path in files.items() if stem.isdecimal()}
+        slices: dict[int, pathlib.Path] = {}
+        for path in sorted((base / study).glob("*.dcm"), reverse=True):
+            if path.stem.isdecimal() and slices.setdefault(int(path.stem), path) != path:
+                reason = f"another file of slice {int(path.stem)} is there"
+                bad.append((f"{IMAGES}/{study}/{path.name}", reason))
         if not slices:
             bad.append((f"{IMAGES}/{study}", "no slices: no file NUMBER.dcm in it"))
             continue

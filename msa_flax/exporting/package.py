@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import shutil
 import stat
 import zipfile
 import zlib
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from msa_flax.files import SCHEMA_VERSION, UserError, misshapen, write_atomically
+from msa_flax.files import SCHEMA_VERSION, UserError, misshapen, write_atomically, write_folder
 
 MODEL = "model.json"
 # Of all files together: a small zip file may declare sizes that fill the memory.
@@ -71,15 +70,10 @@ def write(path: Path, contents: Contents, *, zipped: bool) -> bool:
     if zipped:
         write_atomically(path, _zip(contents))
         return False
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        for name, data in contents.items():
-            write_atomically(temporary / name, data)
-        os.rename(temporary, path)
+        write_folder(path, contents)
     except OSError as error:
         raise PackageError(f"--out: {path} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return False
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from msa_flax import files
 from msa_flax.auditing import findings, shortcuts
-from msa_flax.data import load_external
 from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.leakage import UNKNOWN, check_contradictions
 from msa_flax.data.overlap import find_overlap
@@ -56,15 +55,22 @@ def evaluate_split(run: Run, split: str, *, alpha: float = ALPHA) -> dict[str, A
 
 
 def evaluate_external(
-    run: Run, root: str, name: str, *, alpha: float = ALPHA, replace: bool = False
+    run: Run,
+    examples: Examples,
+    root: str,
+    name: str,
+    *,
+    alpha: float = ALPHA,
+    replace: bool = False,
 ) -> dict[str, Any]:
-    """Evaluates a folder of other images, writes ``eval/<name>/``, returns its metrics.
+    """Evaluates other images, writes ``eval/<name>/``, returns its metrics.
 
     The images are compared with those that the run was trained or chosen on.
 
     Args:
         run: a trained run.
-        root: the folder.
+        examples: the images, of :func:`msa_flax.data.load_external`.
+        root: the folder or table that they come from.
         name: of the result.
         alpha: share of images of a class whose conformal set may miss it.
         replace: whether a result of other images under this name may be replaced.
@@ -73,7 +79,6 @@ def evaluate_external(
         DataError: the images cannot be used, a picture is in both classes, or the name belongs to
             other images.
     """
-    examples = load_external(root, run.config.data)
     for file, reason in examples.bad_files[:20]:
         log.warning("left out: %s: %s", file, reason)
     check_contradictions(examples)

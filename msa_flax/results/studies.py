@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from msa_flax import files
-from msa_flax.data import load_external, load_files
+from msa_flax.data import load_files
 from msa_flax.data.examples import DataError, Examples
 from msa_flax.data.rsna import LEVELS, read_truth, whole_studies
 from msa_flax.evaluation import study
@@ -22,7 +22,7 @@ from msa_flax.run import Run
 
 
 def evaluate_studies(
-    run: Run, split: str, *, sensitivity: float | None = None, root: str = ""
+    run: Run, split: str, *, sensitivity: float | None = None, others: Examples | None = None
 ) -> dict[str, Any]:
     """Evaluates the studies of a split, writes its artefacts, returns the section "study".
 
@@ -35,14 +35,19 @@ def evaluate_studies(
         sensitivity: of the threshold, see
             :func:`msa_flax.evaluation.operating_point.threshold_for_sensitivity`; without one, it
             has the greatest sum of sensitivity and specificity.
-        root: folder or table of the other images; "" for a split of the run's own.
+        others: the other images; None for a split of the run's own.
 
     Raises:
         DataError: the studies of the images are not known.
         PredictionsError: the validation studies with a fracture are too few for the sensitivity.
     """
     validation = _scores(run, "validation")
-    scores = _of_others(run, split, root) if root else _scores(run, split)
+    if others is None:
+        scores = _scores(run, split)
+        levels = _levels(run, scores)
+    else:
+        written = Predictions.read(run.results(split) / "predictions.csv")
+        scores, levels = _of_slices(others, written), None
     chosen = study.choose(validation)
     held = chosen.apply(validation)
     if sensitivity is None:
@@ -55,7 +60,7 @@ def evaluate_studies(
     probability = chosen.apply(scores)
     known: Any = {
         "threshold": threshold,
-        "levels": None if root else _levels(run, scores),
+        "levels": levels,
         "classes": run.config.data.classes,
     }
     section = {
@@ -88,12 +93,6 @@ def _scores(run: Run, split: str) -> StudyScores:
     if run.config.data.source == "rsna2022":  # whose labelled slices are not whole studies
         return _of_whole_studies(run, whole_studies(run.config.data, split, set(examples.group)))
     return _of_slices(examples, predict_split(run, split)[0])
-
-
-def _of_others(run: Run, name: str, root: str) -> StudyScores:
-    """Gathers the predictions that were written for other images."""
-    examples = load_external(root, run.config.data)
-    return _of_slices(examples, Predictions.read(run.results(name) / "predictions.csv"))
 
 
 def _of_whole_studies(run: Run, paths: Mapping[str, Sequence[Path]]) -> StudyScores:

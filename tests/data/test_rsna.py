@@ -121,6 +121,15 @@ def test_folders_and_boxes_that_fit_nothing_are_listed_and_the_rest_is_used(root
     assert found(listing) == {"1.2.3/12.dcm": 1}
 
 
+def test_two_files_of_one_slice_are_listed(root):
+    folder = root / "train_images/1.2.4"
+    (folder / "012.dcm").write_bytes((folder / "12.dcm").read_bytes())
+    with pytest.raises(DataError, match="another file of slice 12 is there"):
+        rsna.list_rsna(config(root))
+    found = rsna.list_rsna(config(root, on_bad_file="skip"))
+    assert found.bad_files == (("train_images/1.2.4/012.dcm", "another file of slice 12 is there"),)
+
+
 def test_a_slice_that_is_no_ct_is_listed(root):
     (root / "train_images" / "1.2.3" / "12.dcm").write_bytes(b"nothing")
     listing = rsna.list_rsna(config(root, on_bad_file="skip"))

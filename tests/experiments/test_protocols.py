@@ -63,7 +63,7 @@ def test_every_protocol_is_trained_audited_pooled_and_in_the_table(
     tiny.write_text(TINY)
     monkeypatch.setattr(protocols, "get_config", runpy.run_path(str(tiny))["get_config"])
     monkeypatch.setattr(protocols, "CONFIG", tiny)
-    monkeypatch.setattr(protocols, "subprocess", Namespace(run=run))
+    monkeypatch.setattr(command_line, "subprocess", Namespace(run=run))
     monkeypatch.setenv("MSA_FLAX_REALDATA", str(tmp_path))
     asked = Namespace(
         root=str(images),

@@ -37,7 +37,7 @@ def small(monkeypatch, capsys):
         assert code == 0, capsys.readouterr().err
 
     monkeypatch.setattr(studies, "get_config", get_config)
-    monkeypatch.setattr(studies, "_command", command)
+    monkeypatch.setattr(studies, "run_command", command)
     monkeypatch.setattr(studies, "_write_studies", write_twelve_studies)
     monkeypatch.setattr(studies, "DIFFICULTIES", {"open": ("4 mm, 900 HU", [])})
 

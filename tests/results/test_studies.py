@@ -103,16 +103,15 @@ def test_a_wanted_sensitivity_sets_the_threshold(run):
         studies.evaluate_studies(run, "test", sensitivity=0.99)  # of 20 patients
 
 
-def test_studies_of_other_images_are_compared_with_what_validation_studies_chose(run, monkeypatch):
+def test_studies_of_other_images_are_compared_with_what_validation_studies_chose(run):
     others = make_examples(12)
     others = dataclasses.replace(others, label=np.minimum(others.label, 0))
-    monkeypatch.setattr(studies, "load_external", lambda root, _: {"elsewhere.csv": others}[root])
     own = studies.evaluate_studies(run, "test")
     run.data.splits["other"] = others
     predictions, _ = studies.predict_split(run, "other")
     predictions.write(run.results("other") / "predictions.csv")
     (run.results("other") / "metrics.json").write_text('{"schema_version": 1}')
-    section = studies.evaluate_studies(run, "other", root="elsewhere.csv")
+    section = studies.evaluate_studies(run, "other", others=others)
     assert section["n"] == 12
     assert section["confusion"]["tp"] == section["confusion"]["fn"] == 0
     assert [section[k] for k in ("threshold", "aggregation")] == [
