@@ -12,7 +12,8 @@ DIR then holds, for N made-up patients, at least half of them without a fracture
 - masks/STUDY.npz: where the fractures truly are (`slice_number` [m], `mask` uint8 [m, h, w], the
   number of the vertebra);
 - labels.csv: every slice with its label, for `data.source = "manifest"`; with --every N one in N.
---layout table writes the slices, labels.csv and masks alone, as an archive would hand them over.
+--layout table writes the slices, labels.csv and masks alone, as an archive would hand them over;
+--slices N writes the N slices in the middle, for trials of what surrounds a network.
 
 How hard it is: a real hairline fracture is 0.5 to 1 mm wide, filled with blood, and so 300 HU
 (spongy bone) to 1,000 HU (cortex) darker than what it breaks; the scanner's blur leaves a third to
@@ -66,6 +67,7 @@ class Options:
     boxed: float = 0.24  # share of the studies with a fracture that have boxes
     segmented: float = 0.04  # share of all studies with a segmentation
     every: int = 1  # one slice in so many is in labels.csv; neighbours show nearly the same
+    slices: int = 0  # in the middle of the volume; 0: all
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,8 @@ def write_study(options: Options, number: int) -> Rows:
     patient, first = str(header.PatientID), int(rng.integers(options.every))
     place = f"train_images/{study}" if options.layout == "rsna" else f"images/{patient}"
     masks, vertebrae, boxes, labels = {}, [], [], []
-    for index, drawn in enumerate(volume.slices()):
+    for index in _drawn(options, len(volume)):
+        drawn = volume.draw(index)
         path = f"{place}/{index + 1}.dcm"
         stored = (drawn.hounsfield + 1024).astype(np.uint16)
         data = _encoded(_instance(header, volume, index), stored, options)
@@ -127,6 +130,13 @@ def write_study(options: Options, number: int) -> Rows:
         _write_nifti(options.out / "segmentations" / f"{study}.nii", vertebrae, volume)
     levels = [int(k in volume.levels) for k in range(1, 8)]
     return Rows(study=[study, max(levels), *levels], boxes=boxes if boxed else [], labels=labels)
+
+
+def _drawn(options: Options, count: int) -> range:
+    """Returns the indices of the slices of a volume that are written."""
+    wanted = min(options.slices or count, count)
+    first = (count - wanted) // 2
+    return range(first, first + wanted)
 
 
 def has_fracture(options: Options, number: int) -> bool:
@@ -261,6 +271,7 @@ def _options(arguments: Sequence[str] | None) -> tuple[Options, int]:
     parser.add_argument("--boxed", type=float, default=0.24, help="share of positive studies")
     parser.add_argument("--segmented", type=float, default=0.04, help="share of all studies")
     parser.add_argument("--every", type=int, default=1, help="one slice in N is in labels.csv")
+    parser.add_argument("--slices", type=int, default=0, help="of a study; 0: all")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     given = vars(parser.parse_args(arguments))
     jobs = given.pop("jobs")
@@ -276,6 +287,8 @@ def _check(options: Options, jobs: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"--{name}: expected 1 or more, got {count}")
+    if options.slices < 0:
+        raise UserError(f"--slices: expected 0 (all) or more, got {options.slices}")
     for name, share in (("boxed", options.boxed), ("segmented", options.segmented)):
         if not 0 <= share <= 1:
             raise UserError(f"--{name}: expected a share from 0 to 1, got {share:g}")

@@ -147,6 +147,17 @@ def test_a_table_s_layout_has_the_slices_the_labels_and_the_masks(tmp_path):
     )
 
 
+def test_a_few_slices_are_those_in_the_middle_as_they_are_in_the_whole(studies, tmp_path):
+    folder = write(tmp_path / "few", "--slices", "3")
+    for study in (folder / "train_images").iterdir():
+        whole = studies / "train_images" / study.name
+        numbers = sorted(int(path.stem) for path in study.iterdir())
+        assert len(numbers) == 3
+        assert sum(numbers) // 3 == pytest.approx(len([*whole.iterdir()]) / 2, abs=1)
+        for path in study.iterdir():
+            assert path.read_bytes() == (whole / path.name).read_bytes()
+
+
 def test_at_least_half_of_the_studies_have_no_fracture():
     class Options:
         class settings:
@@ -164,6 +175,7 @@ def test_at_least_half_of_the_studies_have_no_fracture():
     [
         (["--studies", "0"], "expected 1 or more"),
         (["--boxed", "2"], "expected a share from 0 to 1"),
+        (["--slices", "-1"], "expected 0 (all) or more"),
         (["--step", "5"], "step: expected a number from 0.2 to 1.0"),
         (["--syntax", "zip"], "invalid choice"),
         (["--out", "."], "expected a new or empty folder"),
