@@ -101,24 +101,38 @@ class _Room:
 
 
 @contextlib.contextmanager
+def tmpfs(folder: Path, size: int) -> Iterator[bool]:
+    """Makes a folder with a file system of its own.
+
+    Yields:
+        Whether it has one; without the right to mount it is a folder like others.
+
+    Args:
+        folder: a new one.
+        size: bytes.
+    """
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mounted = (
+        bool(shutil.which("mount"))
+        and not subprocess.run(mount, check=False, capture_output=True).returncode
+    )
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextlib.contextmanager
 def _small_disk(bench: Bench, size: int) -> Iterator[tuple[Path, _Room, str]]:
     folder = bench.new("small")
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={max(size, 8192)}", "tmpfs", str(folder)]
-    if (
-        shutil.which("mount")
-        and not subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        larger = ["mount", "-o", "remount,size=200m", str(folder)]
-        try:
-            yield (
-                folder,
-                _Room(bench.run, lambda: subprocess.run(larger, check=True)),
-                f"tmpfs, {size} bytes",
-            )
-        finally:
-            subprocess.run(["umount", str(folder)], check=True)
-        return
+    with tmpfs(folder, max(size, 8192)) as mounted:
+        if mounted:
+            larger = ["mount", "-o", "remount,size=200m", str(folder)]
+            room = _Room(bench.run, lambda: subprocess.run(larger, check=True))
+            yield folder, room, f"tmpfs, {size} bytes"
+            return
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limited(command: list[str]) -> Ended:
