@@ -5,7 +5,8 @@ import sys
 
 from msa_flax.files import NOTICE
 
-COMMANDS = ("train", "evaluate", "predict", "export", "explain", "audit", "report", "prepare")
+COMMANDS: tuple[str, ...] = ("train", "evaluate", "predict", "watch", "export", "explain")
+COMMANDS += ("audit", "report", "prepare")
 
 
 def main(arguments: list[str]) -> int:

@@ -22,22 +22,16 @@ another --out.
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from absl import flags
 
-from msa_flax import cli
-
-if TYPE_CHECKING:
-    from msa_flax.prediction.predictor import Predictor
+from msa_flax import cli, cli_model
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     values.set_gnu_getopt()  # flags may follow the paths
-    cli.define_workdir(values, "folder of the trained run")
-    flags.DEFINE_string("model", None, "a model of msa_flax.export, instead of --workdir", values)
-    cli.define_moved(values)
+    cli_model.define_model(values)
     flags.DEFINE_list("images", [], "set by the arguments PATH...", flag_values=values)
     flags.DEFINE_string(
         "out", None, "folder for the results, default: DIR/predict, or predict", values
@@ -46,43 +40,21 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("identifiers", False, what, flag_values=values)
     what = "folder for the results as DICOM objects, default: none"
     flags.DEFINE_string("dicom_out", None, what, flag_values=values)
-    cli.define_checkpoint(values)
 
 
 def main(args: SimpleNamespace) -> None:
     """Runs the command."""
-    about_run = args.workdir, args.moved_to, args.accept_changes, args.checkpoint != "best"
-    if args.model and any(about_run):
-        raise cli.UsageError(
-            "--model: expected no --workdir, --moved_to, --accept_changes or --checkpoint beside "
-            "it, which are about a run"
-        )
-    workdir = Path() if args.model else cli.workdir(args, trained=True)
+    workdir = cli_model.folder_of(args)
     if not args.images:
         raise cli.UsageError("expected files or folders to predict, got nothing; --help says more")
     cli.check_folder("--out", args.out)
     cli.check_folder("--dicom_out", args.dicom_out)
     out = Path(args.out) if args.out else workdir / "predict"
     from msa_flax.results.predictions import predict_into
-    from msa_flax.training.xla import prepare_jax
 
-    prepare_jax()
-    if args.model:
-        from msa_flax.exporting import portable, released
-
-        model = portable.read(released.find(args.model))
-    else:
-        model = _of_run(workdir, args)
+    model = cli_model.predictor_of(args)
     more = Path(args.dicom_out) if args.dicom_out else None
     print(predict_into(model, args.images, out, identifiers=args.identifiers, dicom_out=more))
-
-
-def _of_run(workdir: Path, args: SimpleNamespace) -> "Predictor":
-    from msa_flax.results.predictor import predictor_of
-    from msa_flax.run import restore
-
-    given = {"root": args.moved_to, "accept_changes": args.accept_changes}
-    return predictor_of(restore(workdir, checkpoint_name=args.checkpoint, **given))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,14 @@ TEXTS = {
     "dicom_out": [NO_FOLDER],
     "method": ["--{}=nonsense"],
     "layer": ["--{}=nonsense"],
+    "folder": [NO_FOLDER, "--{}="],
+    "send": ["--{}=host", "--{}=AE@host", "--{}=AE@host:0", "--{}=A@h:1,A@h:1"],
+    "stow": ["--{}=host", "--{}=ftp://host", "--{}=http://me:secret@host"],
+    "calling_ae": ["--{}=", "--{}=longer-than-16-characters", "--{}=a\\b"],
+    "metrics": ["--{}=/dev/null/none", "--{}=/"],
+    "tls_ca": [NO_FILE],
+    "tls_cert": [NO_FILE],
+    "tls_key": [NO_FILE],
     "root": [NO_FOLDER],
     "runner": ["--{}=none"],
     "family_pattern": ["--{}=(", "--{}=nogroup"],
@@ -43,6 +51,7 @@ TYPED = {"int": ["x", "1.5", ""], "float": ["x", ""], "bool": ["maybe"], "enum":
 WITH = {
     ("evaluate", "external"): ["--data_root=."],
     ("predict", "model"): ["set"],
+    ("watch", "tls_key"): ["--tls_cert=/none"],
     ("explain", "out"): ["--split=test", "--limit=1"],
     ("explain", "layer"): ["--split=test", "--limit=1"],
     ("explain", "method"): ["--split=test", "--limit=1"],
@@ -55,6 +64,7 @@ WITH = {
 }
 ALONE = {
     ("predict", "model"),
+    ("watch", "model"),
     ("audit", "root"),
     ("audit", "manifest"),
     ("audit", "config"),
@@ -103,7 +113,8 @@ def test_a_value_that_cannot_be_is_one_sentence(wrong, run, tmp_path, monkeypatc
             cv2.imwrite(str(tmp_path / f"set/{part}/{number}.png"), image)
     before = everything(tmp_path), everything(run)
     alone = name == "workdir" or (command, name) in ALONE or command in ("train", "prepare")
-    more = [text.format(set=tmp_path / "set") for text in WITH.get((command, name), [])]
+    texts = WITH.get((command, name), []) + ["--folder={set}"] * (command == "watch")
+    more = [text.format(set=tmp_path / "set") for text in texts]
     workdir = [] if alone or more[:1] == [f"--root={tmp_path / 'set'}"] else [f"--workdir={run}"]
     if command == "train" and name != "workdir":
         workdir = [f"--workdir={tmp_path / 'new'}"]

@@ -52,9 +52,32 @@ def predict_into(
 
     Raises:
         ArchiveError: these cannot be made, or the folder holds other ones of the same series.
-        PredictionError: a path is not there, nothing can be predicted, the folder has something
-            else, or there is a calibration that cannot be used: slices would be decided at another
-            threshold than the one that was chosen.
+        PredictionError: nothing can be predicted, and what :func:`predict_all` raises.
+    """
+    counts, refused = predict_all(model, paths, out, identifiers=identifiers, dicom_out=dicom_out)
+    if not counts["slices"]:
+        raise PredictionError(_nothing(refused, out))
+    return _summary(model, out, counts)
+
+
+def predict_all(
+    model: Predictor,
+    paths: Sequence[str],
+    out: Path,
+    *,
+    identifiers: bool = False,
+    dicom_out: Path | None = None,
+) -> tuple[dict[str, int], Sequence[tuple[str, str]]]:
+    """Does what :func:`predict_into` does, also where every file is refused.
+
+    Returns:
+        How many "slices", "flagged" slices, "series" and "refused" files there are; and, where
+        this was not finished before, (path, reason) of what was refused.
+
+    Raises:
+        PredictionError: a path is not there, the folder has something else, or there is a
+            calibration that cannot be used: slices would be decided at another threshold than the
+            one that was chosen.
     """
     model.scorer.check()
     archive = _archive(dicom_out, out) if dicom_out else None
@@ -74,9 +97,7 @@ def predict_into(
     if archive and dicom_out:
         settings = _settings(model.scorer, identifiers=False)
         log.info("%s", archive(model, found, out, dicom_out, settings))
-    if not counts["slices"]:
-        raise PredictionError(_nothing(refused, out))
-    return _summary(model, out, counts)
+    return counts, refused
 
 
 def _archive(folder: Path, out: Path) -> Callable[..., str]:

@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from msa_flax.files import UserError, write_text
 from msa_flax.training import hosts
 from msa_flax.training.checkpoint import Checkpoints, Progress, is_finite
 from msa_flax.training.progress import Monitor, Row
+from msa_flax.training.signals import noted_signals
 from msa_flax.training.steps import Batch, ClassWeights, TrainState
 
 
@@ -93,7 +93,7 @@ class Loop:
         best = _shared_best(progress)
         if self.checkpoints:
             _keep_rows(self.workdir / "metrics.jsonl", step)
-        with _noted_signals() as received:
+        with noted_signals() as received:
             while not self._is_over(step, best):
                 epoch, done = divmod(step, self.steps_per_epoch)
                 for batch, count in self.dispatches(epoch, done):
@@ -283,23 +283,3 @@ def _means(totals: dict[str, float]) -> dict[str, float]:
         "loss": totals["loss"] / totals["count"],
         "accuracy": totals["correct"] / totals["count"],
     }
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """Notes SIGINT and SIGTERM instead of dying of them; a second signal acts at once."""
-    received: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def note(number: int, frame: Any) -> None:
-        del frame
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    for chosen in (signal.SIGINT, signal.SIGTERM):
-        previous[chosen] = signal.signal(chosen, note)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

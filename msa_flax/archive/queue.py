@@ -1,0 +1,307 @@
+"""The queue of a watcher: which studies there are, what became of each, and what is still to send.
+
+One SQLite file, of which every change is whole or not at all. So a process that is killed at any
+moment knows afterwards what is done. It names studies and files by pseudonyms only.
+
+A study is *ready* when nothing of it has changed for a while, and no result is known of what it now
+consists of. A result is "predicted" until every destination has it, then "done"; it is "failed"
+where there is none, or where a destination refuses it for good.
+"""
+
+import contextlib
+import fcntl
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msa_flax.archive.visits import Finished, Send, Study, Visit
+from msa_flax.files import UserError
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS files (
+    key TEXT PRIMARY KEY, size INTEGER, changed INTEGER, touched INTEGER, study TEXT,
+    unfinished INTEGER);
+CREATE TABLE IF NOT EXISTS studies (
+    study TEXT PRIMARY KEY, content TEXT, files INTEGER, since REAL,
+    attempts INTEGER DEFAULT 0, due REAL DEFAULT 0, reason TEXT DEFAULT '');
+CREATE TABLE IF NOT EXISTS results (
+    study TEXT, content TEXT, state TEXT, entry TEXT, bytes INTEGER, finished REAL,
+    logged INTEGER DEFAULT 0, PRIMARY KEY (study, content));
+CREATE TABLE IF NOT EXISTS sends (
+    study TEXT, content TEXT, destination TEXT, state TEXT, attempts INTEGER DEFAULT 0,
+    due REAL DEFAULT 0, reason TEXT DEFAULT '', PRIMARY KEY (study, content, destination));
+CREATE TABLE IF NOT EXISTS sent (
+    destination TEXT, object TEXT, PRIMARY KEY (destination, object)) WITHOUT ROWID;
+CREATE TEMP TABLE present (
+    key TEXT PRIMARY KEY, path BLOB, size INTEGER, changed INTEGER, touched INTEGER,
+    unfinished INTEGER);
+"""
+_NO_RESULT = (
+    "NOT EXISTS (SELECT 1 FROM results r WHERE r.study = s.study AND r.content = s.content)"
+)
+_THIS = "study = ? AND content = ?"
+
+
+class QueueError(UserError):
+    """The queue cannot be used: another watcher has it, or it is damaged."""
+
+
+class Queue:
+    """The queue, which no other process may use meanwhile.
+
+    Attributes:
+        db: the connection; every change stands in ``with queue.db``, which makes it whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the queue, or makes it where there is none.
+
+        Raises:
+            QueueError: another process has it, or it is damaged.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = path.with_suffix(".lock").open("wb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise QueueError(
+                f"another process watches with {path.parent}; stop it, or name another --out"
+            ) from error
+        try:
+            self.db = sqlite3.connect(path)
+            self.db.execute("PRAGMA synchronous = FULL")
+            self.db.executescript(_TABLES)
+        except sqlite3.DatabaseError as error:
+            self._lock.close()
+            raise QueueError(
+                f"{path}: expected the queue of msa_flax.watch, got {error}; move the file away, "
+                "and what is in the folder is predicted again, with the same UIDs"
+            ) from error
+
+    def close(self) -> None:
+        """Lets other processes use the queue."""
+        self.db.close()
+        self._lock.close()
+
+    def next_study(self, now: float, still: float) -> Study | None:
+        """Returns a study that is to be predicted now: of those tried least, the oldest.
+
+        Args:
+            now: seconds since 1970.
+            still: seconds that nothing of it has changed.
+        """
+        found = self._rows(
+            f"SELECT study, content, files, attempts, reason FROM studies s WHERE {_NO_RESULT} "
+            "AND since <= ? AND due <= ? ORDER BY attempts, since LIMIT 1",
+            *(now - still, now),
+        )
+        return Study(*found[0]) if found else None
+
+    def is_moving(self, now: float, still: float) -> bool:
+        """Returns whether a study without a result is waited for because it may still grow."""
+        return bool(
+            self._rows(f"SELECT 1 FROM studies s WHERE {_NO_RESULT} AND since > ?", now - still)
+        )
+
+    def is_current(self, study: Study) -> bool:
+        """Returns whether the folder holds a study as it was."""
+        return bool(self._rows(f"SELECT 1 FROM studies WHERE {_THIS}", *_this(study)))
+
+    def note_attempt(self, study: Study, attempts: int, *, due: float, reason: str) -> None:
+        """Notes how often a study was tried, when it may be tried again, and what went wrong."""
+        query = f"UPDATE studies SET attempts = ?, due = ?, reason = ? WHERE {_THIS}"
+        self._change(query, attempts, due, reason, *_this(study))
+
+    def add_results(
+        self, study: Study, entry: Mapping[str, Any], size: int, destinations: Sequence[str]
+    ) -> None:
+        """Notes that the results of a study are there, and where they are to be sent.
+
+        Args:
+            study: the study.
+            entry: what the log is to say of it.
+            size: bytes of the results.
+            destinations: their names.
+        """
+        with self.db:
+            self._add(study, "predicted", entry, size, 0.0)
+            self._address(destinations)
+
+    def add_failure(self, study: Study, entry: Mapping[str, Any], now: float) -> None:
+        """Notes that there will be no results of a study as it is."""
+        with self.db:
+            self._add(study, "failed", entry, 0, now)
+
+    def _add(
+        self, study: Study, state: str, entry: Mapping[str, Any], size: int, finished: float
+    ) -> None:
+        self.db.execute(
+            "INSERT OR REPLACE INTO results (study, content, state, entry, bytes, finished) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (*_this(study), state, json.dumps(entry), size, finished),
+        )
+
+    def address(self, destinations: Sequence[str]) -> None:
+        """Gives all that waits to these destinations alone, whatever was named before."""
+        with self.db:
+            self.db.execute(
+                f"DELETE FROM sends WHERE state = 'waiting' AND destination NOT IN "
+                f"({_marks(destinations)})",
+                destinations,
+            )
+            self._address(destinations)
+
+    def _address(self, destinations: Sequence[str]) -> None:
+        self.db.executemany(
+            "INSERT OR IGNORE INTO sends (study, content, destination, state) "
+            "SELECT study, content, ?, 'waiting' FROM results WHERE state = 'predicted'",
+            [(one,) for one in destinations],
+        )
+
+    def next_send(self, now: float, away: Sequence[str]) -> Send | None:
+        """Returns a result to send now: of those refused least, the one tried longest ago.
+
+        Args:
+            now: seconds since 1970.
+            away: destinations that are not to be tried.
+        """
+        found = self._rows(
+            "SELECT study, content, destination, attempts FROM sends WHERE state = 'waiting' "
+            f"AND due <= ? AND destination NOT IN ({_marks(away)}) "
+            "ORDER BY attempts, due, rowid LIMIT 1",
+            *(now, *away),
+        )
+        return Send(*found[0]) if found else None
+
+    def note_send(
+        self, send: Send, state: str, *, attempts: int, due: float = 0.0, reason: str = ""
+    ) -> None:
+        """Notes how an attempt to send ended: "waiting", "sent" or "refused"."""
+        self._change(
+            "UPDATE sends SET state = ?, attempts = ?, due = ?, reason = ? "
+            f"WHERE {_THIS} AND destination = ?",
+            *(state, attempts, due, reason, *_this(send), send.destination),
+        )
+
+    def has(self, destination: str, digest: str) -> bool:
+        """Returns whether a destination has an object, by the SHA-256 of its bytes."""
+        query = "SELECT 1 FROM sent WHERE destination = ? AND object = ?"
+        return bool(self._rows(query, destination, digest))
+
+    def note_sent(self, destination: str, digest: str) -> None:
+        """Notes that a destination has an object."""
+        self._change("INSERT OR IGNORE INTO sent VALUES (?, ?)", destination, digest)
+
+    def settle(self, now: float) -> None:
+        """Ends the results that no destination waits for: they are done, or failed if refused."""
+        some = "EXISTS (SELECT 1 FROM sends x WHERE x.study = results.study AND x.content = "
+        some += "results.content AND x.state = "
+        self._change(
+            f"UPDATE results SET finished = ?, state = CASE WHEN {some}'refused') THEN 'failed' "
+            f"ELSE 'done' END WHERE state = 'predicted' AND NOT {some}'waiting')",
+            now,
+        )
+
+    def unlogged(self) -> list[Finished]:
+        """Returns what is finished and not in the log, the oldest first."""
+        rows = self._rows(
+            "SELECT study, content, state, entry, finished FROM results "
+            "WHERE logged = 0 AND state != 'predicted' ORDER BY finished, rowid"
+        )
+        said = "CASE state WHEN 'sent' THEN state ELSE reason END"
+        query = f"SELECT destination, {said} FROM sends WHERE {_THIS}"
+        return [
+            Finished(
+                study,
+                content,
+                state,
+                json.loads(entry),
+                at,
+                dict(self._rows(query, study, content)),
+            )
+            for study, content, state, entry, at in rows
+        ]
+
+    def note_logged(self, one: Visit) -> None:
+        """Notes that a result is in the log."""
+        self._change(f"UPDATE results SET logged = 1 WHERE {_THIS}", *_this(one))
+
+    def done_studies(self) -> list[Visit]:
+        """Returns the studies in the folder, as they are, whose results are sent."""
+        query = "SELECT study, content FROM studies JOIN results USING (study, content)"
+        return [Visit(*row) for row in self._rows(f"{query} WHERE state = 'done'")]
+
+    def oldest_done(self) -> Visit | None:
+        """Returns the oldest result that is kept and that nobody waits for."""
+        found = self._rows(
+            "SELECT study, content FROM results WHERE state = 'done' AND bytes > 0 "
+            "ORDER BY finished LIMIT 1"
+        )
+        return Visit(*found[0]) if found else None
+
+    def note_removed(self, one: Visit) -> None:
+        """Notes that the folder of a result is gone, which nobody waits for."""
+        self._change(f"UPDATE results SET bytes = 0 WHERE {_THIS}", *_this(one))
+
+    def forget(self, one: Visit) -> None:
+        """Forgets a result, so that its study is predicted again if it is in the folder."""
+        with self.db:
+            self.db.execute(f"DELETE FROM sends WHERE {_THIS}", _this(one))
+            self.db.execute(f"DELETE FROM results WHERE {_THIS}", _this(one))
+
+    def retry_failed(self) -> None:
+        """Lets all that has failed be tried again: what was refused is sent, the rest predicted."""
+        refused = "SELECT study, content FROM sends WHERE state = 'refused'"
+        with self.db:
+            self.db.execute(
+                "UPDATE results SET state = 'predicted', logged = 0 WHERE state = 'failed' "
+                f"AND (study, content) IN ({refused})"
+            )
+            again = "UPDATE sends SET state = 'waiting', attempts = 0, due = 0 WHERE state = "
+            self.db.execute(f"{again}'refused'")
+            self.db.execute("DELETE FROM results WHERE state = 'failed'")
+            self.db.execute("UPDATE studies SET attempts = 0, due = 0")
+
+    def total_bytes(self) -> int:
+        """Returns the bytes of all results that are kept."""
+        return int(self._rows("SELECT coalesce(sum(bytes), 0) FROM results")[0][0])
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many studies are "waiting", and how many results are in each state."""
+        states = {"predicted": 0, "done": 0, "failed": 0}
+        found = self._rows("SELECT state, count(*) FROM results GROUP BY state")
+        waiting = self._rows(f"SELECT count(*) FROM studies s WHERE {_NO_RESULT}")[0][0]
+        return {"waiting": int(waiting), **states, **dict(found)}
+
+    def unsent(self) -> dict[str, int]:
+        """Returns for how many results each destination waits."""
+        query = "SELECT destination, count(*) FROM sends WHERE state = 'waiting' GROUP BY 1"
+        return {str(name): int(count) for name, count in self._rows(query)}
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self.db.execute(query, values).fetchall()
+
+    def _change(self, query: str, *values: Any) -> None:
+        with self.db:
+            self.db.execute(query, values)
+
+
+def _this(one: Visit) -> tuple[str, str]:
+    return one.study, one.content
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Queue]:
+    """Opens a queue for a block; see :class:`Queue`."""
+    queue = Queue(path)
+    try:
+        yield queue
+    finally:
+        queue.close()

@@ -1,0 +1,258 @@
+"""Sending DICOM objects: by C-STORE (PS3.4, B) and by STOW-RS (PS3.18, 10.5).
+
+One object is sent at a time, and nothing is tried twice here. What fails is either the archive's,
+which is away and may be back later, or the object's, which it does not take.
+"""
+
+import dataclasses
+import logging
+import re
+import ssl
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import pydicom
+import requests
+from dicomweb_client.web import DICOMwebClient
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import AE
+
+from msa_flax.files import UserError
+
+CONNECT, ANSWER = 10.0, 60.0  # seconds that are waited for a connection, and for an answer
+_PEER = re.compile(r"([!-?A-[\]-~]{1,16})@(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
+_KINDS = (Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
+_REFUSALS = (400, 409, 413, 415, 422)  # HTTP states that are about what was sent
+
+for _name in ("pynetdicom", "dicomweb_client", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)  # they name what they send
+
+
+class SendingError(UserError):
+    """A destination cannot be understood."""
+
+
+class AwayError(UserError):
+    """The archive cannot be reached, or can take nothing at the moment."""
+
+
+class RefusedError(UserError):
+    """The archive does not take an object."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """How connections are secured.
+
+    Attributes:
+        tls: whether C-STORE goes over TLS (PS3.15, B.12); STOW-RS does where its URL says https.
+        ca: file with the certificates that are trusted; None: those of the system.
+        certificate: file with our own, for archives that ask for one.
+        key: file with its private key; None: it is in the file of the certificate.
+    """
+
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Returns the TLS settings of C-STORE: TLS 1.2 or newer, the host's name is checked.
+
+        Raises:
+            SendingError: a file cannot be used.
+        """
+        if self.key and not self.certificate:
+            raise SendingError("--tls_key: expected --tls_cert beside it, got nothing")
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:  # of which ssl.SSLError is one
+            raise SendingError(
+                "--tls_ca, --tls_cert, --tls_key: expected certificates and a key as PEM files, "
+                f"got {error.strerror or error}"
+            ) from error
+        return context
+
+
+class Destination(Protocol):
+    """Where objects are sent.
+
+    Attributes:
+        name: as the user gave it.
+    """
+
+    name: str
+
+    def send(self, objects: Iterable[Path], took: Callable[[Path], None]) -> None:
+        """Sends objects one by one.
+
+        Args:
+            objects: files.
+            took: is called for each one that has arrived.
+
+        Raises:
+            AwayError: the archive is away.
+            RefusedError: it does not take one of them; those after it were not sent.
+        """
+
+
+class Peer:
+    """A DICOM node that takes objects by C-STORE."""
+
+    def __init__(self, name: str, *, calling: str, security: Security) -> None:
+        """Understands a name; nothing is connected yet.
+
+        Args:
+            name: AE@HOST:PORT.
+            calling: our own AE title.
+            security: of the connection.
+
+        Raises:
+            SendingError: the name, or a file of the security, cannot be used.
+        """
+        found = _PEER.fullmatch(name)
+        if not found or not 0 < int(found[3]) < 2**16:
+            raise SendingError(
+                f"--send: expected AE@HOST:PORT, such as PACS@10.0.0.5:104, got {name!r}"
+            )
+        self.name, self._title, self._port = name, found[1], int(found[3])
+        self._host = found[2].strip("[]")
+        self._tls = (security.context(), self._host) if security.tls else None
+        self._entity = AE(calling)
+        for kind in _KINDS:
+            self._entity.add_requested_context(kind, ExplicitVRLittleEndian)
+        self._entity.connection_timeout = CONNECT
+        self._entity.acse_timeout = self._entity.dimse_timeout = ANSWER
+        self._entity.network_timeout = ANSWER
+
+    def send(self, objects: Iterable[Path], took: Callable[[Path], None]) -> None:
+        """Sends objects over one association; see :class:`Destination`."""
+        link: Any = self._entity.associate(
+            self._host, self._port, ae_title=self._title, tls_args=self._tls
+        )
+        if not link.is_established:
+            said = "it refuses the association" if link.is_rejected else "no answer"
+            raise AwayError(f"{said} (check host, port, AE titles and TLS)")
+        try:
+            for path in objects:
+                self._store(link, path)
+                took(path)
+        finally:
+            if link.is_established:
+                link.release()
+            else:
+                link.abort()
+
+    def _store(self, link: Any, path: Path) -> None:
+        try:
+            answer = link.send_c_store(pydicom.dcmread(path))
+        except ValueError as error:  # no presentation context was agreed upon
+            raise RefusedError("it takes no objects of this SOP class") from error
+        except RuntimeError as error:  # it has closed the association
+            raise AwayError("it has ended the association") from error
+        status = answer.get("Status")
+        if status is None:
+            raise AwayError("it has ended the association, or not answered")
+        if status >> 8 == 0xA7:  # PS3.4, B.2.3: out of resources
+            raise AwayError(f"it is out of resources (status {status:04X})")
+        if status and status >> 12 != 0xB:  # warnings: it is stored
+            raise RefusedError(f"it does not take an object (status {status:04X})")
+
+
+class Web:
+    """A DICOMweb server that takes objects by STOW-RS."""
+
+    def __init__(self, name: str, *, security: Security) -> None:
+        """Understands a URL; nothing is connected yet.
+
+        User names and passwords are taken from ``~/.netrc``, as requests does.
+
+        Args:
+            name: http://HOST[:PORT]/PATH, or https.
+            security: of the connection.
+
+        Raises:
+            SendingError: the URL, or a file of the security, cannot be used.
+        """
+        try:
+            parts = urlsplit(name)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or parts.query or parts.fragment or not re.fullmatch("[!-~]+", name):
+            raise SendingError(
+                f"--stow: expected a URL, such as https://HOST/dicom-web, got {name!r}"
+            )
+        if parts.username or parts.password:
+            raise SendingError(
+                "--stow: expected a URL without a password, which every user of this machine "
+                "could read; write it into ~/.netrc"
+            )
+        session = requests.Session()
+        session.max_redirects = 0  # patients' data goes where it was sent, nowhere else
+        session.verify = str(security.ca) if security.ca else True
+        if security.certificate:
+            own = str(security.certificate)
+            session.cert = (own, str(security.key)) if security.key else own
+        self.name = name
+        self._client = DICOMwebClient(name.rstrip("/"), session=session, timeout=(CONNECT, ANSWER))
+        self._client.set_http_retry_params(retry=False)
+
+    def send(self, objects: Iterable[Path], took: Callable[[Path], None]) -> None:
+        """Sends objects, each by a request of its own; see :class:`Destination`."""
+        for path in objects:
+            self._store(path)
+            took(path)
+
+    def _store(self, path: Path) -> None:
+        try:
+            answer = self._client.store_instances([pydicom.dcmread(path)])
+        except requests.HTTPError as error:
+            status = error.response.status_code if error.response is not None else 0
+            kind = RefusedError if status in _REFUSALS else AwayError
+            raise kind(f"it answers with HTTP status {status}") from error
+        except requests.TooManyRedirects as error:
+            raise AwayError("it redirects to another address; name that one") from error
+        except requests.RequestException as error:
+            raise AwayError(f"no answer ({type(error).__name__})") from error
+        except (ValueError, KeyError, SyntaxError, TypeError) as error:
+            raise AwayError(
+                "its answer cannot be understood; is this a STOW-RS service?"
+            ) from error
+        if failed := answer.get("FailedSOPSequence"):
+            reason = int(failed[0].get("FailureReason") or 0)
+            raise RefusedError(f"it does not take an object (failure reason {reason:04X})")
+
+
+def destinations(
+    peers: Iterable[str], urls: Iterable[str], *, calling: str, security: Security
+) -> list[Destination]:
+    """Returns where results go: to these, and nowhere else.
+
+    Args:
+        peers: AE@HOST:PORT of each.
+        urls: of DICOMweb servers.
+        calling: our own AE title.
+        security: of all connections.
+
+    Raises:
+        SendingError: one of them cannot be understood.
+    """
+    if not re.fullmatch(r"[!-[\]-~]([ -[\]-~]{0,14}[!-[\]-~])?", calling):
+        raise SendingError(
+            f"--calling_ae: expected an AE title of at most 16 characters, got {calling!r}"
+        )
+    security.context()  # refuses what cannot be used
+    found: list[Destination] = [Peer(one, calling=calling, security=security) for one in peers]
+    found += [Web(one, security=security) for one in urls]
+    if len({one.name for one in found}) < len(found):
+        raise SendingError("--send, --stow: expected each destination once, got one twice")
+    return found

@@ -1,0 +1,62 @@
+"""What stands in a watcher's queue: a study at one time, and what is to be done about it."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Visit:
+    """A study as it is, or was, in the folder.
+
+    Attributes:
+        study: its pseudonym.
+        content: a digest of its images: their names, sizes and times of change.
+    """
+
+    study: str
+    content: str
+
+    @property
+    def name(self) -> str:
+        """The name of the folder of its results."""
+        return f"{self.study}-{self.content[:16]}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Study(Visit):
+    """A study that is in the folder.
+
+    Attributes:
+        files: how many there are.
+        attempts: how often a prediction was begun.
+        reason: why the last one failed.
+    """
+
+    files: int
+    attempts: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Send(Visit):
+    """A result that a destination has not got yet, and how often it was refused."""
+
+    destination: str
+    attempts: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished(Visit):
+    """A result that nobody waits for.
+
+    Attributes:
+        state: "done" or "failed".
+        entry: what the log says of it.
+        finished: when, in seconds since 1970.
+        destinations: by name "sent", or why it was refused.
+    """
+
+    state: str
+    entry: dict[str, Any]
+    finished: float
+    destinations: dict[str, str]
