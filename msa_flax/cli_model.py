@@ -32,6 +32,8 @@ def folder_of(args: SimpleNamespace) -> Path:
             "--model: expected no --workdir, --moved_to, --accept_changes or --checkpoint beside "
             "it, which are about a run"
         )
+    if args.moved_to and not Path(args.moved_to).exists():
+        raise cli.UsageError(f"--moved_to: expected images that are there, got {args.moved_to!r}")
     return Path() if args.model else cli.workdir(args, trained=True)
 
 
