@@ -1,85 +1,157 @@
-"""Programs of others take the results, show them, and give back what they were given."""
+"""From a sender by a receiver and the watch to an archive, all three of others."""
 
 import io
+import shutil
+import subprocess
 
 import pydicom
 import pytest
 from dicom_files import write_series
 from dicom_results import ABOUT, dump_of, errors_of
 from peers import Orthanc, Storescp, missing, send
+from tls_proxy import behind_tls
 from toy_model import write_toy_model
 
+from msa_flax import cli, watch
 from msa_flax.data.phantom import draw_patient
-from msa_flax.exporting import portable
-from msa_flax.results.predictions import predict_into
-
-STUDY = str(pydicom.uid.generate_uid(entropy_srcs=["study", "1"]))
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Six slices of a made-up patient, and what a toy model says of them, as DICOM files."""
+def model(tmp_path_factory):
     if gone := missing("Orthanc", "storescp", "storescu"):
         pytest.skip(gone)
-    root = tmp_path_factory.mktemp("peers")
-    images = [one.image for one in draw_patient(0, 900)][:6]
-    write_series(root / "ct", images, study="1", patient="ZX-1", name="Quill^Zeb", **ABOUT)
-    model = portable.read(write_toy_model(root / "toy"))
-    predict_into(model, [str(root / "ct")], root / "out", dicom_out=root / "results")
-    return root / "ct", root / "results"
+    return write_toy_model(tmp_path_factory.mktemp("model") / "toy")
 
 
 @pytest.fixture(scope="module")
-def archive(folders, tmp_path_factory):
-    """An archive that has the images and the results."""
+def archive(model, tmp_path_factory):
+    """An empty archive."""
     with Orthanc(tmp_path_factory.mktemp("orthanc")) as started:
-        for folder in folders:
-            send(folder, started.port)
         yield started
 
 
-def contents(archive):
-    """What an archive has of the study: data sets by their UID."""
-    read = [pydicom.dcmread(io.BytesIO(data)) for data in archive.files(STUDY)]
+@pytest.fixture
+def received(request, tmp_path):
+    """A study of a made-up patient as dcmtk's receiver has written it, and the study's UID."""
+    images = [one.image for one in draw_patient(0, 900)][:6]
+    name = request.node.name
+    write_series(tmp_path / "ct", images, study=name, patient="ZX-1", name="Quill^Zeb", **ABOUT)
+    with Storescp(tmp_path / "receiver") as receiver:
+        send(tmp_path / "ct", receiver.port)
+    uid = str(pydicom.uid.generate_uid(entropy_srcs=["study", name]))
+    return receiver.received, uid
+
+
+def watched(folder, model, out, *flags):
+    """Lets the command do all that can be done now; returns its exit code."""
+    given = ["--folder", folder, "--model", model, "--out", out, "--still", 0, "--once"]
+    argv = ["watch", *map(str, given), *flags]
+    return cli.call(watch.main, watch.define_flags, watch.__doc__, argv)
+
+
+def written(*folders):
+    """Data sets of DICOM files by their UID."""
+    read = [pydicom.dcmread(path) for folder in folders for path in folder.rglob("*.dcm")]
     return {ds.SOPInstanceUID: ds for ds in read}
 
 
-def written(folder):
-    read = [pydicom.dcmread(path) for path in folder.rglob("*.dcm")]
+def contents(archive, study):
+    """The same of what an archive has of a study."""
+    read = [pydicom.dcmread(io.BytesIO(data)) for data in archive.files(study)]
     return {ds.SOPInstanceUID: ds for ds in read}
 
 
-def test_the_archive_gives_back_the_results_and_the_unchanged_images(folders, archive):
-    images, results = map(written, folders)
-    assert [len(images), len(results)] == [6, 4]
-    assert contents(archive) == images | results  # every element, the pixels too
+def by_store(archive):
+    return f"--send=ARCHIVE@127.0.0.1:{archive.port}"
 
 
-def test_what_is_sent_twice_is_not_there_twice(folders, archive):
+def by_stow(archive):
+    return f"--stow={archive.url}/dicom-web"
+
+
+@pytest.mark.parametrize("way", [by_store, by_stow])
+def test_the_archive_has_the_results_once_beside_the_unchanged_images(
+    way, model, archive, received, tmp_path
+):
+    folder, study = received
+    send(folder, archive.port)
+    assert watched(folder, model, tmp_path / "out", way(archive)) == 0
+    results = written(*(tmp_path / "out").glob("results/*/dicom"))
+    assert contents(archive, study) == written(tmp_path / "ct") | results  # the pixels too
+    assert sorted(ds.Modality for ds in results.values()) == ["OT", "OT", "OT", "SR"]
     before = archive.ask("/statistics")
-    for folder in folders:
-        send(folder, archive.port)
+    send(folder, archive.port)
+    assert watched(folder, model, tmp_path / "another", way(archive)) == 0  # knows of no sending
     assert archive.ask("/statistics") == before
-    assert before["CountInstances"] == 10
 
 
-def test_others_read_what_the_archive_gives_back(archive, tmp_path):
-    path = tmp_path / "given.dcm"
-    kinds = []
-    for data in archive.files(STUDY):
+def test_others_find_no_error_in_what_the_archive_gives_back(model, archive, received, tmp_path):
+    folder, study = received
+    assert watched(folder, model, tmp_path / "out", by_store(archive)) == 0
+    for number, data in enumerate(archive.files(study)):
+        path = tmp_path / f"{number}.dcm"
         path.write_bytes(data)
-        kinds.append(pydicom.dcmread(path).Modality)
-        if kinds[-1] != "CT":
-            assert errors_of(path) == []
-        if kinds[-1] == "SR":
+        assert errors_of(path) == []
+        if pydicom.dcmread(path).Modality == "SR":
             assert "Research use only, not a medical device" in dump_of(path)
-    assert sorted(kinds) == ["CT"] * 6 + ["OT"] * 3 + ["SR"]
+    assert number == 3
 
 
-def test_a_receiver_gets_the_elements_as_they_are(folders, tmp_path):
-    with Storescp(tmp_path) as receiver:
-        for folder in folders:
-            send(folder, receiver.port)
-    expected = {uid: ds for folder in folders for uid, ds in written(folder).items()}
-    got = [pydicom.dcmread(path) for path in receiver.received.iterdir()]
-    assert {ds.SOPInstanceUID: ds for ds in got} == expected
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_archive_that_was_away_has_the_results_when_it_is_back(model, received, tmp_path):
+    folder, study = received
+    away = Orthanc(tmp_path / "orthanc")
+    ways = by_store(away), by_stow(away)
+    assert watched(folder, model, tmp_path / "out", *ways) == 1
+    with away:
+        assert watched(folder, model, tmp_path / "out", *ways) == 0
+        results = contents(away, study)
+        assert results == written(*(tmp_path / "out").glob("results/*/dicom"))
+        away.kill()
+        away.start()
+        assert contents(away, study) == results
+        assert watched(folder, model, tmp_path / "out", *ways) == 0
+        assert contents(away, study) == results
+
+
+@pytest.fixture
+def certificate(tmp_path, monkeypatch):
+    """A self-made certificate of this machine, and its key."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    paths = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost"]
+    command += ["-out", str(paths[0]), "-keyout", str(paths[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return paths
+
+
+def store_over_tls(archive, url):
+    return ["--tls", f"--send=ARCHIVE@localhost:{archive.port}"]
+
+
+def stow_over_tls(archive, url):
+    return [f"--stow={url}/dicom-web"]
+
+
+@pytest.mark.parametrize("way", [store_over_tls, stow_over_tls])
+def test_only_an_archive_that_is_trusted_gets_anything(way, model, received, certificate, tmp_path):
+    public, private = map(str, certificate)
+    secured = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": public,
+        "DicomTlsPrivateKey": private,
+        "DicomTlsTrustedCertificates": public,
+        "DicomTlsRemoteCertificateRequired": False,
+    }
+    archive = Orthanc(tmp_path / "orthanc", secured)
+    with archive, behind_tls(archive.url, public, private) as url:
+        given = received[0], model, tmp_path / "out", *way(archive, url)
+        assert watched(*given) == 1
+        assert archive.ask("/instances") == []
+        assert watched(*given, f"--tls_ca={public}") == 0
+        assert len(archive.ask("/instances")) == 4
