@@ -42,35 +42,39 @@ class UnfinishedError(RuntimeError):
     """With --once: not everything is done."""
 
 
+TEXTS = {
+    "folder": "folder that receives studies",
+    "out": "folder for the results, default: DIR/watch, or watch",
+    "metrics": "file for Prometheus' node exporter, default: metrics.prom in --out",
+    "tls_ca": "PEM file with the certificates to trust, default: those of the system",
+    "tls_cert": "PEM file with our own certificate, for archives that ask for one",
+    "tls_key": "PEM file with its key, if that is not in --tls_cert",
+}
+SWITCHES = {
+    "tls": "send by C-STORE over TLS",
+    "delete_images": "remove a study's files from the folder once its results are sent everywhere",
+    "retry_failed": "try again what has failed",
+    "once": "end when all is done; exit code 1 if something failed, or waits for an archive",
+}
+
+
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     cli_model.define_model(values)
-    texts = {
-        "folder": "folder that receives studies",
-        "out": "folder for the results, default: DIR/watch, or watch",
-        "metrics": "file for Prometheus' node exporter, default: metrics.prom in --out",
-        "tls_ca": "PEM file with the certificates to trust, default: those of the system",
-        "tls_cert": "PEM file with our own certificate, for archives that ask for one",
-        "tls_key": "PEM file with its key, if that is not in --tls_cert",
-    }
-    for name, what in texts.items():
+    for name, what in TEXTS.items():
         flags.DEFINE_string(name, None, what, flag_values=values)
+    for name, what in SWITCHES.items():
+        flags.DEFINE_boolean(name, False, what, flag_values=values)
     flags.DEFINE_list("send", [], "AE@HOST:PORT,... to send to by C-STORE", flag_values=values)
     flags.DEFINE_list("stow", [], "URL,... to send to by STOW-RS", flag_values=values)
     flags.DEFINE_string("calling_ae", "MSA_FLAX", "our own AE title", flag_values=values)
-    flags.DEFINE_boolean("tls", False, "C-STORE over TLS", flag_values=values)
+    bounds: dict[str, Any] = {"lower_bound": 0.0, "upper_bound": 1e6, "flag_values": values}
     what = "seconds without a change after which a study is complete"
-    flags.DEFINE_float("still", 60.0, what, lower_bound=0.0, upper_bound=1e6, flag_values=values)
-    what = "how often a study is tried, and refused results are sent"
-    flags.DEFINE_integer("attempts", 5, what, lower_bound=1, flag_values=values)
+    flags.DEFINE_float("still", 60.0, what, **bounds)
     what = "gigabytes of results to keep; the oldest are removed, but none that is not sent"
-    flags.DEFINE_float("keep_gb", 20.0, what, lower_bound=0.0, upper_bound=1e6, flag_values=values)
-    what = "remove a study's files from the folder once its results are sent everywhere"
-    flags.DEFINE_boolean("delete_images", False, what, flag_values=values)
-    what = "try again what has failed"
-    flags.DEFINE_boolean("retry_failed", False, what, flag_values=values)
-    what = "end when all is done; exit code 1 if something failed, or waits for an archive"
-    flags.DEFINE_boolean("once", False, what, flag_values=values)
+    flags.DEFINE_float("keep_gb", 20.0, what, **bounds)
+    what = "how often a study is tried, and a result offered to an archive that refuses it"
+    flags.DEFINE_integer("attempts", 5, what, lower_bound=1, flag_values=values)
 
 
 def main(args: SimpleNamespace) -> None:
@@ -81,6 +85,7 @@ def main(args: SimpleNamespace) -> None:
     _check(args, out, metrics)
     try:
         from msa_flax.archive import queue, sending
+        from msa_flax.archive.visits import Patience
         from msa_flax.results.watching import Rules, Watcher
     except ImportError as error:
         raise cli.UsageError(
@@ -94,26 +99,19 @@ def main(args: SimpleNamespace) -> None:
     destinations = sending.destinations(args.send, args.stow, **given)
     rules = Rules(
         still=args.still,
-        attempts=args.attempts,
         keep=int(args.keep_gb * 1e9),
         metrics=metrics,
+        patience=Patience(attempts=args.attempts),
         delete_images=args.delete_images,
         once=args.once,
     )
     model = cli_model.predictor_of(args)
-    with queue.opened(out / "queue.sqlite") as waiting:
+    with queue.opened(out / "queue.sqlite") as waiting, noted_signals() as received:
         if args.retry_failed:
             waiting.retry_failed()
-        watcher = Watcher(
-            model,
-            folder=Path(args.folder),
-            out=out,
-            queue=waiting,
-            destinations=destinations,
-            rules=rules,
-        )
-        with noted_signals() as received:
-            watcher.run(received)
+        places: dict[str, Any] = {"folder": Path(args.folder), "out": out, "queue": waiting}
+        watcher = Watcher(model, destinations=destinations, rules=rules, **places)
+        watcher.run(received)
         counts = waiting.counts()
     said = ", ".join(f"{name}: {count}" for name, count in counts.items())
     print(f"{out}: {said}; {NOTICE}")

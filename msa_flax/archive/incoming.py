@@ -20,7 +20,7 @@ from msa_flax.archive.visits import Visit
 
 # As receivers and copying programs call what they have not finished.
 _UNFINISHED = re.compile(r"~$|\.(part|partial|filepart|crdownload|tmp|temp)$", re.IGNORECASE)
-_NEW = (
+_CHANGED = (
     "SELECT p.* FROM present p LEFT JOIN files f ON f.key = p.key WHERE f.key IS NULL "
     "OR (f.size, f.changed, f.touched) != (p.size, p.changed, p.touched)"
 )
@@ -30,8 +30,8 @@ class Incoming:
     """A folder with studies.
 
     Attributes:
-        passed: how many things were passed over at the last look: links, pipes, and what cannot be
-            listed.
+        folder: the folder.
+        passed: how many links, pipes and unreadable folders were passed over at the last look.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Incoming:
             queue: what is found is noted in it.
             study_of: from a file to the pseudonym of its study; "" where it is no image of one;
                 None where that cannot be said at the moment.
-            pseudonym: from a name to what stands for it in the queue.
+            pseudonym: from the name of a file to what stands for it in the queue.
         """
         self.folder, self.passed = folder, 0
-        self._queue, self._study_of, self._pseudonym = queue, study_of, pseudonym
+        self._db, self._study_of, self._pseudonym = queue.db, study_of, pseudonym
 
     def scan(self, now: float) -> None:
         """Brings the queue up to date.
@@ -60,68 +60,58 @@ class Incoming:
         Args:
             now: seconds since 1970.
         """
-        db = self._queue.db
+        db = self._db
         with db:
             db.execute("DELETE FROM present")
-            db.executemany("INSERT OR IGNORE INTO present VALUES (?, ?, ?, ?, ?, ?)", self._walk())
-            changes = db.execute("DELETE FROM files WHERE key NOT IN (SELECT key FROM present)")
-            gone = changes.rowcount
-            new = db.execute(_NEW).fetchall()
-            for key, path, *status, unfinished in new:
+            db.executemany("INSERT INTO present VALUES (?, ?, ?, ?, ?, ?)", self._walk())
+            gone = db.execute("DELETE FROM files WHERE key NOT IN (SELECT key FROM present)")
+            changed = db.execute(_CHANGED).fetchall()
+            for key, path, *status in changed:
                 study = self._study_of(self.folder / os.fsdecode(path))
                 if study is not None:
-                    values = (key, *status, study, unfinished)
-                    db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
-            if gone or new:
+                    row = (key, *status, study)
+                    db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
+            if gone.rowcount or changed:
                 self._note_studies(now)
 
     def _walk(self) -> Iterator[tuple[Any, ...]]:
+        """Yields rows of the table "present"."""
+        refused: list[OSError] = []
         self.passed = 0
-
-        def count(error: OSError) -> None:
-            del error
-            self.passed += 1
-
-        for folder, folders, files in os.walk(self.folder, onerror=count):
+        for folder, folders, files in os.walk(self.folder, onerror=refused.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            self.passed += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
-            for name in files:
+            for name in (*folders, *files):
                 path = os.path.join(folder, name)
-                with contextlib.suppress(FileNotFoundError):  # it has just been renamed
+                with contextlib.suppress(OSError):  # it has just been renamed
                     status = os.lstat(path)
-                    ordinary = stat.S_ISREG(status.st_mode)
-                    self.passed += not ordinary
-                    if ordinary and not name.startswith("."):
+                    file = stat.S_ISREG(status.st_mode)
+                    if file and not name.startswith("."):
                         inside = os.path.relpath(path, self.folder)
-                        yield (
-                            *(self._pseudonym(inside), os.fsencode(inside), status.st_size),
-                            *(status.st_mtime_ns, status.st_ctime_ns),
-                            bool(_UNFINISHED.search(name)),
-                        )
+                        times = status.st_mtime_ns, status.st_ctime_ns
+                        row = self._pseudonym(inside), os.fsencode(inside), status.st_size, *times
+                        yield *row, bool(_UNFINISHED.search(name))
+                    self.passed += not (file or stat.S_ISDIR(status.st_mode))
+        self.passed += len(refused)
 
     def _note_studies(self, now: float) -> None:
-        db = self._queue.db
+        db = self._db
         rows = db.execute(
-            "SELECT study, key, size, changed, touched FROM files WHERE study != '' "
-            "ORDER BY study, key"
+            "SELECT study, key, size, changed, touched FROM files WHERE study != '' ORDER BY 1, 2"
         )
-        db.execute("CREATE TEMP TABLE IF NOT EXISTS known (study TEXT PRIMARY KEY)")
-        db.execute("DELETE FROM known")
         for study, members in itertools.groupby(rows, key=lambda row: row[0]):
             digest, count, newest = hashlib.sha256(), 0, 0
             for _, key, size, changed, touched in members:
                 digest.update(f"{key} {size} {changed}\n".encode())
                 count, newest = count + 1, max(newest, touched)
-            db.execute("INSERT INTO known VALUES (?)", (study,))
             db.execute(
                 "INSERT INTO studies (study, content, files, since) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (study) DO UPDATE SET content = excluded.content, "
                 "files = excluded.files, since = excluded.since, attempts = 0, due = 0 "
                 "WHERE content != excluded.content",
-                # A clock that is ahead, such as a file server's, does not hold a study up for ever.
+                # A clock that is ahead, such as a file server's, holds no study up for ever.
                 (study, digest.hexdigest(), count, min(now, newest / 1e9)),
             )
-        db.execute("DELETE FROM studies WHERE study NOT IN (SELECT study FROM known)")
+        db.execute("DELETE FROM studies WHERE study NOT IN (SELECT study FROM files)")
 
     def images(self, study: Visit) -> list[Path]:
         """Returns the files of a study as they were at the last look, those that are whole."""
@@ -135,12 +125,12 @@ class Incoming:
                 if (status.st_size, status.st_mtime_ns) == (size, changed):
                     path.unlink()
                 for folder in itertools.takewhile(lambda one: one != self.folder, path.parents):
-                    folder.rmdir()  # the empty ones
+                    folder.rmdir()  # those that are empty now
 
     def _files(self, study: Visit) -> list[tuple[Path, int, int]]:
-        rows = self._queue.db.execute(
-            "SELECT p.path, p.size, p.changed FROM present p JOIN files f ON f.key = p.key "
-            "WHERE f.study = ? AND NOT f.unfinished ORDER BY p.path",
+        rows = self._db.execute(
+            "SELECT path, p.size, p.changed FROM present p JOIN files USING (key) "
+            "WHERE study = ? AND NOT p.unfinished ORDER BY path",
             (study.study,),
         )
         return [(self.folder / os.fsdecode(path), *rest) for path, *rest in rows]
@@ -148,4 +138,4 @@ class Incoming:
     def foreign(self) -> int:
         """Returns how many files are no CT images of a study."""
         query = "SELECT count(*) FROM files WHERE study = ''"
-        return int(self._queue.db.execute(query).fetchone()[0])
+        return int(self._db.execute(query).fetchone()[0])

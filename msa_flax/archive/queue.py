@@ -21,8 +21,8 @@ from msa_flax.files import UserError
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
-    key TEXT PRIMARY KEY, size INTEGER, changed INTEGER, touched INTEGER, study TEXT,
-    unfinished INTEGER);
+    key TEXT PRIMARY KEY, size INTEGER, changed INTEGER, touched INTEGER, unfinished INTEGER,
+    study TEXT);
 CREATE TABLE IF NOT EXISTS studies (
     study TEXT PRIMARY KEY, content TEXT, files INTEGER, since REAL,
     attempts INTEGER DEFAULT 0, due REAL DEFAULT 0, reason TEXT DEFAULT '');
@@ -38,9 +38,7 @@ CREATE TEMP TABLE present (
     key TEXT PRIMARY KEY, path BLOB, size INTEGER, changed INTEGER, touched INTEGER,
     unfinished INTEGER);
 """
-_NO_RESULT = (
-    "NOT EXISTS (SELECT 1 FROM results r WHERE r.study = s.study AND r.content = s.content)"
-)
+_NEW = "(study, content) NOT IN (SELECT study, content FROM results)"  # without a result
 _THIS = "study = ? AND content = ?"
 
 
@@ -94,7 +92,7 @@ class Queue:
             still: seconds that nothing of it has changed.
         """
         found = self._rows(
-            f"SELECT study, content, files, attempts, reason FROM studies s WHERE {_NO_RESULT} "
+            f"SELECT study, content, files, attempts, reason FROM studies WHERE {_NEW} "
             "AND since <= ? AND due <= ? ORDER BY attempts, since LIMIT 1",
             *(now - still, now),
         )
@@ -102,9 +100,8 @@ class Queue:
 
     def is_moving(self, now: float, still: float) -> bool:
         """Returns whether a study without a result is waited for because it may still grow."""
-        return bool(
-            self._rows(f"SELECT 1 FROM studies s WHERE {_NO_RESULT} AND since > ?", now - still)
-        )
+        query = f"SELECT 1 FROM studies WHERE {_NEW} AND since > ? LIMIT 1"
+        return bool(self._rows(query, now - still))
 
     def is_current(self, study: Study) -> bool:
         """Returns whether the folder holds a study as it was."""
@@ -115,51 +112,37 @@ class Queue:
         query = f"UPDATE studies SET attempts = ?, due = ?, reason = ? WHERE {_THIS}"
         self._change(query, attempts, due, reason, *_this(study))
 
-    def add_results(
-        self, study: Study, entry: Mapping[str, Any], size: int, destinations: Sequence[str]
+    def add_result(
+        self, one: Visit, state: str, entry: Mapping[str, Any], *, size: int = 0, now: float = 0.0
     ) -> None:
-        """Notes that the results of a study are there, and where they are to be sent.
+        """Notes what became of a study.
 
         Args:
-            study: the study.
+            one: the study.
+            state: "predicted", or "failed".
             entry: what the log is to say of it.
             size: bytes of the results.
-            destinations: their names.
+            now: when it failed, in seconds since 1970.
         """
-        with self.db:
-            self._add(study, "predicted", entry, size, 0.0)
-            self._address(destinations)
-
-    def add_failure(self, study: Study, entry: Mapping[str, Any], now: float) -> None:
-        """Notes that there will be no results of a study as it is."""
-        with self.db:
-            self._add(study, "failed", entry, 0, now)
-
-    def _add(
-        self, study: Study, state: str, entry: Mapping[str, Any], size: int, finished: float
-    ) -> None:
-        self.db.execute(
+        self._change(
             "INSERT OR REPLACE INTO results (study, content, state, entry, bytes, finished) "
             "VALUES (?, ?, ?, ?, ?, ?)",
-            (*_this(study), state, json.dumps(entry), size, finished),
+            *(*_this(one), state, json.dumps(entry), size, now),
         )
 
     def address(self, destinations: Sequence[str]) -> None:
         """Gives all that waits to these destinations alone, whatever was named before."""
         with self.db:
             self.db.execute(
-                f"DELETE FROM sends WHERE state = 'waiting' AND destination NOT IN "
-                f"({_marks(destinations)})",
+                "DELETE FROM sends WHERE state = 'waiting' "
+                f"AND destination NOT IN ({_marks(destinations)})",
                 destinations,
             )
-            self._address(destinations)
-
-    def _address(self, destinations: Sequence[str]) -> None:
-        self.db.executemany(
-            "INSERT OR IGNORE INTO sends (study, content, destination, state) "
-            "SELECT study, content, ?, 'waiting' FROM results WHERE state = 'predicted'",
-            [(one,) for one in destinations],
-        )
+            self.db.executemany(
+                "INSERT OR IGNORE INTO sends (study, content, destination, state) "
+                "SELECT study, content, ?, 'waiting' FROM results WHERE state = 'predicted'",
+                [(one,) for one in destinations],
+            )
 
     def next_send(self, now: float, away: Sequence[str]) -> Send | None:
         """Returns a result to send now: of those refused least, the one tried longest ago.
@@ -177,7 +160,7 @@ class Queue:
         return Send(*found[0]) if found else None
 
     def note_send(
-        self, send: Send, state: str, *, attempts: int, due: float = 0.0, reason: str = ""
+        self, send: Send, state: str, attempts: int, *, due: float = 0.0, reason: str = ""
     ) -> None:
         """Notes how an attempt to send ended: "waiting", "sent" or "refused"."""
         self._change(
@@ -196,12 +179,15 @@ class Queue:
         self._change("INSERT OR IGNORE INTO sent VALUES (?, ?)", destination, digest)
 
     def settle(self, now: float) -> None:
-        """Ends the results that no destination waits for: they are done, or failed if refused."""
-        some = "EXISTS (SELECT 1 FROM sends x WHERE x.study = results.study AND x.content = "
-        some += "results.content AND x.state = "
+        """Ends the results that no destination waits for: done, or failed where one refused.
+
+        Args:
+            now: seconds since 1970.
+        """
+        those = "(study, content) IN (SELECT study, content FROM sends WHERE state ="
         self._change(
-            f"UPDATE results SET finished = ?, state = CASE WHEN {some}'refused') THEN 'failed' "
-            f"ELSE 'done' END WHERE state = 'predicted' AND NOT {some}'waiting')",
+            f"UPDATE results SET finished = ?, state = iif({those} 'refused'), 'failed', 'done') "
+            f"WHERE state = 'predicted' AND NOT {those} 'waiting')",
             now,
         )
 
@@ -254,16 +240,13 @@ class Queue:
 
     def retry_failed(self) -> None:
         """Lets all that has failed be tried again: what was refused is sent, the rest predicted."""
-        refused = "SELECT study, content FROM sends WHERE state = 'refused'"
-        with self.db:
-            self.db.execute(
-                "UPDATE results SET state = 'predicted', logged = 0 WHERE state = 'failed' "
-                f"AND (study, content) IN ({refused})"
-            )
-            again = "UPDATE sends SET state = 'waiting', attempts = 0, due = 0 WHERE state = "
-            self.db.execute(f"{again}'refused'")
-            self.db.execute("DELETE FROM results WHERE state = 'failed'")
-            self.db.execute("UPDATE studies SET attempts = 0, due = 0")
+        refused = "(study, content) IN (SELECT study, content FROM sends WHERE state = 'refused')"
+        self.db.executescript(
+            "BEGIN; UPDATE results SET state = 'predicted', logged = 0 WHERE state = 'failed' "
+            f"AND {refused}; DELETE FROM results WHERE state = 'failed'; "
+            "UPDATE sends SET state = 'waiting', attempts = 0, due = 0 WHERE state = 'refused'; "
+            "UPDATE studies SET attempts = 0, due = 0; COMMIT"
+        )
 
     def total_bytes(self) -> int:
         """Returns the bytes of all results that are kept."""
@@ -273,7 +256,7 @@ class Queue:
         """Returns how many studies are "waiting", and how many results are in each state."""
         states = {"predicted": 0, "done": 0, "failed": 0}
         found = self._rows("SELECT state, count(*) FROM results GROUP BY state")
-        waiting = self._rows(f"SELECT count(*) FROM studies s WHERE {_NO_RESULT}")[0][0]
+        waiting = self._rows(f"SELECT count(*) FROM studies WHERE {_NEW}")[0][0]
         return {"waiting": int(waiting), **states, **dict(found)}
 
     def unsent(self) -> dict[str, int]:

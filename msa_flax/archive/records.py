@@ -1,14 +1,15 @@
 """What a watcher writes about its work: a line of JSON for each study, and numbers for Prometheus.
 
-Neither names a patient: studies have pseudonyms.
+Nothing here names a patient: studies have pseudonyms.
 """
 
 import json
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msa_flax.files import write_text
+from msa_flax.files import UserError, write_text
 
 _PREFIX = "msa_flax_watch_"
 _HELP = {
@@ -22,6 +23,17 @@ _HELP = {
     "last_pass_seconds": "When the folder was looked at last, in seconds since 1970.",
     "info": "The model that predicts.",
 }
+
+
+def reason_of(error: Exception) -> str:
+    """Returns what went wrong: of errors that are not ours the place alone.
+
+    What another package says of a file may quote the patient's name.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ _PEER = re.compile(r"([!-?A-[\]-~]{1,16})@(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\
 _KINDS = (Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
 _REFUSALS = (400, 409, 413, 415, 422)  # HTTP states that are about what was sent
 
-for _name in ("pynetdicom", "dicomweb_client", "urllib3"):
+for _name in ("pynetdicom", "dicomweb_client", "urllib3", "retrying"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)  # they name what they send
 
 
@@ -198,6 +198,8 @@ class Web:
             )
         session = requests.Session()
         session.max_redirects = 0  # patients' data goes where it was sent, nowhere else
+        session.trust_env = False  # as variables for proxies and certificates may have it
+        session.auth = requests.utils.get_netrc_auth(name)
         session.verify = str(security.ca) if security.ca else True
         if security.certificate:
             own = str(security.certificate)
@@ -213,20 +215,18 @@ class Web:
             took(path)
 
     def _store(self, path: Path) -> None:
+        ds = pydicom.dcmread(path)
         try:
-            answer = self._client.store_instances([pydicom.dcmread(path)])
+            answer = self._client.store_instances([ds])
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
             kind = RefusedError if status in _REFUSALS else AwayError
             raise kind(f"it answers with HTTP status {status}") from error
         except requests.TooManyRedirects as error:
             raise AwayError("it redirects to another address; name that one") from error
-        except requests.RequestException as error:
-            raise AwayError(f"no answer ({type(error).__name__})") from error
-        except (ValueError, KeyError, SyntaxError, TypeError) as error:
-            raise AwayError(
-                "its answer cannot be understood; is this a STOW-RS service?"
-            ) from error
+        except (requests.RequestException, ValueError, KeyError, SyntaxError) as error:
+            kind_of = type(error).__name__
+            raise AwayError(f"no answer that can be understood ({kind_of})") from error
         if failed := answer.get("FailedSOPSequence"):
             reason = int(failed[0].get("FailureReason") or 0)
             raise RefusedError(f"it does not take an object (failure reason {reason:04X})")

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+_LONGEST_PAUSE = 600.0  # seconds
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Visit:
@@ -60,3 +62,15 @@ class Finished(Visit):
     entry: dict[str, Any]
     finished: float
     destinations: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How often something is tried, and the seconds of the first pause, which double each time."""
+
+    attempts: int = 5
+    pause: float = 5.0
+
+    def wait(self, failures: int) -> float:
+        """Returns the seconds to wait after some failures, one or more."""
+        return min(_LONGEST_PAUSE, self.pause * 2.0 ** min(failures - 1, 20))

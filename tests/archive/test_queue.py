@@ -14,6 +14,12 @@ def arrive(queue, study="a", content="1", since=0.0):
         )
 
 
+def add(queue, entry, *destinations):
+    """Notes a result of 10 bytes of the next study."""
+    queue.add_result(queue.next_study(1.0, 0.0), "predicted", entry, size=10)
+    queue.address(destinations)
+
+
 @pytest.fixture
 def queue(tmp_path):
     with opened(tmp_path / "queue.sqlite") as queue:
@@ -35,14 +41,14 @@ def test_what_failed_waits_and_comes_after_the_others(queue):
     queue.note_attempt(first, 1, due=20.0, reason="why")
     assert queue.next_study(10.0, 0.0).study == "b"
     assert queue.next_study(30.0, 0.0).study == "b"
-    queue.add_failure(queue.next_study(30.0, 0.0), {}, 30.0)
+    queue.add_result(queue.next_study(30.0, 0.0), "failed", {}, now=30.0)
     assert queue.next_study(19.0, 0.0) is None
     assert queue.next_study(20.0, 0.0) == Study("a", "1", 3, 1, "why")
 
 
 def test_a_result_is_done_when_every_destination_has_it(queue):
     arrive(queue)
-    queue.add_results(queue.next_study(1.0, 0.0), {"images": 3}, 10, ["x", "y"])
+    add(queue, {"images": 3}, "x", "y")
     assert queue.next_study(1.0, 0.0) is None
     queue.settle(2.0)
     assert queue.counts() == {"waiting": 0, "predicted": 1, "done": 0, "failed": 0}
@@ -51,7 +57,7 @@ def test_a_result_is_done_when_every_destination_has_it(queue):
         assert queue.unlogged() == []
         send = queue.next_send(2.0, [])
         assert send == Send("a", "1", name, 0)
-        queue.note_send(send, "sent", attempts=0)
+        queue.note_send(send, "sent", 0)
         queue.settle(3.0)
     (done,) = queue.unlogged()
     assert (done.state, done.entry, done.finished) == ("done", {"images": 3}, 3.0)
@@ -67,8 +73,8 @@ def test_a_result_is_done_when_every_destination_has_it(queue):
 
 def test_a_destination_that_refuses_makes_it_failed_until_it_is_tried_again(queue):
     arrive(queue)
-    queue.add_results(queue.next_study(1.0, 0.0), {}, 10, ["x"])
-    queue.note_send(queue.next_send(1.0, []), "refused", attempts=5, reason="why")
+    add(queue, {}, "x")
+    queue.note_send(queue.next_send(1.0, []), "refused", 5, reason="why")
     queue.settle(2.0)
     (failed,) = queue.unlogged()
     assert (failed.state, failed.destinations) == ("failed", {"x": "why"})
@@ -80,7 +86,7 @@ def test_a_destination_that_refuses_makes_it_failed_until_it_is_tried_again(queu
 
 def test_a_failed_study_is_predicted_again_when_asked_for(queue):
     arrive(queue)
-    queue.add_failure(queue.next_study(1.0, 0.0), {}, 1.0)
+    queue.add_result(queue.next_study(1.0, 0.0), "failed", {}, now=1.0)
     assert queue.next_study(1.0, 0.0) is None
     queue.retry_failed()
     assert queue.next_study(1.0, 0.0) == Study("a", "1", 3, 0, "")
@@ -89,17 +95,17 @@ def test_a_failed_study_is_predicted_again_when_asked_for(queue):
 def test_a_destination_that_is_away_is_passed_over_and_the_longest_waiting_is_next(queue):
     for study in ("a", "b"):
         arrive(queue, study)
-        queue.add_results(queue.next_study(1.0, 0.0), {}, 1, ["x", "y"])
+        add(queue, {}, "x", "y")
     assert queue.next_send(1.0, ["x"]).destination == "y"
     assert queue.next_send(1.0, ["x", "y"]) is None
     first = queue.next_send(1.0, ["y"])
-    queue.note_send(first, "waiting", attempts=0, due=1.0, reason="away")
+    queue.note_send(first, "waiting", 0, due=1.0, reason="away")
     assert queue.next_send(1.0, ["y"]) == Send("b", "1", "x", 0)
 
 
 def test_what_waits_goes_to_the_destinations_that_are_named_now(queue):
     arrive(queue)
-    queue.add_results(queue.next_study(1.0, 0.0), {}, 1, ["old"])
+    add(queue, {}, "old")
     queue.address(["new"])
     assert queue.unsent() == {"new": 1}
     queue.address([])
@@ -137,7 +143,7 @@ def test_a_damaged_queue_is_one_sentence(tmp_path):
 
 def test_what_is_forgotten_is_predicted_again(queue):
     arrive(queue)
-    queue.add_results(queue.next_study(1.0, 0.0), {}, 1, ["x"])
+    add(queue, {}, "x")
     queue.forget(Visit("a", "1"))
     assert queue.next_study(1.0, 0.0).study == "a"
     assert queue.next_send(1.0, []) is None
