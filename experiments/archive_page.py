@@ -1,10 +1,10 @@
 """Takes a picture of what the page of the archive Orthanc shows of a study with its results.
 
-    python experiments/archive_page.py --url http://localhost:8042 --out page.png
+    python experiments/archive_page.py --url http://localhost:8042 --patient ID --out page.png
 
-The study is the first one that has a report of this package. The picture has the study with all its
-series at the left, and at the right one of its previews, enlarged. Needs Chromium and
-Playwright (``pip install -e ".[browser]"``).
+The picture has the study with all its series at the left, and at the right one of its previews,
+enlarged. Without --patient it is of any study with a preview. Needs Chromium and Playwright
+(``pip install -e ".[browser]"``).
 """
 
 import io
@@ -26,20 +26,20 @@ _FRAME = 10  # pixels around what is enlarged
 _COLOURS = 128  # of the picture: enough for the map over a slice, and a third of the bytes
 
 
-def take(page: Any, url: str) -> bytes:
+def take(page: Any, url: str, patient: str = "") -> bytes:
     """Returns the picture as a PNG file.
 
     Args:
         page: of a browser of Playwright.
         url: of the archive, which asks for no password.
+        patient: number of a patient; "": any.
 
     Raises:
-        UserError: the archive has no report of this package.
+        UserError: the archive has no preview of this package.
     """
-    report = _series(url, "report")
-    preview = _series(url, "preview", report["ParentStudy"])
+    preview = _preview(url, patient)
     page.set_viewport_size(_VIEW)
-    page.goto(f"{url}/app/explorer.html#study?uuid={report['ParentStudy']}")
+    page.goto(f"{url}/app/explorer.html#study?uuid={preview['ParentStudy']}")
     page.wait_for_selector("text=msa_flax: report")
     left = _picture(page.screenshot())
     page.goto(f"{url}/app/explorer.html#series?uuid={preview['ID']}")
@@ -63,20 +63,25 @@ def _picture(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def _series(url: str, kind: str, study: str = "") -> dict[str, Any]:
-    """Returns what the archive says of the first series of our results of a kind."""
-    with urllib.request.urlopen(f"{url}/series?expand", timeout=30) as answer:
-        for one in json.load(answer):
-            about = one["MainDicomTags"].get("SeriesDescription", "")
-            if about.startswith(f"msa_flax: {kind}") and study in ("", one["ParentStudy"]):
-                return dict(one)
-    raise UserError(f"--url: {url} has no {kind} of msa_flax")
+def _preview(url: str, patient: str) -> dict[str, Any]:
+    """Returns what the archive says of a series of previews."""
+    wanted = {"SeriesDescription": "msa_flax: preview*", "PatientID": patient or "*"}
+    query = json.dumps({"Level": "Series", "Expand": True, "Query": wanted}).encode()
+    try:
+        with urllib.request.urlopen(f"{url}/tools/find", query, 30) as answer:
+            found = json.load(answer)
+    except OSError as error:
+        raise UserError(f"--url: expected an archive that answers at {url}") from error
+    if not found:
+        raise UserError(f"--url: {url} has no preview of msa_flax")
+    return dict(found[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Takes the picture that the command line asks for."""
     parser = Parser(__doc__)
     parser.add_argument("--url", required=True, help="of the archive")
+    parser.add_argument("--patient", default="", help="number of a patient")
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     parser.add_argument("--browser", default="chromium", help="Chromium or Chrome")
     options = parser.parse_args(arguments)
@@ -88,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with sync_playwright() as playwright:
         # As root in a container a browser has no sandbox of its own.
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        write_atomically(options.out, take(browser.new_page(), options.url.rstrip("/")))
+        write_atomically(
+            options.out, take(browser.new_page(), options.url.rstrip("/"), options.patient)
+        )
         browser.close()
     return 0
 

@@ -13,7 +13,8 @@ DIR then holds, for N made-up patients, at least half of them without a fracture
   number of the vertebra);
 - labels.csv: every slice with its label, for `data.source = "manifest"`; with --every N one in N.
 --layout table writes the slices, labels.csv and masks alone, as an archive would hand them over;
---slices N writes the N slices in the middle, for trials of what surrounds a network.
+--slices N writes the N slices in the middle, for trials of what surrounds a network. --like
+quickstart writes eight slices a study like those that the quickstart is trained on.
 
 How hard it is: a real hairline fracture is 0.5 to 1 mm wide, filled with blood, and so 300 HU
 (spongy bone) to 1,000 HU (cortex) darker than what it breaks; the scanner's blur leaves a third to
@@ -38,6 +39,7 @@ import cv2
 import numpy as np
 import pydicom
 from command_line import Parser, call
+from phantom_series import Series
 from phantom_volume import Settings, Volume
 from pydicom.uid import UID
 
@@ -49,6 +51,7 @@ SYNTAXES = {  # option -> transfer syntax, and the encoder that pydicom uses for
     "jpeg2000": (pydicom.uid.JPEG2000Lossless, "pylibjpeg"),
     "jpegls": (pydicom.uid.JPEGLSLossless, "pyjpegls"),
 }
+LIKE: dict[str, type[Volume] | type[Series]] = {"volume": Volume, "quickstart": Series}
 LEVELS = tuple(f"C{k}" for k in range(1, 8))
 _NAMES = ("Ada", "Bruno", "Chen", "Dara", "Emeka", "Farah", "Goran", "Hana", "Ines", "Jonas")
 _MARGIN = 3.0  # mm around a fracture in its box
@@ -68,6 +71,7 @@ class Options:
     segmented: float = 0.04  # share of all studies with a segmentation
     every: int = 1  # one slice in so many is in labels.csv; neighbours show nearly the same
     slices: int = 0  # in the middle of the volume; 0: all
+    like: str = "volume"  # a key of LIKE
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ def write_study(options: Options, number: int) -> Rows:
     """Writes one study's files and returns its rows of the tables."""
     rng = np.random.default_rng((options.settings.seed, number, _STREAM))
     boxed, segmented = rng.random(2) < (options.boxed, options.segmented)
-    volume = Volume(options.settings, number, fractured=has_fracture(options, number))
+    volume = LIKE[options.like](options.settings, number, fractured=has_fracture(options, number))
     study = pydicom.uid.generate_uid(entropy_srcs=_entropy(options, number, "study"))
     header = _header(options, volume, study, rng)
     patient, first = str(header.PatientID), int(rng.integers(options.every))
@@ -149,11 +153,12 @@ def has_fracture(options: Options, number: int) -> bool:
 
 
 def _entropy(options: Options, number: int, *names: object) -> list[str]:
-    return ["msa_flax phantom", repr(options.settings), str(number), *map(str, names)]
+    like = [options.like] * (options.like != "volume")
+    return ["msa_flax phantom", *like, repr(options.settings), str(number), *map(str, names)]
 
 
 def _header(
-    options: Options, volume: Volume, study: str, rng: np.random.Generator
+    options: Options, volume: Volume | Series, study: str, rng: np.random.Generator
 ) -> pydicom.Dataset:
     """Returns what all slices of a study share (DICOM PS3.3, A.3: CT Image)."""
     number, step, uid = volume.number, options.settings.step, pydicom.uid.generate_uid
@@ -196,7 +201,7 @@ def _header(
     return ds
 
 
-def _instance(header: pydicom.Dataset, volume: Volume, index: int) -> pydicom.Dataset:
+def _instance(header: pydicom.Dataset, volume: Volume | Series, index: int) -> pydicom.Dataset:
     """Adds what is a slice's own to the header, and returns it."""
     z = -volume.height(index)  # mm, towards the head
     corner = f"{(0.5 * volume.spacing - 0.5 * volume.view):.4f}"
@@ -242,7 +247,7 @@ def _write_masks(path: Path, masks: dict[int, np.ndarray], side: int) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _write_nifti(path: Path, slices: Sequence[np.ndarray], volume: Volume) -> None:
+def _write_nifti(path: Path, slices: Sequence[np.ndarray], volume: Volume | Series) -> None:
     """Writes the vertebrae as NIfTI-1, whose axes point right, to the front and to the head."""
     import nibabel
 
@@ -272,6 +277,7 @@ def _options(arguments: Sequence[str] | None) -> tuple[Options, int]:
     parser.add_argument("--segmented", type=float, default=0.04, help="share of all studies")
     parser.add_argument("--every", type=int, default=1, help="one slice in N is in labels.csv")
     parser.add_argument("--slices", type=int, default=0, help="of a study; 0: all")
+    parser.add_argument("--like", choices=LIKE, default="volume", help="what draws a study")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     given = vars(parser.parse_args(arguments))
     jobs = given.pop("jobs")

@@ -304,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError("--kills, --studies: expected 2 or more, and twice as many studies")
     if options.out.exists():
         raise UserError(f"--out: expected a new folder, {options.out} is there")
-    if gone := missing("Orthanc", "storescp", "storescu"):
+    if gone := missing("Orthanc", "dcmdump"):
         raise UserError(gone)
     given = {"studies": options.studies, "kills": options.kills, "seed": options.seed}
     counts = soak(options.out.absolute(), **given)

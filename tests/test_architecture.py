@@ -93,6 +93,7 @@ TESTED_ELSEWHERE = {
 # Tests of more than one file, or of what is not Python.
 OF_NO_FILE = {
     "architecture",
+    "archive/guide",  # its commands and settings
     "archive/peers",  # programs of others take the results
     "commands",  # every flag of all of them
     "end_to_end",

@@ -1,6 +1,8 @@
 """Programs of others on this machine: the archive Orthanc, and dcmtk's storescp and storescu.
 
 Each is started with a configuration of its own in a folder of its own, and ended by its process id.
+pynetdicom has commands of the same names as dcmtk's, in the environment of Python: dcmtk's are
+those beside ``dcmdump``, which it alone has.
 """
 
 import contextlib
@@ -26,6 +28,18 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def listens(port: int) -> bool:
+    """Says whether a port of this machine takes connections."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def dcmtk(name: str) -> str:
+    """Returns where a program of dcmtk is."""
+    return str(Path(shutil.which("dcmdump") or "dcmdump").with_name(name))
 
 
 def missing(*tools: str) -> str:
@@ -70,9 +84,7 @@ class Peer:
 
     def listens(self) -> bool:
         """Says whether it takes connections."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
+        return listens(self.port)
 
     def kill(self) -> None:
         """Ends the program and its children as a power failure would; it may be started again."""
@@ -104,7 +116,7 @@ class Storescp(Peer):
 
     def command(self) -> Sequence[str]:
         """Returns the command line."""
-        return ["storescp", *self.options, "-od", str(self.received), str(self.port)]
+        return [dcmtk("storescp"), *self.options, "-od", str(self.received), str(self.port)]
 
 
 class Orthanc(Peer):
@@ -162,7 +174,7 @@ def send(folder: Path, port: int, *options: str) -> None:
     Raises:
         RuntimeError: not all of them were taken; what storescu said.
     """
-    command = ["storescu", *options, "-R", "+sd", "+r", "127.0.0.1", str(port), str(folder)]
+    command = [dcmtk("storescu"), *options, "-R", "+sd", "+r", "127.0.0.1", str(port), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -1,11 +1,12 @@
 """From a sender by a receiver and the watch to an archive, all three of others."""
 
 import io
-import shutil
+import json
 import subprocess
 
 import pydicom
 import pytest
+from archive_guide import guide
 from dicom_files import write_series
 from dicom_results import ABOUT, dump_of, errors_of
 from peers import Orthanc, Storescp, missing, send
@@ -18,7 +19,7 @@ from msa_flax.data.phantom import draw_patient
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    if gone := missing("Orthanc", "storescp", "storescu"):
+    if gone := missing("Orthanc", "dcmdump"):
         pytest.skip(gone)
     return write_toy_model(tmp_path_factory.mktemp("model") / "toy")
 
@@ -116,18 +117,17 @@ def test_an_archive_that_was_away_has_the_results_when_it_is_back(model, receive
 
 
 @pytest.fixture
-def certificate(tmp_path, monkeypatch):
-    """A self-made certificate of this machine, and its key."""
+def secured(tmp_path, monkeypatch):
+    """An archive with a self-made certificate, as the guide has it."""
+    if gone := missing("openssl"):
+        pytest.skip(gone)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    paths = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost"]
-    command += ["-out", str(paths[0]), "-keyout", str(paths[1])]
-    subprocess.run(command, check=True, capture_output=True)
-    return paths
+    archive = Orthanc(tmp_path / "orthanc", json.loads(guide("tls.json")))
+    command = ["bash", "-euc", guide("certificate")]
+    subprocess.run(command, cwd=archive.folder, check=True, capture_output=True)
+    with archive:
+        yield archive
 
 
 def store_over_tls(archive, url):
@@ -139,19 +139,11 @@ def stow_over_tls(archive, url):
 
 
 @pytest.mark.parametrize("way", [store_over_tls, stow_over_tls])
-def test_only_an_archive_that_is_trusted_gets_anything(way, model, received, certificate, tmp_path):
-    public, private = map(str, certificate)
-    secured = {
-        "DicomTlsEnabled": True,
-        "DicomTlsCertificate": public,
-        "DicomTlsPrivateKey": private,
-        "DicomTlsTrustedCertificates": public,
-        "DicomTlsRemoteCertificateRequired": False,
-    }
-    archive = Orthanc(tmp_path / "orthanc", secured)
-    with archive, behind_tls(archive.url, public, private) as url:
-        given = received[0], model, tmp_path / "out", *way(archive, url)
+def test_only_an_archive_that_is_trusted_gets_anything(way, model, received, secured, tmp_path):
+    public, private = (secured.folder / name for name in ("certificate.pem", "key.pem"))
+    with behind_tls(secured.url, public, private) as url:
+        given = received[0], model, tmp_path / "out", *way(secured, url)
         assert watched(*given) == 1
-        assert archive.ask("/instances") == []
+        assert secured.ask("/instances") == []
         assert watched(*given, f"--tls_ca={public}") == 0
-        assert len(archive.ask("/instances")) == 4
+        assert len(secured.ask("/instances")) == 4

@@ -19,7 +19,7 @@ from msa_flax.results.predictions import predict_into
 def archive(tmp_path):
     """An archive; the test skips where Orthanc, Chromium or Playwright is not installed."""
     pytest.importorskip("playwright.sync_api", reason='pip install -e ".[browser]"')
-    if gone := missing("Orthanc", "storescu", "chromium"):
+    if gone := missing("Orthanc", "dcmdump", "chromium"):
         pytest.skip(gone)
     with Orthanc(tmp_path / "orthanc") as started:
         yield started
@@ -29,14 +29,15 @@ def test_it_shows_the_study_and_a_preview_beside_it(archive, tmp_path, capsys):
     page = tmp_path / "page.png"
     given = ["--url", archive.url, "--out", str(page)]
     assert call(main, given) == 2
-    assert "has no report of msa_flax" in capsys.readouterr().err
+    assert "has no preview of msa_flax" in capsys.readouterr().err
     images = [one.image for one in draw_patient(0, 900)][:3]
     write_series(tmp_path / "ct", images, **ABOUT)
     model = portable.read(write_toy_model(tmp_path / "toy"))
     predict_into(model, [str(tmp_path / "ct")], tmp_path / "out", dicom_out=tmp_path / "results")
     for folder in ("ct", "results"):
         send(tmp_path / folder, archive.port)
-    assert main(given) == 0
+    assert call(main, [*given, "--patient", "another"]) == 2
+    assert main([*given, "--patient", "P1"]) == 0
     picture = cv2.imread(str(page), cv2.IMREAD_GRAYSCALE)
     series = archive.ask("/series?expand")
     (previews,) = [one["Instances"] for one in series if one["MainDicomTags"]["Modality"] == "OT"]
