@@ -2,14 +2,11 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from absl import flags
 
 from msa_flax import cli
-
-if TYPE_CHECKING:
-    from msa_flax.prediction.predictor import Predictor
 
 
 def define_model(values: flags.FlagValues) -> None:
@@ -37,8 +34,8 @@ def folder_of(args: SimpleNamespace) -> Path:
     return Path() if args.model else cli.workdir(args, trained=True)
 
 
-def predictor_of(args: SimpleNamespace) -> "Predictor":
-    """Returns the model that the flags name, ready to predict."""
+def predictor_of(args: SimpleNamespace) -> Any:
+    """Returns the model that the flags name, a :class:`prediction.predictor.Predictor`."""
     from msa_flax.training.xla import prepare_jax
 
     prepare_jax()
@@ -50,5 +47,6 @@ def predictor_of(args: SimpleNamespace) -> "Predictor":
     from msa_flax.run import restore
 
     given = {"root": args.moved_to, "accept_changes": args.accept_changes}
-    run = restore(folder_of(args), checkpoint_name=args.checkpoint, **given)
-    return predictor.predictor_of(run)
+    return predictor.predictor_of(
+        restore(folder_of(args), checkpoint_name=args.checkpoint, **given)
+    )

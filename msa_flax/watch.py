@@ -18,6 +18,7 @@ Needs highdicom, pynetdicom and dicomweb-client: pip install "msa_flax[archive]"
 """
 
 import signal
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,53 +29,39 @@ from msa_flax import cli, cli_model
 from msa_flax.files import NOTICE
 
 
-class StoppedError(RuntimeError):
-    """A signal ended the watch, with nothing lost; the exit code is 128 + signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(
-            f"{signal.Signals(number).name}: stopped; run the same command again to continue"
-        )
-        self.exit_code = 128 + number
-
-
 class UnfinishedError(RuntimeError):
-    """With --once: not everything is done."""
+    """The watch has ended before everything was done; nothing is lost."""
+
+    def __init__(self, said: str, exit_code: int = 1) -> None:
+        super().__init__(f"{said}; run the same command again to continue")
+        self.exit_code = exit_code
 
 
-TEXTS = {
-    "folder": "folder that receives studies",
-    "out": "folder for the results, default: DIR/watch, or watch",
-    "metrics": "file for Prometheus' node exporter, default: metrics.prom in --out",
-    "tls_ca": "PEM file with the certificates to trust, default: those of the system",
-    "tls_cert": "PEM file with our own certificate, for archives that ask for one",
-    "tls_key": "PEM file with its key, if that is not in --tls_cert",
-}
-SWITCHES = {
-    "tls": "send by C-STORE over TLS",
-    "delete_images": "remove a study's files from the folder once its results are sent everywhere",
-    "retry_failed": "try again what has failed",
-    "once": "end when all is done; exit code 1 if something failed, or waits for an archive",
-}
+FLAGS: tuple[tuple[str, str, Any, str], ...] = (
+    ("string", "folder", None, "folder that receives studies"),
+    ("string", "out", None, "folder for the results, default: DIR/watch, or watch"),
+    ("string", "metrics", None, "file for the node exporter, default: metrics.prom in --out"),
+    ("list", "send", [], "AE@HOST:PORT,... to send to by C-STORE"),
+    ("list", "stow", [], "URL,... to send to by STOW-RS"),
+    ("string", "calling_ae", "MSA_FLAX", "our own AE title"),
+    ("boolean", "tls", False, "send by C-STORE over TLS"),
+    ("string", "tls_ca", None, "PEM file of certificates to trust, default: the system's"),
+    ("string", "tls_cert", None, "PEM file of our own certificate, for archives that want one"),
+    ("string", "tls_key", None, "PEM file of its key, if that is not in --tls_cert"),
+    ("float", "still", 60.0, "seconds without a change after which a study is complete"),
+    ("integer", "attempts", 5, "how often a study is tried, or offered to who refuses it"),
+    ("float", "keep_gb", 20.0, "gigabytes of results to keep; unsent ones are always kept"),
+    ("boolean", "delete_images", False, "remove a study's files once its results are all sent"),
+    ("boolean", "retry_failed", False, "try again what has failed"),
+    ("boolean", "once", False, "end when all is done, with exit code 1 if something is left"),
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the command's flags."""
     cli_model.define_model(values)
-    for name, what in TEXTS.items():
-        flags.DEFINE_string(name, None, what, flag_values=values)
-    for name, what in SWITCHES.items():
-        flags.DEFINE_boolean(name, False, what, flag_values=values)
-    flags.DEFINE_list("send", [], "AE@HOST:PORT,... to send to by C-STORE", flag_values=values)
-    flags.DEFINE_list("stow", [], "URL,... to send to by STOW-RS", flag_values=values)
-    flags.DEFINE_string("calling_ae", "MSA_FLAX", "our own AE title", flag_values=values)
-    bounds: dict[str, Any] = {"lower_bound": 0.0, "upper_bound": 1e6, "flag_values": values}
-    what = "seconds without a change after which a study is complete"
-    flags.DEFINE_float("still", 60.0, what, **bounds)
-    what = "gigabytes of results to keep; the oldest are removed, but none that is not sent"
-    flags.DEFINE_float("keep_gb", 20.0, what, **bounds)
-    what = "how often a study is tried, and a result offered to an archive that refuses it"
-    flags.DEFINE_integer("attempts", 5, what, lower_bound=1, flag_values=values)
+    for kind, name, default, what in FLAGS:
+        getattr(flags, f"DEFINE_{kind}")(name, default, what, flag_values=values)
 
 
 def main(args: SimpleNamespace) -> None:
@@ -84,7 +71,8 @@ def main(args: SimpleNamespace) -> None:
     metrics = Path(args.metrics) if args.metrics else out / "metrics.prom"
     _check(args, out, metrics)
     try:
-        from msa_flax.archive import queue, sending
+        from msa_flax.archive import sending
+        from msa_flax.archive.queue import Queue
         from msa_flax.archive.visits import Patience
         from msa_flax.results.watching import Rules, Watcher
     except ImportError as error:
@@ -94,36 +82,32 @@ def main(args: SimpleNamespace) -> None:
     from msa_flax.training.signals import noted_signals
 
     files: dict[str, Any] = {"ca": args.tls_ca, "certificate": args.tls_cert, "key": args.tls_key}
-    security = sending.Security(tls=args.tls, **files)
-    given: dict[str, Any] = {"calling": args.calling_ae, "security": security}
-    destinations = sending.destinations(args.send, args.stow, **given)
-    rules = Rules(
-        still=args.still,
-        keep=int(args.keep_gb * 1e9),
-        metrics=metrics,
-        patience=Patience(attempts=args.attempts),
-        delete_images=args.delete_images,
-        once=args.once,
-    )
+    given: dict[str, Any] = {"calling": args.calling_ae, "security": sending.Security(**files)}
+    destinations = sending.destinations(args.send, args.stow, tls=args.tls, **given)
+    given = {name: getattr(args, name) for name in ("still", "delete_images", "once")}
+    given |= {"keep": int(args.keep_gb * 1e9), "patience": Patience(attempts=args.attempts)}
+    rules = Rules(metrics=metrics, **given)
     model = cli_model.predictor_of(args)
-    with queue.opened(out / "queue.sqlite") as waiting, noted_signals() as received:
+    with closing(Queue(out / "queue.sqlite")) as queue, noted_signals() as received:
         if args.retry_failed:
-            waiting.retry_failed()
-        places: dict[str, Any] = {"folder": Path(args.folder), "out": out, "queue": waiting}
+            queue.retry_failed()
+        places: dict[str, Any] = {"folder": Path(args.folder), "out": out, "queue": queue}
         watcher = Watcher(model, destinations=destinations, rules=rules, **places)
         watcher.run(received)
-        counts = waiting.counts()
-    said = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    print(f"{out}: {said}; {NOTICE}")
+        counts = queue.counts()
+    print(f"{out}: {', '.join(f'{name}: {count}' for name, count in counts.items())}; {NOTICE}")
     if received:
-        raise StoppedError(received[0])
+        raise UnfinishedError(signal.Signals(received[0]).name, 128 + received[0])
     if watcher.failed or counts["waiting"] or counts["predicted"]:
-        raise UnfinishedError(f"not all is done; {out / 'log.jsonl'} says what has failed")
+        raise UnfinishedError(f"not all is done, {out / 'log.jsonl'} says what has failed")
 
 
 def _check(args: SimpleNamespace, out: Path, metrics: Path) -> None:
     if not args.folder or not Path(args.folder).is_dir():
         raise cli.UsageError(f"--folder: expected a folder that is there, got {args.folder!r}")
+    for name, least in {"still": 0, "keep_gb": 0, "attempts": 1}.items():
+        if not least <= (value := getattr(args, name)) <= 1e6:
+            raise cli.UsageError(f"--{name}: expected a number from {least} to 1e6, got {value}")
     cli.check_folder("--out", out)
     cli.check_folder("--metrics", metrics.parent)
     if metrics.is_dir():

@@ -34,7 +34,7 @@ TEXTS = {
     "method": ["--{}=nonsense"],
     "layer": ["--{}=nonsense"],
     "folder": [NO_FOLDER, "--{}="],
-    "send": ["--{}=host", "--{}=AE@host", "--{}=AE@host:0", "--{}=A@h:1,A@h:1"],
+    "send": ["--{}=host", "--{}=AE@host", "--{}=AE@host:0", "--{}=A@h:1,B"],
     "stow": ["--{}=host", "--{}=ftp://host", "--{}=http://me:secret@host"],
     "calling_ae": ["--{}=", "--{}=longer-than-16-characters", "--{}=a\\b"],
     "metrics": ["--{}=/dev/null/none", "--{}=/"],

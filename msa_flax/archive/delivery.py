@@ -41,12 +41,12 @@ class Delivery:
         self._queue, self._results, self._patience = queue, results, patience
         self.destinations = {one.name: one for one in destinations}
         self.away: dict[str, tuple[int, float]] = {}
+        queue.address(self.destinations)
 
     def send_next(self) -> bool:
         """Sends a result to a destination; returns whether there was one to send."""
         now = time.time()
         left_alone = [name for name, (_, until) in self.away.items() if until > now]
-        self._queue.address(list(self.destinations))
         send = self._queue.next_send(now, left_alone)
         if send and not (self._results / send.name).is_dir():  # somebody has removed it
             self._queue.forget(send)
@@ -55,29 +55,25 @@ class Delivery:
         return send is not None
 
     def _try(self, send: Send) -> None:
-        name, attempts = send.destination, send.attempts
+        name, attempts, now = send.destination, send.attempts, time.time()
+        state, reason, pause, due = "sent", "", 0.0, now
         try:
             self._send(send)
-        except AwayError as error:
-            failures = self.away.get(name, (0, 0.0))[0] + 1
-            self.away[name] = failures, self._pause(name, failures, str(error))
-            self._queue.note_send(send, "waiting", attempts, due=time.time(), reason=str(error))
+            self.away.pop(name, None)
         except sqlite3.Error:  # there is no room to note what has arrived
             raise
+        except AwayError as error:
+            failures = self.away.get(name, (0, 0.0))[0] + 1
+            state, reason, pause = "waiting", str(error), self._patience.wait(failures)
+            self.away[name] = failures, now + pause
         except Exception as error:
             attempts, reason = attempts + 1, reason_of(error)
             state = "refused" if attempts >= self._patience.attempts else "waiting"
-            due = self._pause(name, attempts, reason)
-            self._queue.note_send(send, state, attempts, due=due, reason=reason)
-        else:
-            self.away.pop(name, None)
-            self._queue.note_send(send, "sent", attempts)
-
-    def _pause(self, name: str, failures: int, reason: str) -> float:
-        """Returns until when a destination is not tried."""
-        pause = self._patience.wait(failures)
-        log.info("%s: %s; a pause of %.0f s", name, reason, pause)
-        return time.time() + pause
+            pause = self._patience.wait(attempts)
+            due = now + pause
+        if reason:
+            log.info("%s: %s; a pause of %.0f s", name, reason, pause)
+        self._queue.note_send(send, state, attempts, due, reason)
 
     def _send(self, send: Send) -> None:
         name = send.destination

@@ -6,7 +6,6 @@ over. Nothing here changes a file.
 """
 
 import contextlib
-import hashlib
 import itertools
 import os
 import re
@@ -20,10 +19,6 @@ from msa_flax.archive.visits import Visit
 
 # As receivers and copying programs call what they have not finished.
 _UNFINISHED = re.compile(r"~$|\.(part|partial|filepart|crdownload|tmp|temp)$", re.IGNORECASE)
-_CHANGED = (
-    "SELECT p.* FROM present p LEFT JOIN files f ON f.key = p.key WHERE f.key IS NULL "
-    "OR (f.size, f.changed, f.touched) != (p.size, p.changed, p.touched)"
-)
 
 
 class Incoming:
@@ -31,7 +26,6 @@ class Incoming:
 
     Attributes:
         folder: the folder.
-        passed: how many links, pipes and unreadable folders were passed over at the last look.
     """
 
     def __init__(
@@ -47,11 +41,11 @@ class Incoming:
         Args:
             folder: it must be there.
             queue: what is found is noted in it.
-            study_of: from a file to the pseudonym of its study; "" where it is no image of one;
-                None where that cannot be said at the moment.
-            pseudonym: from the name of a file to what stands for it in the queue.
+            study_of: from a file to the UID of its study; "" where it is no image of one; None
+                where that cannot be said at the moment.
+            pseudonym: from a UID, or the name of a file, to what stands for it in the queue.
         """
-        self.folder, self.passed = folder, 0
+        self.folder, self._unread = folder, 0
         self._db, self._study_of, self._pseudonym = queue.db, study_of, pseudonym
 
     def scan(self, now: float) -> None:
@@ -65,19 +59,28 @@ class Incoming:
             db.execute("DELETE FROM present")
             db.executemany("INSERT INTO present VALUES (?, ?, ?, ?, ?, ?)", self._walk())
             gone = db.execute("DELETE FROM files WHERE key NOT IN (SELECT key FROM present)")
-            changed = db.execute(_CHANGED).fetchall()
+            changed = db.execute("SELECT * FROM changed").fetchall()
             for key, path, *status in changed:
                 study = self._study_of(self.folder / os.fsdecode(path))
                 if study is not None:
-                    row = (key, *status, study)
+                    row = (key, *status, study and self._pseudonym(study))
                     db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
             if gone.rowcount or changed:
-                self._note_studies(now)
+                # A clock that is ahead, such as a file server's, holds no study up for ever.
+                db.execute(
+                    "INSERT INTO studies (study, content, files, since) "
+                    "SELECT study, content, files, min(since, ?) FROM found WHERE true "
+                    "ON CONFLICT (study) DO UPDATE SET content = excluded.content, files = "
+                    "excluded.files, since = excluded.since, attempts = 0, due = 0, reason = '' "
+                    "WHERE content != excluded.content",
+                    (now,),
+                )
+                db.execute("DELETE FROM studies WHERE study NOT IN (SELECT study FROM files)")
 
     def _walk(self) -> Iterator[tuple[Any, ...]]:
         """Yields rows of the table "present"."""
         refused: list[OSError] = []
-        self.passed = 0
+        unread = 0
         for folder, folders, files in os.walk(self.folder, onerror=refused.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in (*folders, *files):
@@ -90,28 +93,8 @@ class Incoming:
                         times = status.st_mtime_ns, status.st_ctime_ns
                         row = self._pseudonym(inside), os.fsencode(inside), status.st_size, *times
                         yield *row, bool(_UNFINISHED.search(name))
-                    self.passed += not (file or stat.S_ISDIR(status.st_mode))
-        self.passed += len(refused)
-
-    def _note_studies(self, now: float) -> None:
-        db = self._db
-        rows = db.execute(
-            "SELECT study, key, size, changed, touched FROM files WHERE study != '' ORDER BY 1, 2"
-        )
-        for study, members in itertools.groupby(rows, key=lambda row: row[0]):
-            digest, count, newest = hashlib.sha256(), 0, 0
-            for _, key, size, changed, touched in members:
-                digest.update(f"{key} {size} {changed}\n".encode())
-                count, newest = count + 1, max(newest, touched)
-            db.execute(
-                "INSERT INTO studies (study, content, files, since) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (study) DO UPDATE SET content = excluded.content, "
-                "files = excluded.files, since = excluded.since, attempts = 0, due = 0 "
-                "WHERE content != excluded.content",
-                # A clock that is ahead, such as a file server's, holds no study up for ever.
-                (study, digest.hexdigest(), count, min(now, newest / 1e9)),
-            )
-        db.execute("DELETE FROM studies WHERE study NOT IN (SELECT study FROM files)")
+                    unread += not (file or stat.S_ISDIR(status.st_mode))
+        self._unread = unread + len(refused)
 
     def images(self, study: Visit) -> list[Path]:
         """Returns the files of a study as they were at the last look, those that are whole."""
@@ -128,14 +111,11 @@ class Incoming:
                     folder.rmdir()  # those that are empty now
 
     def _files(self, study: Visit) -> list[tuple[Path, int, int]]:
-        rows = self._db.execute(
-            "SELECT path, p.size, p.changed FROM present p JOIN files USING (key) "
-            "WHERE study = ? AND NOT p.unfinished ORDER BY path",
-            (study.study,),
-        )
+        query = "SELECT path, size, changed FROM whole WHERE study = ?"
+        rows = self._db.execute(query, (study.study,))
         return [(self.folder / os.fsdecode(path), *rest) for path, *rest in rows]
 
-    def foreign(self) -> int:
-        """Returns how many files are no CT images of a study."""
+    def passed_over(self) -> int:
+        """Returns how much is no image of a study: links, pipes and locked folders too."""
         query = "SELECT count(*) FROM files WHERE study = ''"
-        return int(self._db.execute(query).fetchone()[0])
+        return self._unread + int(self._db.execute(query).fetchone()[0])

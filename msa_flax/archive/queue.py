@@ -8,37 +8,17 @@ consists of. A result is "predicted" until every destination has it, then "done"
 where there is none, or where a destination refuses it for good.
 """
 
-import contextlib
-import fcntl
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msa_flax.archive.visits import Finished, Send, Study, Visit
+from msa_flax.archive.visits import Send, Study, Visit
 from msa_flax.files import UserError
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS files (
-    key TEXT PRIMARY KEY, size INTEGER, changed INTEGER, touched INTEGER, unfinished INTEGER,
-    study TEXT);
-CREATE TABLE IF NOT EXISTS studies (
-    study TEXT PRIMARY KEY, content TEXT, files INTEGER, since REAL,
-    attempts INTEGER DEFAULT 0, due REAL DEFAULT 0, reason TEXT DEFAULT '');
-CREATE TABLE IF NOT EXISTS results (
-    study TEXT, content TEXT, state TEXT, entry TEXT, bytes INTEGER, finished REAL,
-    logged INTEGER DEFAULT 0, PRIMARY KEY (study, content));
-CREATE TABLE IF NOT EXISTS sends (
-    study TEXT, content TEXT, destination TEXT, state TEXT, attempts INTEGER DEFAULT 0,
-    due REAL DEFAULT 0, reason TEXT DEFAULT '', PRIMARY KEY (study, content, destination));
-CREATE TABLE IF NOT EXISTS sent (
-    destination TEXT, object TEXT, PRIMARY KEY (destination, object)) WITHOUT ROWID;
-CREATE TEMP TABLE present (
-    key TEXT PRIMARY KEY, path BLOB, size INTEGER, changed INTEGER, touched INTEGER,
-    unfinished INTEGER);
-"""
-_NEW = "(study, content) NOT IN (SELECT study, content FROM results)"  # without a result
+_TABLES = Path(__file__).with_name("queue.sql").read_text("utf-8")
 _THIS = "study = ? AND content = ?"
 
 
@@ -60,20 +40,15 @@ class Queue:
             QueueError: another process has it, or it is damaged.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = path.with_suffix(".lock").open("wb")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise QueueError(
-                f"another process watches with {path.parent}; stop it, or name another --out"
-            ) from error
-        try:
-            self.db = sqlite3.connect(path)
-            self.db.execute("PRAGMA synchronous = FULL")
+            self.db = sqlite3.connect(path, timeout=0)
+            self.db.create_function("sha256", 1, _sha256, deterministic=True)
             self.db.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
-            self._lock.close()
+            self.db.close()
+            if "locked" in str(error):
+                in_use = f"another process watches with {path.parent}"
+                raise QueueError(f"{in_use}; stop it, or name another --out") from error
             raise QueueError(
                 f"{path}: expected the queue of msa_flax.watch, got {error}; move the file away, "
                 "and what is in the folder is predicted again, with the same UIDs"
@@ -82,7 +57,6 @@ class Queue:
     def close(self) -> None:
         """Lets other processes use the queue."""
         self.db.close()
-        self._lock.close()
 
     def next_study(self, now: float, still: float) -> Study | None:
         """Returns a study that is to be predicted now: of those tried least, the oldest.
@@ -92,16 +66,15 @@ class Queue:
             still: seconds that nothing of it has changed.
         """
         found = self._rows(
-            f"SELECT study, content, files, attempts, reason FROM studies WHERE {_NEW} "
-            "AND since <= ? AND due <= ? ORDER BY attempts, since LIMIT 1",
+            "SELECT study, content, files, attempts, reason FROM fresh "
+            "WHERE since <= ? AND due <= ? ORDER BY attempts, since LIMIT 1",
             *(now - still, now),
         )
         return Study(*found[0]) if found else None
 
     def is_moving(self, now: float, still: float) -> bool:
         """Returns whether a study without a result is waited for because it may still grow."""
-        query = f"SELECT 1 FROM studies WHERE {_NEW} AND since > ? LIMIT 1"
-        return bool(self._rows(query, now - still))
+        return bool(self._rows("SELECT 1 FROM fresh WHERE since > ? LIMIT 1", now - still))
 
     def is_current(self, study: Study) -> bool:
         """Returns whether the folder holds a study as it was."""
@@ -130,19 +103,11 @@ class Queue:
             *(*_this(one), state, json.dumps(entry), size, now),
         )
 
-    def address(self, destinations: Sequence[str]) -> None:
-        """Gives all that waits to these destinations alone, whatever was named before."""
+    def address(self, destinations: Iterable[str]) -> None:
+        """Sets where all goes that waits to be sent, whatever was named before."""
         with self.db:
-            self.db.execute(
-                "DELETE FROM sends WHERE state = 'waiting' "
-                f"AND destination NOT IN ({_marks(destinations)})",
-                destinations,
-            )
-            self.db.executemany(
-                "INSERT OR IGNORE INTO sends (study, content, destination, state) "
-                "SELECT study, content, ?, 'waiting' FROM results WHERE state = 'predicted'",
-                [(one,) for one in destinations],
-            )
+            self.db.execute("DELETE FROM destinations")
+            self.db.executemany("INSERT INTO destinations VALUES (?)", zip(destinations))
 
     def next_send(self, now: float, away: Sequence[str]) -> Send | None:
         """Returns a result to send now: of those refused least, the one tried longest ago.
@@ -151,23 +116,15 @@ class Queue:
             now: seconds since 1970.
             away: destinations that are not to be tried.
         """
-        found = self._rows(
-            "SELECT study, content, destination, attempts FROM sends WHERE state = 'waiting' "
-            f"AND due <= ? AND destination NOT IN ({_marks(away)}) "
-            "ORDER BY attempts, due, rowid LIMIT 1",
-            *(now, *away),
-        )
+        query = "SELECT study, content, destination, attempts FROM owed WHERE due <= ? "
+        query += f"AND destination NOT IN ({', '.join('?' * len(away))}) "
+        found = self._rows(f"{query} ORDER BY attempts, due, place LIMIT 1", now, *away)
         return Send(*found[0]) if found else None
 
-    def note_send(
-        self, send: Send, state: str, attempts: int, *, due: float = 0.0, reason: str = ""
-    ) -> None:
+    def note_send(self, send: Send, state: str, attempts: int, due: float, reason: str) -> None:
         """Notes how an attempt to send ended: "waiting", "sent" or "refused"."""
-        self._change(
-            "UPDATE sends SET state = ?, attempts = ?, due = ?, reason = ? "
-            f"WHERE {_THIS} AND destination = ?",
-            *(state, attempts, due, reason, *_this(send), send.destination),
-        )
+        values = *_this(send), send.destination, state, attempts, due, reason
+        self._change("INSERT OR REPLACE INTO sends VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
 
     def has(self, destination: str, digest: str) -> bool:
         """Returns whether a destination has an object, by the SHA-256 of its bytes."""
@@ -184,32 +141,31 @@ class Queue:
         Args:
             now: seconds since 1970.
         """
-        those = "(study, content) IN (SELECT study, content FROM sends WHERE state ="
+        refused = "(study, content) IN (SELECT study, content FROM sends WHERE state = 'refused')"
         self._change(
-            f"UPDATE results SET finished = ?, state = iif({those} 'refused'), 'failed', 'done') "
-            f"WHERE state = 'predicted' AND NOT {those} 'waiting')",
+            f"UPDATE results SET finished = ?, state = iif({refused}, 'failed', 'done') "
+            "WHERE state = 'predicted' AND (study, content) NOT IN "
+            "(SELECT study, content FROM owed)",
             now,
         )
 
-    def unlogged(self) -> list[Finished]:
-        """Returns what is finished and not in the log, the oldest first."""
-        rows = self._rows(
+    def unlogged(self) -> list[tuple[Visit, dict[str, Any]]]:
+        """Returns what is finished and not in the log, the oldest first, and what it says of it.
+
+        Beside what was known before that is "state", "finished" in seconds since 1970, and
+        "destinations": by name "sent", or why it was refused.
+        """
+        said = "CASE state WHEN 'sent' THEN state ELSE reason END"
+        sends = f"SELECT destination, {said} FROM sends WHERE {_THIS}"
+        found = self._rows(
             "SELECT study, content, state, entry, finished FROM results "
             "WHERE logged = 0 AND state != 'predicted' ORDER BY finished, rowid"
         )
-        said = "CASE state WHEN 'sent' THEN state ELSE reason END"
-        query = f"SELECT destination, {said} FROM sends WHERE {_THIS}"
-        return [
-            Finished(
-                study,
-                content,
-                state,
-                json.loads(entry),
-                at,
-                dict(self._rows(query, study, content)),
-            )
-            for study, content, state, entry, at in rows
-        ]
+        lines = []
+        for *key, state, entry, at in found:
+            about = {"state": state, "finished": at, "destinations": dict(self._rows(sends, *key))}
+            lines.append((Visit(*key), json.loads(entry) | about))
+        return lines
 
     def note_logged(self, one: Visit) -> None:
         """Notes that a result is in the log."""
@@ -254,15 +210,11 @@ class Queue:
 
     def counts(self) -> dict[str, int]:
         """Returns how many studies are "waiting", and how many results are in each state."""
-        states = {"predicted": 0, "done": 0, "failed": 0}
-        found = self._rows("SELECT state, count(*) FROM results GROUP BY state")
-        waiting = self._rows(f"SELECT count(*) FROM studies WHERE {_NEW}")[0][0]
-        return {"waiting": int(waiting), **states, **dict(found)}
+        return dict(self._rows("SELECT * FROM counts"))
 
     def unsent(self) -> dict[str, int]:
         """Returns for how many results each destination waits."""
-        query = "SELECT destination, count(*) FROM sends WHERE state = 'waiting' GROUP BY 1"
-        return {str(name): int(count) for name, count in self._rows(query)}
+        return dict(self._rows("SELECT destination, count(*) FROM owed GROUP BY destination"))
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return self.db.execute(query, values).fetchall()
@@ -272,19 +224,10 @@ class Queue:
             self.db.execute(query, values)
 
 
+def _sha256(lines: str) -> str:
+    """Returns the digest of some lines in any order."""
+    return hashlib.sha256("\n".join(sorted(lines.split("\n"))).encode()).hexdigest()
+
+
 def _this(one: Visit) -> tuple[str, str]:
     return one.study, one.content
-
-
-def _marks(values: Sequence[str]) -> str:
-    return ", ".join("?" * len(values))
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Queue]:
-    """Opens a queue for a block; see :class:`Queue`."""
-    queue = Queue(path)
-    try:
-        yield queue
-    finally:
-        queue.close()

@@ -4,8 +4,9 @@ Nothing here names a patient: studies have pseudonyms.
 """
 
 import json
+import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ _HELP = {
     "studies": "Studies by state: waiting, predicted (not sent everywhere), done, failed.",
     "unsent": "Results that a destination has not got.",
     "destination_up": "Whether the last attempt to send to a destination reached it.",
-    "foreign_files": "Files of the folder that are no CT images of a study.",
-    "passed_over": "Links, pipes and unreadable folders, which are passed over.",
+    "passed_over": "Things in the folder that are no CT images of a study, links among them.",
     "result_bytes": "Bytes of the results that are kept.",
     "stuck": "Whether nothing is predicted: no room, or too many unsent results.",
     "last_pass_seconds": "When the folder was looked at last, in seconds since 1970.",
-    "info": "The model that predicts.",
 }
+Sample = tuple[str, Mapping[str, str], float]  # name, labels, number
 
 
 def reason_of(error: Exception) -> str:
@@ -43,32 +43,28 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
     a kill is there once.
     """
     line = json.dumps(values, sort_keys=True).encode() + b"\n"
-    path.touch()
-    with path.open("r+b") as file:
-        end = file.seek(0, 2)
-        file.seek(max(0, end - 2**20))
+    with path.open("a+b") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2**20))
         tail = file.read()
-        whole = tail[: tail.rfind(b"\n") + 1]
-        if not (b"\n" + whole).endswith(b"\n" + line):
-            file.truncate(end - len(tail) + len(whole))
-            file.seek(0, 2)
+        file.truncate(file.tell() - len(tail) + tail.rfind(b"\n") + 1)
+        if not (b"\n" + tail).endswith(b"\n" + line):
             file.write(line)
 
 
-def write_metrics(path: Path, values: Mapping[str, Mapping[tuple[str, ...], float]]) -> None:
+def write_metrics(path: Path, samples: Iterable[Sample]) -> None:
     """Writes numbers in the text format of Prometheus, whole or not at all.
 
     Args:
         path: for the node exporter's file collector it ends in ".prom".
-        values: by name and labels; labels are (name, value, name, value...).
+        samples: in any order.
     """
-    lines = []
-    for name, numbers in values.items():
-        lines += [f"# HELP {_PREFIX}{name} {_HELP[name]}", f"# TYPE {_PREFIX}{name} gauge"]
-        for labels, number in numbers.items():
-            pairs = zip(labels[::2], labels[1::2], strict=True)
-            said = ",".join(f'{label}="{_escaped(value)}"' for label, value in pairs)
-            lines.append(f"{_PREFIX}{name}{{{said}}} {number:.15g}".replace("{}", ""))
+    lines, known = [], ""
+    for name, labels, number in sorted(samples, key=lambda one: one[0]):
+        if name != known:
+            known = name
+            lines += [f"# HELP {_PREFIX}{name} {_HELP[name]}", f"# TYPE {_PREFIX}{name} gauge"]
+        pairs = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items())
+        lines.append(f"{_PREFIX}{name}{f'{{{pairs}}}' * bool(pairs)} {float(number):.15g}")
     write_text(path, "\n".join(lines) + "\n")
 
 

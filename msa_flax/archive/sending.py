@@ -10,24 +10,20 @@ import re
 import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any
 
 import pydicom
 import requests
 from dicomweb_client.web import DICOMwebClient
-from pydicom.uid import (
-    Comprehensive3DSRStorage,
-    ExplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
-)
+from pydicom import uid
 from pynetdicom import AE
 
 from msa_flax.files import UserError
 
 CONNECT, ANSWER = 10.0, 60.0  # seconds that are waited for a connection, and for an answer
 _PEER = re.compile(r"([!-?A-[\]-~]{1,16})@(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})")
-_KINDS = (Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
+_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?(?:/[!$-;=A-~]*)?")
+_KINDS = (uid.Comprehensive3DSRStorage, uid.SecondaryCaptureImageStorage)
 _REFUSALS = (400, 409, 413, 415, 422)  # HTTP states that are about what was sent
 
 for _name in ("pynetdicom", "dicomweb_client", "urllib3", "retrying"):
@@ -51,13 +47,11 @@ class Security:
     """How connections are secured.
 
     Attributes:
-        tls: whether C-STORE goes over TLS (PS3.15, B.12); STOW-RS does where its URL says https.
         ca: file with the certificates that are trusted; None: those of the system.
         certificate: file with our own, for archives that ask for one.
         key: file with its private key; None: it is in the file of the certificate.
     """
 
-    tls: bool = False
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -82,17 +76,36 @@ class Security:
         return context
 
 
-class Destination(Protocol):
-    """Where objects are sent.
+class Peer:
+    """A DICOM node that takes objects by C-STORE."""
 
-    Attributes:
-        name: as the user gave it.
-    """
+    def __init__(self, name: str, *, calling: str, tls: ssl.SSLContext | None) -> None:
+        """Understands a name; nothing is connected yet.
 
-    name: str
+        Args:
+            name: AE@HOST:PORT.
+            calling: our own AE title.
+            tls: how the connection is secured (PS3.15, B.12); None: not at all.
+
+        Raises:
+            SendingError: it is none.
+        """
+        found = _PEER.fullmatch(name)
+        if not found or not 0 < int(found[3]) < 2**16:
+            raise SendingError(
+                f"--send: expected AE@HOST:PORT, such as PACS@10.0.0.5:104, got {name!r}"
+            )
+        self.name, host = name, found[2].strip("[]")
+        self._peer: dict[str, Any] = {"addr": host, "port": int(found[3]), "ae_title": found[1]}
+        self._peer["tls_args"] = (tls, host) if tls else None
+        entity = self._entity = AE(calling)
+        for kind in _KINDS:
+            entity.add_requested_context(kind, uid.ExplicitVRLittleEndian)
+        entity.connection_timeout = CONNECT
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER
 
     def send(self, objects: Iterable[Path], took: Callable[[Path], None]) -> None:
-        """Sends objects one by one.
+        """Sends objects one by one, over one association.
 
         Args:
             objects: files.
@@ -102,42 +115,7 @@ class Destination(Protocol):
             AwayError: the archive is away.
             RefusedError: it does not take one of them; those after it were not sent.
         """
-
-
-class Peer:
-    """A DICOM node that takes objects by C-STORE."""
-
-    def __init__(self, name: str, *, calling: str, security: Security) -> None:
-        """Understands a name; nothing is connected yet.
-
-        Args:
-            name: AE@HOST:PORT.
-            calling: our own AE title.
-            security: of the connection.
-
-        Raises:
-            SendingError: the name, or a file of the security, cannot be used.
-        """
-        found = _PEER.fullmatch(name)
-        if not found or not 0 < int(found[3]) < 2**16:
-            raise SendingError(
-                f"--send: expected AE@HOST:PORT, such as PACS@10.0.0.5:104, got {name!r}"
-            )
-        self.name, self._title, self._port = name, found[1], int(found[3])
-        self._host = found[2].strip("[]")
-        self._tls = (security.context(), self._host) if security.tls else None
-        self._entity = AE(calling)
-        for kind in _KINDS:
-            self._entity.add_requested_context(kind, ExplicitVRLittleEndian)
-        self._entity.connection_timeout = CONNECT
-        self._entity.acse_timeout = self._entity.dimse_timeout = ANSWER
-        self._entity.network_timeout = ANSWER
-
-    def send(self, objects: Iterable[Path], took: Callable[[Path], None]) -> None:
-        """Sends objects over one association; see :class:`Destination`."""
-        link: Any = self._entity.associate(
-            self._host, self._port, ae_title=self._title, tls_args=self._tls
-        )
+        link: Any = self._entity.associate(**self._peer)
         if not link.is_established:
             said = "it refuses the association" if link.is_rejected else "no answer"
             raise AwayError(f"{said} (check host, port, AE titles and TLS)")
@@ -146,19 +124,16 @@ class Peer:
                 self._store(link, path)
                 took(path)
         finally:
-            if link.is_established:
-                link.release()
-            else:
-                link.abort()
+            link.release()  # if the archive has not
 
     def _store(self, link: Any, path: Path) -> None:
+        ds = pydicom.dcmread(path)
         try:
-            answer = link.send_c_store(pydicom.dcmread(path))
+            status = link.send_c_store(ds).get("Status")
         except ValueError as error:  # no presentation context was agreed upon
             raise RefusedError("it takes no objects of this SOP class") from error
-        except RuntimeError as error:  # it has closed the association
-            raise AwayError("it has ended the association") from error
-        status = answer.get("Status")
+        except RuntimeError:  # there is no association any more
+            status = None
         if status is None:
             raise AwayError("it has ended the association, or not answered")
         if status >> 8 == 0xA7:  # PS3.4, B.2.3: out of resources
@@ -180,21 +155,13 @@ class Web:
             security: of the connection.
 
         Raises:
-            SendingError: the URL, or a file of the security, cannot be used.
+            SendingError: it is none.
         """
-        try:
-            parts = urlsplit(name)
-            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            good = False
-        if not good or parts.query or parts.fragment or not re.fullmatch("[!-~]+", name):
+        found = _URL.fullmatch(name)
+        if not found or not 0 < int(found[1] or 80) < 2**16:
             raise SendingError(
-                f"--stow: expected a URL, such as https://HOST/dicom-web, got {name!r}"
-            )
-        if parts.username or parts.password:
-            raise SendingError(
-                "--stow: expected a URL without a password, which every user of this machine "
-                "could read; write it into ~/.netrc"
+                "--stow: expected a URL such as https://HOST/dicom-web; user and password, which "
+                "others on this machine could read here, belong into ~/.netrc"
             )
         session = requests.Session()
         session.max_redirects = 0  # patients' data goes where it was sent, nowhere else
@@ -202,14 +169,13 @@ class Web:
         session.auth = requests.utils.get_netrc_auth(name)
         session.verify = str(security.ca) if security.ca else True
         if security.certificate:
-            own = str(security.certificate)
-            session.cert = (own, str(security.key)) if security.key else own
+            session.cert = str(security.certificate), str(security.key or security.certificate)
         self.name = name
         self._client = DICOMwebClient(name.rstrip("/"), session=session, timeout=(CONNECT, ANSWER))
         self._client.set_http_retry_params(retry=False)
 
     def send(self, objects: Iterable[Path], took: Callable[[Path], None]) -> None:
-        """Sends objects, each by a request of its own; see :class:`Destination`."""
+        """Sends objects, each by a request of its own; see :meth:`Peer.send`."""
         for path in objects:
             self._store(path)
             took(path)
@@ -219,21 +185,21 @@ class Web:
         try:
             answer = self._client.store_instances([ds])
         except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
+            status = getattr(error.response, "status_code", 0)
             kind = RefusedError if status in _REFUSALS else AwayError
             raise kind(f"it answers with HTTP status {status}") from error
-        except requests.TooManyRedirects as error:
-            raise AwayError("it redirects to another address; name that one") from error
         except (requests.RequestException, ValueError, KeyError, SyntaxError) as error:
-            kind_of = type(error).__name__
-            raise AwayError(f"no answer that can be understood ({kind_of})") from error
+            raise AwayError(f"no usable answer ({type(error).__name__})") from error
         if failed := answer.get("FailedSOPSequence"):
             reason = int(failed[0].get("FailureReason") or 0)
             raise RefusedError(f"it does not take an object (failure reason {reason:04X})")
 
 
+Destination = Peer | Web
+
+
 def destinations(
-    peers: Iterable[str], urls: Iterable[str], *, calling: str, security: Security
+    peers: Iterable[str], urls: Iterable[str], *, calling: str, tls: bool, security: Security
 ) -> list[Destination]:
     """Returns where results go: to these, and nowhere else.
 
@@ -241,6 +207,7 @@ def destinations(
         peers: AE@HOST:PORT of each.
         urls: of DICOMweb servers.
         calling: our own AE title.
+        tls: whether C-STORE goes over TLS; STOW-RS does where the URL says https.
         security: of all connections.
 
     Raises:
@@ -250,9 +217,6 @@ def destinations(
         raise SendingError(
             f"--calling_ae: expected an AE title of at most 16 characters, got {calling!r}"
         )
-    security.context()  # refuses what cannot be used
-    found: list[Destination] = [Peer(one, calling=calling, security=security) for one in peers]
-    found += [Web(one, security=security) for one in urls]
-    if len({one.name for one in found}) < len(found):
-        raise SendingError("--send, --stow: expected each destination once, got one twice")
-    return found
+    context = security.context()  # refuses what cannot be used
+    mine: Any = {"calling": calling, "tls": context if tls else None}
+    return [*(Peer(one, **mine) for one in peers), *(Web(one, security=security) for one in urls)]

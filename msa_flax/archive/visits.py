@@ -1,7 +1,6 @@
 """What stands in a watcher's queue: a study at one time, and what is to be done about it."""
 
 import dataclasses
-from typing import Any
 
 _LONGEST_PAUSE = 600.0  # seconds
 
@@ -47,23 +46,6 @@ class Send(Visit):
     attempts: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finished(Visit):
-    """A result that nobody waits for.
-
-    Attributes:
-        state: "done" or "failed".
-        entry: what the log says of it.
-        finished: when, in seconds since 1970.
-        destinations: by name "sent", or why it was refused.
-    """
-
-    state: str
-    entry: dict[str, Any]
-    finished: float
-    destinations: dict[str, str]
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How often something is tried, and the seconds of the first pause, which double each time."""
@@ -72,5 +54,5 @@ class Patience:
     pause: float = 5.0
 
     def wait(self, failures: int) -> float:
-        """Returns the seconds to wait after some failures, one or more."""
-        return min(_LONGEST_PAUSE, self.pause * 2.0 ** min(failures - 1, 20))
+        """Returns the seconds to wait after some failures."""
+        return min(_LONGEST_PAUSE, self.pause * 2.0 ** min(failures - 1, 20)) if failures else 0.0

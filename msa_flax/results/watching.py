@@ -15,15 +15,13 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from msa_flax import __version__
 from msa_flax.archive.delivery import Delivery
 from msa_flax.archive.incoming import Incoming
 from msa_flax.archive.queue import Queue
-from msa_flax.archive.records import append_line, reason_of, write_metrics
+from msa_flax.archive.records import Sample, append_line, reason_of, write_metrics
 from msa_flax.archive.sending import Destination
 from msa_flax.archive.visits import Patience, Study
 from msa_flax.data import dicom
@@ -98,11 +96,10 @@ class Watcher:
         """
         model.scorer.check()
         name = functools.partial(dicom.pseudonym, salt=read_salt())
-        study_of = functools.partial(_study_of, name=name)
         self.failed, self._obstacle = 0, ""
         self._model, self._out, self._queue, self._rules = model, out.resolve(), queue, rules
         self._results = self._out / "results"
-        self._incoming = Incoming(folder, queue, study_of=study_of, pseudonym=name)
+        self._incoming = Incoming(folder, queue, study_of=_study_of, pseudonym=name)
         self._delivery = Delivery(queue, self._results, destinations, rules.patience)
 
     def run(self, received: Sequence[int]) -> None:
@@ -115,12 +112,14 @@ class Watcher:
             OSError: there is no room, and the rules do not let it wait for some.
         """
         while not received:
-            began = time.time()
+            began = time.monotonic()
             if not self._step():
                 if self._rules.once and not self._queue.is_moving(time.time(), self._rules.still):
                     return
-                idle = min(_LONGEST_IDLE, max(0.05, self._rules.still / 4))
-                _sleep(max(idle, time.time() - began), received)
+                pause = min(_LONGEST_IDLE, max(0.05, self._rules.still / 4))
+                end = time.monotonic() + max(pause, time.monotonic() - began)
+                while not received and time.monotonic() < end:
+                    time.sleep(0.05)
 
     def _step(self) -> bool:
         """Looks, predicts a study, sends a result, tidies; returns whether anything was done."""
@@ -134,50 +133,46 @@ class Watcher:
         except (OSError, sqlite3.OperationalError, UserError) as error:
             if self._rules.once or not _is_full(error):
                 raise
-            worked, self._obstacle = False, f"no room in {self._out}, or for the metrics"
+            worked, self._obstacle = False, f"no room in {self._out}: waiting for some"
+            with contextlib.suppress(UserError):  # nor for these, perhaps
+                self._write_metrics()
         if self._obstacle != before:
-            waiting = "nothing is predicted until that has changed" if self._obstacle else ""
-            log.info("%s", f"{self._obstacle}: {waiting}" if waiting else "going on")
+            log.info("%s", self._obstacle or "going on")
         return worked
 
     def _predict_next(self) -> bool:
         study = self._queue.next_study(time.time(), self._rules.still)
         if study and self._queue.total_bytes() >= self._rules.keep:
-            self._obstacle, study = "as many results are not sent as may be kept", None
-        if not study:
-            return False
-        if study.attempts >= self._rules.patience.attempts:  # the process ended each time
-            self._give_up(study, study.attempts, study.reason)
-            return True
-        # Counted before it is made: so a study that ends the process is not tried for ever.
-        self._note_attempt(study, study.attempts + 1, "the process ended")
-        try:
-            self._predict(study)
-        except Exception as error:
-            self._note_failure(study, error)
-        return True
+            self._obstacle, study = "no more unsent results are kept: waiting", None
+        if study:
+            try:
+                if study.attempts >= self._rules.patience.attempts:
+                    raise WatchError(study.reason)
+                # Before it is made: a study that ends the process is not tried for ever.
+                self._note_attempt(study, study.attempts + 1, "the process ended each time")
+                self._predict(study)
+            except Exception as error:
+                self._note_failure(study, error)
+        return study is not None
 
     def _note_attempt(self, study: Study, attempts: int, reason: str) -> float:
-        pause = self._rules.patience.wait(attempts) if attempts else 0.0
+        pause = self._rules.patience.wait(attempts)
         self._queue.note_attempt(study, attempts, due=time.time() + pause, reason=reason)
         return pause
 
     def _note_failure(self, study: Study, error: Exception) -> None:
+        reason, most = reason_of(error), self._rules.patience.attempts
+        attempts = min(study.attempts + 1, most)
+        bad_input = isinstance(error, UserError) and not isinstance(error.__cause__, OSError)
         if _is_full(error):  # which is not the study's fault
             self._note_attempt(study, study.attempts, "")
             raise error
-        attempts, reason = study.attempts + 1, reason_of(error)
-        bad_input = isinstance(error, UserError) and not isinstance(error.__cause__, OSError)
-        if bad_input or attempts >= self._rules.patience.attempts:
-            self._give_up(study, attempts, reason)
+        if bad_input or attempts == most:
+            entry = {"study": study.study, "images": study.files, "attempts": attempts}
+            self._queue.add_result(study, "failed", entry | {"reason": reason}, now=time.time())
         else:
             pause = self._note_attempt(study, attempts, reason)
             log.info("study %s: %s; a pause of %.0f s", study.study, reason, pause)
-
-    def _give_up(self, study: Study, attempts: int, reason: str) -> None:
-        entry = {"study": study.study, "images": study.files, "attempts": attempts}
-        entry |= {"reason": reason}
-        self._queue.add_result(study, "failed", entry, now=time.time())
 
     def _predict(self, study: Study) -> None:
         """Adds the results of a study to the others, unless it has grown meanwhile."""
@@ -195,29 +190,22 @@ class Watcher:
             shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
             new.rename(place)
         found = [path for path in place.rglob("*") if path.is_file()]
-        entry = {
-            "study": study.study,
-            "result": place.name,
-            "model": self._model.fingerprint,
-            "images": len(images),
-            **counts,
-            "objects": sum(path.suffix == ".dcm" for path in found),
-            "attempts": study.attempts + 1,
-            "seconds": round(time.time() - began, 3),
-        }
+        entry: dict[str, object] = dict(counts, images=len(images), attempts=study.attempts + 1)
+        entry["objects"] = sum(path.suffix == ".dcm" for path in found)
+        about = {"study": study.study, "result": place.name, "model": self._model.fingerprint}
+        entry["seconds"] = round(time.time() - began, 3)
         size = sum(path.stat().st_size for path in found)
-        self._queue.add_result(study, "predicted", entry, size=size)
+        self._queue.add_result(study, "predicted", entry | about, size=size)
 
     def _finish(self) -> None:
         """Ends what nobody waits for: its line in the log, its images, results beyond the limit."""
         self._queue.settle(time.time())
-        for one in self._queue.unlogged():
-            line = {**one.entry, "state": one.state, "destinations": one.destinations}
-            line["time"] = datetime.datetime.fromtimestamp(one.finished, datetime.UTC).isoformat()
-            append_line(self._out / "log.jsonl", line)
+        for one, entry in self._queue.unlogged():
+            at = datetime.datetime.fromtimestamp(entry.pop("finished"), datetime.UTC)
+            append_line(self._out / "log.jsonl", entry | {"time": at.isoformat()})
             self._queue.note_logged(one)
-            self.failed += one.state == "failed"
-            log.info("study %s: %s", one.study, one.state)
+            self.failed += entry["state"] == "failed"
+            log.info("study %s: %s", one.study, entry["state"])
         for study in self._queue.done_studies() if self._rules.delete_images else ():
             self._incoming.remove(study)
         while self._queue.total_bytes() > self._rules.keep and (old := self._queue.oldest_done()):
@@ -226,30 +214,24 @@ class Watcher:
 
     def _write_metrics(self) -> None:
         unsent, away = self._queue.unsent(), self._delivery.away
-        names, counts = list(self._delivery.destinations), self._queue.counts()
-        about = ("fingerprint", self._model.fingerprint, "version", __version__)
-        values: dict[str, Mapping[tuple[str, ...], float]] = {
-            "studies": {("state", name): count for name, count in counts.items()},
-            "unsent": {("destination", name): unsent.get(name, 0) for name in names},
-            "destination_up": {("destination", name): name not in away for name in names},
-            "foreign_files": {(): self._incoming.foreign()},
-            "passed_over": {(): self._incoming.passed},
-            "result_bytes": {(): self._queue.total_bytes()},
-            "stuck": {(): bool(self._obstacle)},
-            "last_pass_seconds": {(): time.time()},
-            "info": {about: 1},
-        }
+        values: list[Sample] = [("last_pass_seconds", {}, time.time())]
+        values += [("studies", {"state": s}, n) for s, n in self._queue.counts().items()]
+        for name in self._delivery.destinations:
+            values.append(("unsent", {"destination": name}, unsent.get(name, 0)))
+            values.append(("destination_up", {"destination": name}, name not in away))
+        values.append(("passed_over", {}, self._incoming.passed_over()))
+        size, stuck = self._queue.total_bytes(), bool(self._obstacle)
+        values += [("result_bytes", {}, size), ("stuck", {}, stuck)]
         write_metrics(self._rules.metrics, values)
 
 
-def _study_of(path: Path, name: Any) -> str | None:
-    """Returns the pseudonym of the study of a CT image; see :class:`Incoming`."""
+def _study_of(path: Path) -> str | None:
+    """Returns the UID of the study of a CT image; see :class:`Incoming`."""
     try:
         header = dicom.read_elements(path, ("SOPClassUID", "StudyInstanceUID"))
     except dicom.DicomError as error:
         return None if isinstance(error.__cause__, OSError) else ""
-    uid = str(header.get("StudyInstanceUID") or "")
-    return name(uid) if uid and str(header.get("SOPClassUID")) in CT else ""
+    return str(header.get("StudyInstanceUID") or "") * (str(header.get("SOPClassUID")) in CT)
 
 
 @contextlib.contextmanager
@@ -272,9 +254,3 @@ def _is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def _sleep(seconds: float, received: Sequence[int]) -> None:
-    end = time.monotonic() + seconds
-    while not received and (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, 0.2))

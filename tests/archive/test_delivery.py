@@ -1,9 +1,11 @@
 """Results on their way, to destinations that do as they are told."""
 
+from contextlib import closing
+
 import pytest
 
 from msa_flax.archive.delivery import Delivery
-from msa_flax.archive.queue import opened
+from msa_flax.archive.queue import Queue
 from msa_flax.archive.sending import AwayError, RefusedError
 from msa_flax.archive.visits import Patience, Visit
 
@@ -28,7 +30,7 @@ class Told:
 
 @pytest.fixture
 def queue(tmp_path):
-    with opened(tmp_path / "queue.sqlite") as queue:
+    with closing(Queue(tmp_path / "queue.sqlite")) as queue:
         yield queue
 
 
@@ -83,7 +85,9 @@ def test_what_is_refused_is_offered_some_times_and_others_are_sent(queue, tmp_pa
     deliver(queue, tmp_path, x)
     assert x.got == ["b1.dcm", "b2.dcm"]
     queue.settle(1.0)
-    states = {one.study: (one.state, one.destinations["x"]) for one in queue.unlogged()}
+    states = {
+        one.study: (entry["state"], entry["destinations"]["x"]) for one, entry in queue.unlogged()
+    }
     assert states == {"a": ("failed", "status C000"), "b": ("done", "sent")}
 
 

@@ -1,18 +1,19 @@
 """What is found in a folder that a receiver fills."""
 
 import os
+from contextlib import closing
 
 import pytest
 
 from msa_flax.archive.incoming import Incoming
-from msa_flax.archive.queue import opened
+from msa_flax.archive.queue import Queue
 
 LATE = 1e12  # seconds since 1970: when everything has been still for long
 
 
 @pytest.fixture
 def queue(tmp_path):
-    with opened(tmp_path / "out/queue.sqlite") as queue:
+    with closing(Queue(tmp_path / "out/queue.sqlite")) as queue:
         yield queue
 
 
@@ -48,9 +49,9 @@ def test_files_belong_to_the_study_that_they_name(incoming):
     for name, study in {"1": "a", "b/2": "a", "b/3": "", ".hidden": "b"}.items():
         (incoming.folder / name).write_text(study)
     study = incoming.ready()
-    assert (study.study, study.files) == ("a", 2)
+    assert (study.study, study.files) == ("'a'", 2)
     assert [path.name for path in incoming.images(study)] == ["1", "2"]
-    assert incoming.foreign() == 1
+    assert incoming.passed_over() == 1
 
 
 def test_a_study_that_grows_is_another_content(incoming):
@@ -73,7 +74,7 @@ def test_links_and_pipes_are_passed_over(incoming, tmp_path):
     os.symlink("/none", incoming.folder / "broken")
     os.mkfifo(incoming.folder / "pipe")
     assert incoming.ready() is None
-    assert incoming.passed == 4
+    assert incoming.passed_over() == 4
 
 
 def test_each_header_is_read_once_until_the_file_changes(incoming):
@@ -89,7 +90,7 @@ def test_each_header_is_read_once_until_the_file_changes(incoming):
 def test_what_cannot_be_read_at_the_moment_is_read_again(incoming):
     incoming.write(a="?")
     assert incoming.ready() is None
-    assert incoming.foreign() == 0
+    assert incoming.passed_over() == 0
     incoming.ready()
     assert incoming.read == ["a", "a"]
 

@@ -1,8 +1,10 @@
 """The queue of a watcher: its states, and what a kill leaves of them."""
 
+from contextlib import closing
+
 import pytest
 
-from msa_flax.archive.queue import Queue, QueueError, opened
+from msa_flax.archive.queue import Queue, QueueError
 from msa_flax.archive.visits import Send, Study, Visit
 
 
@@ -22,7 +24,7 @@ def add(queue, entry, *destinations):
 
 @pytest.fixture
 def queue(tmp_path):
-    with opened(tmp_path / "queue.sqlite") as queue:
+    with closing(Queue(tmp_path / "queue.sqlite")) as queue:
         yield queue
 
 
@@ -57,11 +59,11 @@ def test_a_result_is_done_when_every_destination_has_it(queue):
         assert queue.unlogged() == []
         send = queue.next_send(2.0, [])
         assert send == Send("a", "1", name, 0)
-        queue.note_send(send, "sent", 0)
+        queue.note_send(send, "sent", 0, 0.0, "")
         queue.settle(3.0)
-    (done,) = queue.unlogged()
-    assert (done.state, done.entry, done.finished) == ("done", {"images": 3}, 3.0)
-    assert done.destinations == {"x": "sent", "y": "sent"}
+    ((done, entry),) = queue.unlogged()
+    sent = {"destinations": {"x": "sent", "y": "sent"}}
+    assert entry == {"images": 3, "state": "done", "finished": 3.0} | sent
     queue.note_logged(done)
     assert queue.unlogged() == []
     assert [one.name for one in queue.done_studies()] == ["a-1"]
@@ -74,10 +76,10 @@ def test_a_result_is_done_when_every_destination_has_it(queue):
 def test_a_destination_that_refuses_makes_it_failed_until_it_is_tried_again(queue):
     arrive(queue)
     add(queue, {}, "x")
-    queue.note_send(queue.next_send(1.0, []), "refused", 5, reason="why")
+    queue.note_send(queue.next_send(1.0, []), "refused", 5, 0.0, "why")
     queue.settle(2.0)
-    (failed,) = queue.unlogged()
-    assert (failed.state, failed.destinations) == ("failed", {"x": "why"})
+    ((_, entry),) = queue.unlogged()
+    assert (entry["state"], entry["destinations"]) == ("failed", {"x": "why"})
     assert queue.oldest_done() is None  # what is not sent is kept
     queue.retry_failed()
     assert queue.next_send(3.0, []) == Send("a", "1", "x", 0)
@@ -99,7 +101,7 @@ def test_a_destination_that_is_away_is_passed_over_and_the_longest_waiting_is_ne
     assert queue.next_send(1.0, ["x"]).destination == "y"
     assert queue.next_send(1.0, ["x", "y"]) is None
     first = queue.next_send(1.0, ["y"])
-    queue.note_send(first, "waiting", 0, due=1.0, reason="away")
+    queue.note_send(first, "waiting", 0, 1.0, "away")
     assert queue.next_send(1.0, ["y"]) == Send("b", "1", "x", 0)
 
 
@@ -126,7 +128,7 @@ def test_everything_is_there_after_a_kill(queue, tmp_path):
     queue.note_attempt(queue.next_study(1.0, 0.0), 1, due=0.0, reason="the process ended")
     copy = tmp_path / "copy.sqlite"
     copy.write_bytes((tmp_path / "queue.sqlite").read_bytes())  # as a killed process leaves it
-    with opened(copy) as after:
+    with closing(Queue(copy)) as after:
         assert after.next_study(1.0, 0.0) == Study("a", "1", 3, 1, "the process ended")
 
 

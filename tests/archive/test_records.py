@@ -19,13 +19,15 @@ def test_a_line_is_there_once_whatever_a_kill_has_left(tmp_path, left):
 
 def test_the_metrics_are_what_prometheus_reads(tmp_path):
     path = tmp_path / "m.prom"
-    write_metrics(path, {"unsent": {("destination", 'a"b\\c'): 3.0}, "passed_over": {(): 0.0}})
+    numbers = [("unsent", {"destination": 'a"b\\c'}, 3), ("passed_over", {}, 0)]
+    write_metrics(path, [*numbers, ("unsent", {"destination": "d"}, 4)])
     assert path.read_text() == (
+        "# HELP msa_flax_watch_passed_over Things in the folder that are no CT images of a study, "
+        "links among them.\n"
+        "# TYPE msa_flax_watch_passed_over gauge\n"
+        "msa_flax_watch_passed_over 0\n"
         "# HELP msa_flax_watch_unsent Results that a destination has not got.\n"
         "# TYPE msa_flax_watch_unsent gauge\n"
         'msa_flax_watch_unsent{destination="a\\"b\\\\c"} 3\n'
-        "# HELP msa_flax_watch_passed_over Links, pipes and unreadable folders, which are passed "
-        "over.\n"
-        "# TYPE msa_flax_watch_passed_over gauge\n"
-        "msa_flax_watch_passed_over 0\n"
+        'msa_flax_watch_unsent{destination="d"} 4\n'
     )

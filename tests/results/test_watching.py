@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pydicom
@@ -14,7 +15,7 @@ from dicom_results import ABOUT
 from made_up_model import model_of
 
 from msa_flax.archive import sending
-from msa_flax.archive.queue import Queue, opened
+from msa_flax.archive.queue import Queue
 from msa_flax.archive.visits import Patience
 from msa_flax.data.phantom import draw_patient
 from msa_flax.files import UserError
@@ -42,8 +43,8 @@ class Place:
     def watch(self, *names, model=MODEL, received=(), **rules):
         given = {"still": 0.0, "keep": 10**9, "patience": PATIENCE, "once": True}
         given |= {"metrics": self.out / "metrics.prom"}
-        where = sending.destinations(names, [], calling="X", security=sending.Security())
-        with opened(self.out / "queue.sqlite") as queue:
+        where = sending.destinations(names, [], calling="X", tls=False, security=sending.Security())
+        with closing(Queue(self.out / "queue.sqlite")) as queue:
             more = {"folder": self.folder, "out": self.out, "queue": queue}
             watcher = Watcher(model, destinations=where, rules=Rules(**given | rules), **more)
             watcher.run(received)
@@ -162,7 +163,7 @@ def test_our_own_results_in_the_folder_are_no_study(place):
         place.watch(name)
         assert len(offered) == 4
     assert len(place.log()) == 1
-    assert "msa_flax_watch_foreign_files 4" in (place.out / "metrics.prom").read_text()
+    assert "msa_flax_watch_passed_over 4" in (place.out / "metrics.prom").read_text()
 
 
 def test_one_study_that_fails_does_not_stop_the_others(place, monkeypatch):
@@ -182,7 +183,7 @@ def test_one_study_that_fails_does_not_stop_the_others(place, monkeypatch):
     assert re.fullmatch(r"RuntimeError in \w+\.py, line \d+", states["failed"]["reason"])
     monkeypatch.setattr(watching, "predict_all", predict_all)
     assert place.watch()["failed"] == 1
-    with opened(place.out / "queue.sqlite") as queue:
+    with closing(Queue(place.out / "queue.sqlite")) as queue:
         queue.retry_failed()
     assert place.watch()["done"] == 2
 
@@ -197,7 +198,7 @@ def test_a_study_that_ends_the_process_is_given_up(place, monkeypatch):
         with pytest.raises(KilledError):
             place.watch()
     assert place.watch()["failed"] == 1
-    assert place.log()[0]["reason"] == "the process ended"
+    assert place.log()[0]["reason"] == "the process ended each time"
 
 
 def test_too_many_files_are_refused_at_once(place, monkeypatch):
@@ -264,7 +265,7 @@ def test_images_are_removed_when_asked_for_once_they_are_sent(place):
     with peer(status=lambda uid: 0xC000) as (name, _):
         assert place.watch(name, delete_images=True)["failed"] == 1
     assert len(list(place.folder.rglob("*.dcm"))) == 3
-    with opened(place.out / "queue.sqlite") as queue:
+    with closing(Queue(place.out / "queue.sqlite")) as queue:
         queue.retry_failed()
     with peer() as (name, offered):
         assert place.watch(name)["done"] == 1
