@@ -71,6 +71,8 @@ def main(args: SimpleNamespace) -> None:
     metrics = Path(args.metrics) if args.metrics else out / "metrics.prom"
     _check(args, out, metrics)
     try:
+        import highdicom  # noqa: F401  each study needs it
+
         from msa_flax.archive import sending
         from msa_flax.archive.queue import Queue
         from msa_flax.archive.visits import Patience
