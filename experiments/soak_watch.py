@@ -1,14 +1,14 @@
 """Disturbs the watching command as a bad night would, and counts what came of it.
 
-    python experiments/soak_watch.py --out DIR [--studies 300] [--kills 20] [--seed 0]
+    python experiments/soak_watch.py --out DIR [--studies 300] [--kills 20] [--by store] [--seed 0]
 
 Small studies of the phantom arrive one after the other at dcmtk's storescp; ``msa_flax.watch``
-scores them with a toy model and sends the results to Orthanc. Meanwhile the command is killed at
-moments drawn at random, and started again at once; for a while the archive is away, and for a while
-the disk of the results is full, and the command is killed then too. The last quarter of the studies
-is not disturbed. Then everything is counted: studies that came, results in the archive and in the
-log, what is lost, what is there twice, images that have changed, and the memory of the command at
-the beginning and at the end of the last quarter.
+scores them with a toy model and sends the results to Orthanc, by C-STORE or STOW-RS. Meanwhile the
+command is killed at moments drawn at random, and started again at once; for a while the archive is
+away, and for a while the disk of the results is full, and the command is killed then too. The last
+quarter of the studies is not disturbed. Then everything is counted: studies that came, results in
+the archive and in the log, what is lost, what is there twice, images that have changed, and the
+memory of the command at the beginning and at the end of the last quarter.
 
 Everything happens in DIR, which must be new; DIR/soak.json has the counts. The exit code is 1 if
 anything was lost, doubled or changed. RELIABILITY.md has the results. The full disk is a tmpfs,
@@ -115,6 +115,7 @@ class Night:
         seed: of the studies and the moments.
         pause: seconds that the archive is away, and that the disk is full.
         room: whether the disk can be filled up.
+        by: how results are sent, "store" or "stow".
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Night:
         seed: int,
         pause: float,
         room: bool,
+        by: str,
     ) -> None:
         self.folder, self.archive, self.receiver = folder, archive, receiver
         self.seed, self.pause, self.room = seed, pause, room
@@ -137,7 +139,10 @@ class Night:
         out = folder / "disk/out"
         command = [sys.executable, "-m", "msa_flax.watch", "--folder", str(receiver.received)]
         command += ["--model", str(write_toy_model(folder / "model")), "--out", str(out)]
-        command += ["--send", f"ARCHIVE@127.0.0.1:{archive.port}"]
+        command += {
+            "store": ["--send", f"ARCHIVE@127.0.0.1:{archive.port}"],
+            "stow": ["--stow", f"{archive.url}/dicom-web"],
+        }[by]
         command += [f"--still={STILL}", f"--keep_gb={KEEP}"]
         self.watch = Watch(command, out / "log.jsonl", folder / "watch.txt")
 
@@ -262,7 +267,7 @@ def held(counts: dict[str, Any]) -> bool:
 
 
 def soak(
-    folder: Path, *, studies: int, kills: int, seed: int, pause: float = 20.0
+    folder: Path, *, studies: int, kills: int, seed: int, by: str = "store", pause: float = 20.0
 ) -> dict[str, Any]:
     """Spends a night, and returns the counts.
 
@@ -271,13 +276,14 @@ def soak(
         studies: how many come.
         kills: how many, two or more.
         seed: of the studies and the moments.
+        by: how results are sent, "store" or "stow".
         pause: seconds that the archive is away, and that the disk is full.
     """
     began = time.monotonic()
     folder.mkdir(parents=True)
     receiver, archive = Storescp(folder / "receiver"), Orthanc(folder / "archive")
     with tmpfs(folder / "disk", DISK * 10**6) as room, receiver, archive:
-        night = Night(folder, archive, receiver, seed=seed, pause=pause, room=room)
+        night = Night(folder, archive, receiver, seed=seed, pause=pause, room=room, by=by)
         try:
             night.pass_by(studies, kills)
             code = night.watch.finish()
@@ -298,6 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a new folder for everything")
     parser.add_argument("--studies", type=int, default=300, help="how many come")
     parser.add_argument("--kills", type=int, default=20, help="how often the command is killed")
+    parser.add_argument("--by", choices=("store", "stow"), default="store", help="how it sends")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random")
     options = parser.parse_args(arguments)
     if options.kills < 2 or options.studies < 2 * options.kills:
@@ -306,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--out: expected a new folder, {options.out} is there")
     if gone := missing("Orthanc", "dcmdump"):
         raise UserError(gone)
-    given = {"studies": options.studies, "kills": options.kills, "seed": options.seed}
+    given = {name: getattr(options, name) for name in ("studies", "kills", "seed", "by")}
     counts = soak(options.out.absolute(), **given)
     write_json(options.out / "soak.json", given | counts)
     print(markdown_table(["what", "count"], [[name, str(x)] for name, x in counts.items()]))
