@@ -311,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError("--kills, --studies: expected 2 or more, and twice as many studies")
     if options.out.exists():
         raise UserError(f"--out: expected a new folder, {options.out} is there")
-    if gone := missing("Orthanc", "dcmdump"):
+    if gone := missing("Orthanc", "storescp", "storescu"):
         raise UserError(gone)
     given = {name: getattr(options, name) for name in ("studies", "kills", "seed", "by")}
     counts = soak(options.out.absolute(), **given)

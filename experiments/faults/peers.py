@@ -37,14 +37,18 @@ def listens(port: int) -> bool:
     return False
 
 
-def dcmtk(name: str) -> str:
-    """Returns where a program of dcmtk is."""
-    return str(Path(shutil.which("dcmdump") or "dcmdump").with_name(name))
+def program(name: str) -> str:
+    """Returns where a program is; "" if it is not installed."""
+    folders = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"  # Debian's Orthanc is there
+    if name in ("storescp", "storescu"):
+        beside = shutil.which("dcmdump", path=folders)
+        return shutil.which(name, path=str(Path(beside).parent)) or "" if beside else ""
+    return shutil.which(name, path=folders) or ""
 
 
 def missing(*tools: str) -> str:
     """Says which programs are not installed; "" if none is missing."""
-    gone = [one for one in tools if not shutil.which(one)]
+    gone = [one for one in tools if not program(one)]
     if "Orthanc" in tools and not DICOMWEB.exists():
         gone.append("orthanc-dicomweb")
     return f"not installed: {', '.join(gone)}" if gone else ""
@@ -116,7 +120,7 @@ class Storescp(Peer):
 
     def command(self) -> Sequence[str]:
         """Returns the command line."""
-        return [dcmtk("storescp"), *self.options, "-od", str(self.received), str(self.port)]
+        return [program("storescp"), *self.options, "-od", str(self.received), str(self.port)]
 
 
 class Orthanc(Peer):
@@ -143,7 +147,7 @@ class Orthanc(Peer):
     def command(self) -> Sequence[str]:
         """Returns the command line, after its configuration has been written."""
         (self.folder / "orthanc.json").write_text(json.dumps(self.settings, indent=1))
-        return ["Orthanc", "orthanc.json"]
+        return [program("Orthanc"), "orthanc.json"]
 
     def listens(self) -> bool:
         """Says whether it answers; the DICOM port is open by then."""
@@ -174,7 +178,16 @@ def send(folder: Path, port: int, *options: str) -> None:
     Raises:
         RuntimeError: not all of them were taken; what storescu said.
     """
-    command = [dcmtk("storescu"), *options, "-R", "+sd", "+r", "127.0.0.1", str(port), str(folder)]
+    command = [
+        program("storescu"),
+        *options,
+        "-R",
+        "+sd",
+        "+r",
+        "127.0.0.1",
+        str(port),
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)

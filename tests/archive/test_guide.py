@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """A folder with a model and four studies, and the archive of the guide."""
-    if gone := missing("Orthanc", "dcmdump"):
+    if gone := missing("Orthanc", "storescp", "storescu"):
         pytest.skip(gone)
     folder = tmp_path_factory.mktemp("guide")
     write_toy_model(folder / "model")

@@ -19,7 +19,7 @@ from msa_flax.data.phantom import draw_patient
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    if gone := missing("Orthanc", "dcmdump"):
+    if gone := missing("Orthanc", "storescp", "storescu"):
         pytest.skip(gone)
     return write_toy_model(tmp_path_factory.mktemp("model") / "toy")
 

@@ -19,7 +19,7 @@ from msa_flax.results.predictions import predict_into
 def archive(tmp_path):
     """An archive; the test skips where Orthanc, Chromium or Playwright is not installed."""
     pytest.importorskip("playwright.sync_api", reason='pip install -e ".[browser]"')
-    if gone := missing("Orthanc", "dcmdump", "chromium"):
+    if gone := missing("Orthanc", "storescp", "storescu", "chromium"):
         pytest.skip(gone)
     with Orthanc(tmp_path / "orthanc") as started:
         yield started

@@ -16,7 +16,7 @@ COUNTS = {
 
 
 def test_two_kills_an_absent_archive_and_a_full_disk_lose_nothing(tmp_path):
-    if gone := missing("Orthanc", "dcmdump"):
+    if gone := missing("Orthanc", "storescp", "storescu"):
         pytest.skip(gone)
     counts = soak(tmp_path / "night", studies=6, kills=2, seed=0, pause=2.0)
     assert held(counts), counts
