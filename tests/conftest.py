@@ -98,13 +98,30 @@ def untrained_run():
 
 
 @pytest.fixture
+def without_pictures(monkeypatch):
+    """Lets whole runs in this process draw and explain nothing, where a test is not about that."""
+    from msa_flax.results import training
+
+    for name in ("draw_samples", "log_overview", "explain_split", "explain_errors"):
+        monkeypatch.setattr(training, name, lambda *_, **__: None)
+
+
+@pytest.fixture
+def quick_programs():
+    """Compiles with few optimisations what a test runs a few times only, and no other test does."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """A new, empty folder that is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_classifier():
     """A constructor of a tiny classifier: what surrounds a backbone must not depend on it."""
     import flax.linen as nn

@@ -18,7 +18,7 @@ from msa_flax.initial import initial_variables
 from msa_flax.results import training
 from msa_flax.results.training import build, record, train_run
 from msa_flax.run import start
-from msa_flax.training import checkpoint
+from msa_flax.training import checkpoint, devices
 from msa_flax.training.workdir import check_workdir, read_config
 
 SIZE = 32
@@ -62,6 +62,7 @@ def frozen(root, keras_file, seed=0):
     ).validate()
 
 
+@pytest.mark.usefixtures("without_pictures", "quick_programs")
 def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
     root, keras_file, tmp_path, monkeypatch
 ):
@@ -79,7 +80,8 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
     (features,) = (tmp_path / "cache/features").iterdir()
     assert np.load(features).shape == (48, 1, 1, 256)
     written = features.stat().st_mtime_ns
-    train_run(tmp_path / "b", frozen(root, keras_file, seed=1), data.load(config.data))
+    other = start(tmp_path / "b", frozen(root, keras_file, seed=1))
+    build(other, devices.mesh(config.train.batch_size))
     assert [p.stat().st_mtime_ns for p in (tmp_path / "cache/features").iterdir()] == [written]
 
     # What training validated on (float16 features) is what the whole network predicts.
@@ -91,6 +93,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_features_are_computed_once(
     assert loss == pytest.approx(best, rel=2e-3)  # float16 keeps 3 digits
 
 
+@pytest.mark.usefixtures("without_pictures", "quick_programs")
 def test_a_frozen_run_is_continued_exactly(root, keras_file, tmp_path, monkeypatch):
     monkeypatch.setenv("MSA_FLAX_CACHE", str(tmp_path / "cache"))
     train_run(tmp_path / "whole", frozen(root, keras_file))
@@ -102,6 +105,7 @@ def test_a_frozen_run_is_continued_exactly(root, keras_file, tmp_path, monkeypat
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.usefixtures("without_pictures", "quick_programs")
 def test_paper_2s_method_equalises_augments_weights_classes_and_stops_early(root, tmp_path, caplog):
     config = Config(
         # Without BatchNorm, whose running averages would move the validation loss by themselves.
@@ -145,7 +149,6 @@ def test_paper_2s_method_equalises_augments_weights_classes_and_stops_early(root
 
 def learning_rate_factor(workdir):
     """Returns what the last checkpoint's learning rate is multiplied by."""
-    from msa_flax.training import devices
     from msa_flax.training.optim import PlateauState
 
     config = read_config(workdir)

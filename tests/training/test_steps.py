@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick_compilation import QUICK
 
 from msa_flax.config import OptimConfig
 from msa_flax.models import scale_images
@@ -19,6 +20,7 @@ from msa_flax.training.steps import (
     repeat,
 )
 
+quick = functools.partial(jax.jit, compiler_options=QUICK)  # one program, not one per operation
 scale = functools.partial(scale_images, preprocess="paper", backbone="mobilenet_v1")
 
 
@@ -30,11 +32,27 @@ def batch_of(rng, lead=(), size=4):
     }
 
 
+@pytest.fixture(scope="module")
+def initial(small_classifier):
+    """A function: fields of a classifier -> the classifier, and a copy of its first variables."""
+
+    @functools.cache
+    def made(**fields):
+        model = small_classifier(**fields)
+        draw = quick(functools.partial(model.init, train=False))
+        return model, jax.device_get(draw(jax.random.key(0), jnp.zeros((1, 16, 16, 3))))
+
+    def fresh(**fields):
+        model, variables = made(**fields)
+        return model, jax.tree.map(jnp.array, variables)
+
+    return fresh
+
+
 @pytest.fixture
-def setting(small_classifier):
-    model = small_classifier()
+def setting(initial):
+    model, variables = initial()
     optimizer = create_optimizer(OptimConfig(learning_rate=0.05), total_steps=100)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     return model, optimizer, create_state(variables, optimizer)
 
 
@@ -57,10 +75,11 @@ def test_a_step_is_the_gradient_of_the_mean_cross_entropy(setting):
         y = batch["label"]
         return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
 
-    new, sums = make_train_step(model, optimizer, scale, seed=0)(state, batch)
+    new, sums = quick(make_train_step(model, optimizer, scale, seed=0))(state, batch)
     gradients = jax.tree.map(jnp.subtract, state.params, new.params)
-    close(gradients, jax.grad(loss)(state.params), rtol=1e-4, atol=1e-6)  # float32
-    np.testing.assert_allclose(sums["loss"] / sums["count"], loss(state.params), rtol=1e-5)
+    expected, slopes = quick(jax.value_and_grad(loss))(state.params)
+    close(gradients, slopes, rtol=1e-4, atol=1e-6)  # float32
+    np.testing.assert_allclose(sums["loss"] / sums["count"], expected, rtol=1e-5)
     assert new.step == 1
 
 
@@ -68,10 +87,10 @@ def test_several_steps_in_one_dispatch_are_the_single_steps(setting):
     model, optimizer, state = setting
     batches = batch_of(np.random.default_rng(0), lead=(4,))
     step = make_train_step(model, optimizer, scale, seed=0)
-    dispatched, sums = jax.jit(repeat(step))(state, batches, 3)  # the fourth is filler
-    total = 0.0
+    dispatched, sums = quick(repeat(step))(state, batches, 3)  # the fourth is filler
+    single, total = quick(step), 0.0
     for i in range(3):
-        state, one = jax.jit(step)(state, {key: x[i] for key, x in batches.items()})
+        state, one = single(state, {key: x[i] for key, x in batches.items()})
         total += float(one["loss"])
     assert dispatched.step == state.step == 3
     # the compiler may order float32 sums differently
@@ -87,7 +106,7 @@ def test_an_image_of_weight_zero_is_not_in_loss_or_gradient(setting):
     batch = batch_of(np.random.default_rng(0))
     batch["weight"] = jnp.array([1.0, 1.0, 1.0, 0.0])
     flipped = batch | {"label": batch["label"].at[3].set(1 - batch["label"][3])}
-    step = make_train_step(model, optimizer, scale, seed=0)
+    step = quick(make_train_step(model, optimizer, scale, seed=0))
     (a, sums), (b, other) = step(state, batch), step(state, flipped)
     close(a.params, b.params, rtol=0, atol=0)
     assert sums == other
@@ -103,7 +122,7 @@ def test_training_learns_what_can_be_learnt(setting):
     batch = batch_of(rng, size=16)
     bright = batch["label"][:, None, None] * 150
     batch["image"] = (batch["image"] // 4 + bright.astype(jnp.uint8)).astype(jnp.uint8)
-    step = jax.jit(make_train_step(model, optimizer, scale, seed=0))
+    step = quick(make_train_step(model, optimizer, scale, seed=0))
     first = None
     for _ in range(60):
         state, sums = step(state, batch)
@@ -112,11 +131,11 @@ def test_training_learns_what_can_be_learnt(setting):
     assert sums["correct"] == 16
 
 
-def test_dropout_depends_on_seed_and_step_only(small_classifier):
-    model, optimizer = small_classifier(dropout=0.5), optax.sgd(0.1)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+def test_dropout_depends_on_seed_and_step_only(initial):
+    optimizer = optax.sgd(0.1)
+    model, variables = initial(dropout=0.5)
     state, batch = create_state(variables, optimizer), batch_of(np.random.default_rng(0))
-    one, two = (make_train_step(model, optimizer, scale, seed=seed) for seed in (0, 1))
+    one, two = (quick(make_train_step(model, optimizer, scale, seed=seed)) for seed in (0, 1))
     assert one(state, batch)[1]["loss"] == one(state, batch)[1]["loss"]
     assert one(state, batch)[1]["loss"] != two(state, batch)[1]["loss"]
     later = state.replace(step=state.step + 1)
@@ -156,25 +175,26 @@ def full_step_with_a_fixed_backbone(model, optimizer, *, seed, state, batch):
         losses = jnp.logaddexp(0, logits) - batch["label"] * logits
         return jnp.sum(losses * batch["weight"]) / jnp.sum(batch["weight"])
 
-    gradients = jax.grad(loss)(state.params)
-    updates, _ = optimizer.update(gradients, state.opt_state, state.params)
-    return optax.apply_updates(state.params, updates), loss(state.params)
+    before, gradients = quick(jax.value_and_grad(loss))(state.params)
+    updates, _ = quick(optimizer.update)(gradients, state.opt_state, state.params)
+    return optax.apply_updates(state.params, updates), before
 
 
 @pytest.fixture
-def frozen(small_classifier):
+def frozen(initial):
     """A network, and batches of images and of the features that its backbone makes of them."""
-    model = small_classifier(head="dense256", dropout=0.5)
+    model, variables = initial(head="dense256", dropout=0.5)
     config = OptimConfig(name="sgd", learning_rate=0.5)
     optimizer = create_optimizer(config, total_steps=100, freeze_backbone=True)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     # A zero with a sign and statistics other than the initial ones, to see that they are kept.
     kernel = variables["params"]["backbone"]["conv"]["kernel"]
     variables["params"]["backbone"]["conv"]["kernel"] = kernel.at[0, 0, 0].set(-0.0)
     variables["batch_stats"] = jax.tree.map(lambda x: x + 0.25, variables["batch_stats"])
     images = batch_of(np.random.default_rng(0), size=6)
     images["weight"] = images["weight"].at[5].set(0.0)
-    features = model.apply(variables, scale(images["image"]), method="features")
+    features = quick(functools.partial(model.apply, method="features"))(
+        variables, scale(images["image"])
+    )
     assert float(jnp.std(features)) > 0.05
     return model, optimizer, create_state(variables, optimizer), images, features
 
@@ -185,7 +205,7 @@ def test_a_frozen_step_on_features_is_the_full_step_with_a_fixed_backbone(frozen
         model, optimizer, seed=3, state=state, batch=images
     )
     step = make_train_step(model, optimizer, lambda x: x, seed=3, freeze_backbone=True)
-    new, sums = step(state, images | {"image": features})
+    new, sums = quick(step)(state, images | {"image": features})
     close(new.params, expected, rtol=1e-5, atol=1e-7)  # float32 sums in another order
     np.testing.assert_allclose(sums["loss"] / sums["count"], loss, rtol=1e-5)
     assert new.step == 1
@@ -217,7 +237,7 @@ def test_features_of_16_bits_are_cast_by_the_callers_function(frozen):
         return x.astype(jnp.float32)
 
     steps = [
-        make_train_step(model, optimizer, f, seed=0, freeze_backbone=True)
+        quick(make_train_step(model, optimizer, f, seed=0, freeze_backbone=True))
         for f in (lambda x: x, cast)
     ]
     expected, _ = steps[0](state, images | {"image": features})
@@ -250,7 +270,7 @@ def test_class_weights_reach_the_loss_of_a_step(setting):
     batch = batch_of(np.random.default_rng(0))
     doubled = make_train_step(model, optimizer, scale, seed=0, class_weights=(2.0, 2.0))
     plain = make_train_step(model, optimizer, scale, seed=0)
-    (_, sums), (_, expected) = doubled(state, batch), plain(state, batch)
+    (_, sums), (_, expected) = quick(doubled)(state, batch), quick(plain)(state, batch)
     assert sums == {**expected, "loss": 2 * expected["loss"]}
 
 
@@ -258,9 +278,11 @@ def test_class_weights_reach_the_loss_of_a_step(setting):
 def test_prediction_is_the_model_in_inference_mode(setting, n):
     model, _, state = setting
     images = batch_of(np.random.default_rng(0), size=n)["image"]
-    logits = make_predict_step(model, scale)(state.variables, images)
-    # Computed in parts and compiled; two orders of the same float32 sums.
-    np.testing.assert_allclose(logits, model.apply(state.variables, scale(images)), rtol=1e-5)
+    logits = quick(make_predict_step(model, scale))(state.variables, images)
+    # Computed in parts; two orders of the same float32 sums.
+    np.testing.assert_allclose(
+        logits, quick(model.apply)(state.variables, scale(images)), rtol=1e-5
+    )
 
 
 def test_on_an_accelerator_the_batch_is_predicted_whole(setting):
@@ -302,8 +324,8 @@ def test_bfloat16_trains_float32_parameters_with_a_float32_loss(setting):
     def narrow(images):
         return scale(images).astype(jnp.bfloat16)
 
-    plain, plain_sums = make_train_step(model, optimizer, scale, seed=0)(state, batch)
-    after, sums = make_train_step(model, optimizer, narrow, seed=0)(state, batch)
+    plain, plain_sums = quick(make_train_step(model, optimizer, scale, seed=0))(state, batch)
+    after, sums = quick(make_train_step(model, optimizer, narrow, seed=0))(state, batch)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(after.variables)} == {"float32"}
     assert sums["loss"].dtype == np.float32
     assert sums["loss"] != plain_sums["loss"]
