@@ -10,9 +10,9 @@ DIR2, by default watch (or WORKDIR/watch), receives results/, a folder a study; 
 JSON a study; metrics.prom for Prometheus' node exporter; and queue.sqlite, what is done so far. No
 identifier is in any of them, but for the DICOM objects. The same command again goes on, after a
 kill too: each result is sent once. A study that grows after it was reported is reported again when
-it is still again, under new UIDs. An archive that is away gets its results when it is back; a study
-that fails --attempts times is left alone until --retry_failed. SIGTERM ends it after the present
-study, a second one at once.
+it is still again, under new UIDs. Another model predicts what comes from then on. An archive that
+is away gets its results when it is back; a study that fails --attempts times is left alone until
+--retry_failed. SIGTERM ends it after the present study, a second one at once.
 
 Needs highdicom, pynetdicom and dicomweb-client: pip install "msa_flax[archive]".
 """

@@ -45,7 +45,7 @@ class Incoming:
                 where that cannot be said at the moment.
             pseudonym: from a UID, or the name of a file, to what stands for it in the queue.
         """
-        self.folder, self._unread = folder, 0
+        self.folder, self._unread, self._before = folder, 0, 0.0
         self._db, self._study_of, self._pseudonym = queue.db, study_of, pseudonym
 
     def scan(self, now: float) -> None:
@@ -66,22 +66,22 @@ class Incoming:
                     row = (key, *status, study and self._pseudonym(study))
                     db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", row)
             if gone.rowcount or changed:
-                # A clock that is ahead, such as a file server's, holds no study up for ever.
+                # What is new came after the last look and before this one, whatever its clock says.
                 db.execute(
                     "INSERT INTO studies (study, content, files, since) "
-                    "SELECT study, content, files, min(since, ?) FROM found WHERE true "
+                    "SELECT study, content, files, min(max(since, ?), ?) FROM found WHERE true "
                     "ON CONFLICT (study) DO UPDATE SET content = excluded.content, files = "
                     "excluded.files, since = excluded.since, attempts = 0, due = 0, reason = '' "
                     "WHERE content != excluded.content",
-                    (now,),
+                    (self._before, now),
                 )
                 db.execute("DELETE FROM studies WHERE study NOT IN (SELECT study FROM files)")
+        self._before = now
 
     def _walk(self) -> Iterator[tuple[Any, ...]]:
         """Yields rows of the table "present"."""
-        refused: list[OSError] = []
-        unread = 0
-        for folder, folders, files in os.walk(self.folder, onerror=refused.append):
+        unread: list[object] = []
+        for folder, folders, files in os.walk(self.folder, onerror=unread.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in (*folders, *files):
                 path = os.path.join(folder, name)
@@ -93,8 +93,8 @@ class Incoming:
                         times = status.st_mtime_ns, status.st_ctime_ns
                         row = self._pseudonym(inside), os.fsencode(inside), status.st_size, *times
                         yield *row, bool(_UNFINISHED.search(name))
-                    unread += not (file or stat.S_ISDIR(status.st_mode))
-        self._unread = unread + len(refused)
+                    unread += [name] * (not file and not stat.S_ISDIR(status.st_mode))
+        self._unread = len(unread)
 
     def images(self, study: Visit) -> list[Path]:
         """Returns the files of a study as they were at the last look, those that are whole."""

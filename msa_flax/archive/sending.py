@@ -16,7 +16,7 @@ import pydicom
 import requests
 from dicomweb_client.web import DICOMwebClient
 from pydicom import uid
-from pynetdicom import AE
+from pynetdicom import AE, build_context
 
 from msa_flax.files import UserError
 
@@ -98,11 +98,10 @@ class Peer:
         self.name, host = name, found[2].strip("[]")
         self._peer: dict[str, Any] = {"addr": host, "port": int(found[3]), "ae_title": found[1]}
         self._peer["tls_args"] = (tls, host) if tls else None
-        entity = self._entity = AE(calling)
-        for kind in _KINDS:
-            entity.add_requested_context(kind, uid.ExplicitVRLittleEndian)
-        entity.connection_timeout = CONNECT
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER
+        ae = self._entity = AE(calling)
+        ae.requested_contexts = [build_context(x, uid.ExplicitVRLittleEndian) for x in _KINDS]
+        ae.connection_timeout = CONNECT
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ANSWER
 
     def send(self, objects: Iterable[Path], took: Callable[[Path], None]) -> None:
         """Sends objects one by one, over one association.
@@ -115,10 +114,12 @@ class Peer:
             AwayError: the archive is away.
             RefusedError: it does not take one of them; those after it were not sent.
         """
-        link: Any = self._entity.associate(**self._peer)
+        try:
+            link: Any = self._entity.associate(**self._peer)
+        except OSError as error:
+            raise AwayError("nobody knows the host") from error
         if not link.is_established:
-            said = "it refuses the association" if link.is_rejected else "no answer"
-            raise AwayError(f"{said} (check host, port, AE titles and TLS)")
+            raise AwayError("no association: check host, port, AE titles and TLS of both sides")
         try:
             for path in objects:
                 self._store(link, path)
@@ -148,7 +149,7 @@ class Web:
     def __init__(self, name: str, *, security: Security) -> None:
         """Understands a URL; nothing is connected yet.
 
-        User names and passwords are taken from ``~/.netrc``, as requests does.
+        User names and passwords are taken from ``~/.netrc``; no proxy is used.
 
         Args:
             name: http://HOST[:PORT]/PATH, or https.

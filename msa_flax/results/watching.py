@@ -34,7 +34,6 @@ from msa_flax.results.predictions import predict_all
 log = logging.getLogger("msa_flax")
 
 MOST_FILES = 20_000  # of a study; a CT of a neck has some hundred
-_LONGEST_IDLE = 5.0  # seconds between two looks at the folder
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -116,7 +115,7 @@ class Watcher:
             if not self._step():
                 if self._rules.once and not self._queue.is_moving(time.time(), self._rules.still):
                     return
-                pause = min(_LONGEST_IDLE, max(0.05, self._rules.still / 4))
+                pause = min(5.0, max(0.05, self._rules.still / 4))
                 end = time.monotonic() + max(pause, time.monotonic() - began)
                 while not received and time.monotonic() < end:
                     time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,6 +110,22 @@ def test_a_clock_that_is_ahead_holds_no_study_up_for_ever(incoming):
     incoming.write(a="1")
     assert incoming.ready(now=1000.0, still=10.0) is None
     assert incoming.ready(now=1010.0, still=10.0)
+
+
+def test_what_comes_with_old_times_is_new(incoming, monkeypatch):
+    def old(path, lstat=os.lstat):
+        about = lstat(path)
+        times = {"st_mtime_ns": 1, "st_ctime_ns": 1}
+        return SimpleNamespace(st_mode=about.st_mode, st_size=about.st_size, **times)
+
+    monkeypatch.setattr(os, "lstat", old)
+    incoming.write(a="1")
+    assert incoming.ready(now=1000.0, still=10.0)  # at the first look, times are all that is known
+    incoming.write(b="2")
+    assert incoming.ready(now=1005.0, still=10.0).study == "'1'"
+    incoming.queue.add_result(incoming.ready(1006.0, 10.0), "failed", {})
+    assert incoming.ready(now=1009.0, still=10.0) is None
+    assert incoming.ready(now=1010.0, still=10.0).study == "'2'"
 
 
 def test_images_are_removed_if_they_are_as_they_were(incoming):

@@ -64,11 +64,12 @@ def failing(name, objects, error, **more):
 
 def test_a_peer_that_is_away_or_refuses_us_is_away(objects):
     with peer(callers=["SOMEBODY"]) as (name, offered):
-        assert failing(name, objects, AwayError)[0].startswith("it refuses the association")
+        assert failing(name, objects, AwayError)[0].startswith("no association: check")
         other = name.replace("PACS", "OTHER")
-        assert failing(other, objects, AwayError)[0].startswith("it refuses the association")
+        assert failing(other, objects, AwayError)[0].startswith("no association: check")
         assert offered == []
-    assert failing(name, objects, AwayError)[0].startswith("no answer")
+    assert failing(name, objects, AwayError)[0].startswith("no association: check")
+    assert failing("PACS@host.invalid:104", objects, AwayError)[0] == "nobody knows the host"
 
 
 @pytest.mark.parametrize(
