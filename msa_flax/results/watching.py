@@ -141,7 +141,7 @@ class Watcher:
 
     def _predict_next(self) -> bool:
         study = self._queue.next_study(time.time(), self._rules.still)
-        if study and self._queue.total_bytes() >= self._rules.keep:
+        if study and self._queue.total_bytes() > self._rules.keep:
             self._obstacle, study = "no more unsent results are kept: waiting", None
         if study:
             try:
@@ -230,7 +230,8 @@ def _study_of(path: Path) -> str | None:
         header = dicom.read_elements(path, ("SOPClassUID", "StudyInstanceUID"))
     except dicom.DicomError as error:
         return None if isinstance(error.__cause__, OSError) else ""
-    return str(header.get("StudyInstanceUID") or "") * (str(header.get("SOPClassUID")) in CT)
+    uid = str(header.get("StudyInstanceUID") or "")
+    return uid if str(header.get("SOPClassUID")) in CT else ""
 
 
 @contextlib.contextmanager

@@ -243,7 +243,7 @@ def test_an_archive_that_is_away_gets_everything_when_it_is_back(place):
 def test_results_are_bounded_and_unsent_ones_are_kept(place):
     for study in ("1", "2", "3"):
         place.arrive(study)
-    assert place.watch(keep=1)["done"] == 3
+    assert place.watch(keep=0)["done"] == 3
     assert list((place.out / "results").iterdir()) == []
     place.arrive("4")
     place.arrive("5")
