@@ -139,7 +139,7 @@ def test_one_process_has_a_queue(queue, tmp_path):
 
 def test_a_damaged_queue_is_one_sentence(tmp_path):
     (tmp_path / "queue.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(QueueError, match="move the file away"):
+    with pytest.raises(QueueError, match="move it away if it is damaged"):
         Queue(tmp_path / "queue.sqlite")
 
 
