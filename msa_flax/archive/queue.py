@@ -50,8 +50,8 @@ class Queue:
                 in_use = f"another process watches with {path.parent}"
                 raise QueueError(f"{in_use}; stop it, or name another --out") from error
             raise QueueError(
-                f"{path}: expected the queue of msa_flax.watch, got: {error}; make room, or move it "
-                "away if it is damaged: then all in the folder is predicted again, with the same UIDs"
+                f"{path}: expected the queue of msa_flax.watch, got: {error}; make room, or if it is "
+                "damaged move it away: then all studies are predicted again, with the same UIDs"
             ) from error
 
     def close(self) -> None:

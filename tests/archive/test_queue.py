@@ -139,7 +139,7 @@ def test_one_process_has_a_queue(queue, tmp_path):
 
 def test_a_damaged_queue_is_one_sentence(tmp_path):
     (tmp_path / "queue.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(QueueError, match="move it away if it is damaged"):
+    with pytest.raises(QueueError, match="if it is damaged move it away"):
         Queue(tmp_path / "queue.sqlite")
 
 
