@@ -50,7 +50,7 @@ class Queue:
                 in_use = f"another process watches with {path.parent}"
                 raise QueueError(f"{in_use}; stop it, or name another --out") from error
             raise QueueError(
-                f"{path}: expected the queue of msa_flax.watch, got: {error}; make room, or if it is "
+                f"{path}: expected the queue of a watch, got {error}; make room, or if it is "
                 "damaged move it away: then all studies are predicted again, with the same UIDs"
             ) from error
 
