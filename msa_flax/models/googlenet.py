@@ -26,7 +26,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import Conv, PointwiseConv, local_response_norm, max_pool
+from msa_flax.models.layers import Conv, PointwiseConv, max_pool
+from msa_flax.models.ops import local_response_norm
 
 # The columns of Table 1: name, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj; one row per
 # inception module. Each group has its own resolution and starts with a max pooling of stride 2.

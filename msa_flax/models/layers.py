@@ -213,27 +213,6 @@ class LayerNorm(nn.Module):
         return ops.affine(y, scale, bias).astype(x.dtype)
 
 
-def local_response_norm(
-    x: Float[Array, "b h w c"], *, size: int, k: float, alpha: float
-) -> Float[Array, "b h w c"]:
-    """Divides by (k + alpha * s) ** 0.75, s being the sum of squares over neighbouring channels.
-
-    Krizhevsky et al. 2012, Section 3.3. Every network that has this layer uses the exponent 0.75.
-    Computed in float32, whatever the type of ``x``.
-
-    Args:
-        x: the input.
-        size: how many channels s is summed over: the channel itself and its neighbours, odd.
-        k: keeps the divisor away from zero.
-        alpha: the weight of s. (Caffe divides the number that it is given by ``size``.)
-    """
-    wide, half = x.astype(jnp.promote_types(x.dtype, jnp.float32)), size // 2
-    squares = jnp.pad(jnp.square(wide), ((0, 0), (0, 0), (0, 0), (half, half)))
-    total = sum(squares[..., i : i + x.shape[-1]] for i in range(size))
-    root = lax.rsqrt(k + alpha * total)
-    return (wide * root * jnp.sqrt(root)).astype(x.dtype)
-
-
 def max_pool(
     x: Float[Array, "b h w c"], size: int, stride: int, padding: Padding | None = None
 ) -> Float[Array, "b oh ow c"]:

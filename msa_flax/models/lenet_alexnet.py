@@ -28,7 +28,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import VALID, Conv, add_bias, local_response_norm, max_pool
+from msa_flax.models.layers import VALID, Conv, add_bias, max_pool
+from msa_flax.models.ops import local_response_norm
 
 # (name, channels, kernel size, stride, normalised, pooled)
 ALEXNET = (

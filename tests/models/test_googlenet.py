@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from quick_compilation import QUICK
 
-from msa_flax.models import PARAM_COUNTS, googlenet, layers
+from msa_flax.models import PARAM_COUNTS, googlenet, layers, ops
 from msa_flax.models.googlenet import GoogLeNet
 
 # Table 1: output size at 224 pixels, output channels, then the six columns of an inception module.
@@ -155,9 +155,7 @@ def test_every_convolution_equals_keras(reference, expected, size):
 
 def changed_lrn(**settings):
     def mutate(monkeypatch):
-        lrn = partial(
-            layers.local_response_norm, **({"size": 5, "k": 1.0, "alpha": 2e-5} | settings)
-        )
+        lrn = partial(ops.local_response_norm, **({"size": 5, "k": 1.0, "alpha": 2e-5} | settings))
         monkeypatch.setattr(googlenet, "lrn", lrn)
 
     return mutate

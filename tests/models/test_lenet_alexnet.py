@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from quick_compilation import QUICK
 
-from msa_flax.models import MINIMUM_SIZE, PARAM_COUNTS, layers, lenet_alexnet
+from msa_flax.models import MINIMUM_SIZE, PARAM_COUNTS, lenet_alexnet, ops
 from msa_flax.models.lenet_alexnet import LeNetAlexNet
 
 # Relative to a map's standard deviation; float32 sums of up to 3,456 products in different orders.
@@ -136,7 +136,7 @@ def no_antialiasing(images, rows, columns):
 MUTATIONS = [
     pytest.param("lrn", lambda x: x, 0, id="no normalisation"),
     pytest.param(
-        "lrn", partial(layers.local_response_norm, size=5, k=1.0, alpha=2e-5), 0, id="Caffe's"
+        "lrn", partial(ops.local_response_norm, size=5, k=1.0, alpha=2e-5), 0, id="Caffe's"
     ),
     pytest.param("AROUND", ((2, 1), (2, 1)), 0, id="padding above and to the left"),
     pytest.param("VALID", ((0, 1), (0, 1)), 0, id="padded pooling"),

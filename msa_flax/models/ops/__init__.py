@@ -10,7 +10,7 @@ convolution is used.
 from msa_flax.models.ops.conv import conv
 from msa_flax.models.ops.depthwise import depthwise_conv
 from msa_flax.models.ops.native import Padding, native_conv, same_padding
-from msa_flax.models.ops.norm import affine, coefficients, normalize
+from msa_flax.models.ops.norm import affine, coefficients, local_response_norm, normalize
 from msa_flax.models.ops.pointwise import pointwise_conv
 from msa_flax.models.ops.pool import max_along, max_over_channels, max_pool
 from msa_flax.models.ops.thin import thin_conv
@@ -21,6 +21,7 @@ __all__ = [
     "coefficients",
     "conv",
     "depthwise_conv",
+    "local_response_norm",
     "max_along",
     "max_over_channels",
     "max_pool",

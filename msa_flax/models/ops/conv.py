@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from msa_flax.models.ops.native import Padding, by_platform, native_conv
 from msa_flax.models.ops.pointwise import matmul
-from msa_flax.models.ops.winograd import winograd_conv, winograd_kernel_gradient
+from msa_flax.models.ops.winograd import SIZES, winograd_conv, winograd_kernel_gradient
 
 FEWEST_CHANNELS = 16  # of input and output; with fewer, Winograd's products are too thin
 VALID = ((0, 0), (0, 0))
@@ -114,7 +114,7 @@ def _dense_backward(padding: Padding, saved: tuple[Array, Array], g: Array) -> t
     around = (reach - top, reach - bottom), (reach - left, reach - right)
     if _is_for_winograd(kernel):
         dx = winograd_conv(g, kernel, around, turned=True)
-        return dx, winograd_kernel_gradient(x, g, padding)
+        return dx, winograd_kernel_gradient(x, g, padding, size)
     dx = _dense(g, kernel[::-1, ::-1].swapaxes(2, 3), around)
     products = [matmul(_pixels(strip), _pixels(g), (0, 0)) for strip in _strips(x, size, padding)]
     return dx, jnp.stack(products).reshape(kernel.shape)
@@ -124,7 +124,7 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 
 def _is_for_winograd(kernel: Array) -> bool:
-    return kernel.shape[0] == 3 and min(kernel.shape[2:]) >= FEWEST_CHANNELS
+    return kernel.shape[0] in SIZES and min(kernel.shape[2:]) >= FEWEST_CHANNELS
 
 
 def _strips(x: Array, size: int, padding: Padding) -> list[Array]:

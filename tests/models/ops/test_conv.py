@@ -24,6 +24,7 @@ ONE_AROUND = ((1, 1), (1, 1))
 SHAPES = [
     (3, 1, 16, 17),  # Winograd
     (3, 1, 5, 4),
+    (5, 1, 16, 18),
     (5, 1, 6, 16),
     (1, 1, 4, 6),
     (3, 2, 5, 4),  # blocks, of which the kernel does not fill the last
