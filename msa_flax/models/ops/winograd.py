@@ -13,7 +13,7 @@ to compile.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,13 +63,12 @@ def winograd_conv(
 
     def line(operands: tuple[Array, Array]) -> Array:
         rows, met = operands
-        places = _across(rows, of_input, counts[1])
-        products = [matmul(a, met[k], (1, int(turned))) for k, a in enumerate(places)]
+        products = _products(_across(rows, of_input, counts[1]), met, (2, 2 if turned else 1))
         return jnp.stack([_weighted(weights, products) for weights in of_output])
 
     lines = lax.map(line, (_down(x, of_input, padding, counts, step), kernels))
     pixels = [
-        [_weighted(weights, list(lines[:, j])).reshape(len(x), *counts, -1) for j in range(step)]
+        [_weighted(weights, lines[:, j]).reshape(len(x), *counts, -1) for j in range(step)]
         for weights in of_output
     ]
     y = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
@@ -94,10 +93,8 @@ def winograd_kernel_gradient(
 
     def line(operands: tuple[Array, Array]) -> Array:
         seen, wanted = operands
-        pairs = zip(
-            _across(seen, of_input, counts[1]), _across(wanted, back, counts[1]), strict=True
-        )
-        return jnp.stack([matmul(a, b, (0, 0)) for a, b in pairs])
+        places = _across(seen, of_input, counts[1])
+        return _products(places, _across(wanted, back, counts[1]), (1, 1))
 
     inputs = _down(x, of_input, padding, counts, step)
     gradients = _down(g, back, NO_PADDING, counts, step)
@@ -148,17 +145,21 @@ def _down(
     )
 
 
-def _across(rows: Array, transform: np.ndarray, count: int) -> list[Array]:
-    """Transforms the columns of a line of :func:`_down`; returns [tiles, c] for each place."""
-    step = len(rows)
-    columns = [
-        rows[j % step][:, :, j // step : j // step + count] for j in range(transform.shape[1])
-    ]
-    places = [lax.optimization_barrier(_weighted(weights, columns)) for weights in transform]
-    return [place.reshape(-1, place.shape[-1]) for place in places]
+def _across(rows: Array, transform: np.ndarray, count: int) -> Array:
+    """Transforms the columns of a line of :func:`_down`; returns [places, tiles, c]."""
+    step, c = len(rows), rows.shape[-1]
+    taps = range(transform.shape[1])
+    columns = [rows[j % step][:, :, j // step : j // step + count] for j in taps]
+    places = jnp.stack([_weighted(weights, columns) for weights in transform])
+    return lax.optimization_barrier(places).reshape(len(places), -1, c)
 
 
-def _weighted(weights: np.ndarray, terms: Sequence[Array]) -> Array:
+def _products(a: Array, b: Array, contract: tuple[int, int]) -> Array:
+    """Returns the product of two matrices for each place, summed over these axes of a and b."""
+    return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((0,), (0,))))
+
+
+def _weighted(weights: np.ndarray, terms: Iterable[Array]) -> Array:
     """Returns the weighted sum, without the terms whose weight is zero."""
     used = [
         term if weight == 1 else float(weight) * term
