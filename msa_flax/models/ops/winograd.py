@@ -56,9 +56,8 @@ def winograd_conv(
     counts = -(-height // step), -(-width // step)
     of_input, of_kernel, of_output = transforms(size)
 
-    both_axes = np.kron(of_kernel, of_kernel)
-    both_axes = jnp.asarray(both_axes[:, ::-1] if turned else both_axes, x.dtype)
-    kernels = matmul(both_axes, kernel.reshape(size * size, -1))
+    both_axes = np.kron(of_kernel, of_kernel)[:, :: -1 if turned else 1]
+    kernels = matmul(jnp.asarray(both_axes, x.dtype), kernel.reshape(size * size, -1))
     kernels = kernels.reshape(TILE, TILE, *kernel.shape[2:])
 
     def line(operands: tuple[Array, Array]) -> Array:
