@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from float64_references import TOLERANCE, relative
 
-
 CONVOLUTION, NORMALISATION = layers.Layer("c", 6, 3, 2, 2, 3), layers.Layer("n", 4, 0, 1, 7, 7)
 CASES = [(CONVOLUTION, task) for task in layers.TASKS]
 
