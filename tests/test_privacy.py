@@ -3,10 +3,10 @@
 import re
 
 import pytest
+from commands import call
 from dicom_files import ct_slice, write
+from tiny_training import tiny_config
 
-from msa_flax import cli, evaluate, predict, report
-from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
 from msa_flax.data.phantom import draw_slice
 from msa_flax.evaluation import Predictions
 
@@ -36,34 +36,20 @@ def folders(tmp_path_factory):
     return root
 
 
-def call(command, *arguments):
-    argv = [command.__name__, *map(str, arguments)]
-    return cli.call(command.main, command.define_flags, command.__doc__, argv)
-
-
 def test_no_artefact_names_a_patient(folders, tmp_path, capsys):
     from msa_flax.results.training import train_run
 
-    config = Config(
-        model=ModelConfig(backbone="lenet_alexnet", attention="none", pretrained="none"),
-        data=DataConfig(
-            source="manifest",
-            manifest=str(folders / "train/labels.csv"),
-            protocol="kfold",
-            folds=3,
-            image_size=64,
-        ),
-        train=TrainConfig(epochs=1, batch_size=8),
-    )
+    table = str(folders / "train/labels.csv")
+    config = tiny_config(source="manifest", manifest=table, protocol="kfold", folds=3)
     workdir, out, results = (tmp_path / name for name in ("run", "out", "results"))
     train_run(workdir, config.validate())
-    assert call(evaluate, "--workdir", workdir, "--calibrate") == 0
+    assert call("evaluate", "--workdir", workdir, "--calibrate") == 0
     group = Predictions.read(workdir / "eval/test/predictions.csv").group
     assert len(set(group)) == 4  # of twelve patients; pseudonyms
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in group)
     given = ("--workdir", workdir, "--out", out, "--dicom_out", results)
-    assert call(predict, *given, folders / "new") == 0
-    assert call(report, "--workdir", workdir) == 0
+    assert call("predict", *given, folders / "new") == 0
+    assert call("report", "--workdir", workdir) == 0
     said = capsys.readouterr()
     artefacts = [path for path in tmp_path.rglob("*") if path.is_file()]
     # These go back to the archive, which knows a study by its patient.
@@ -82,6 +68,8 @@ def test_no_artefact_names_a_patient(folders, tmp_path, capsys):
         assert word not in said.out + said.err + "".join(map(str, objects))
     # Whoever asks for identifiers gets them, and nothing but them.
     own = tmp_path / "own"
-    assert call(predict, "--workdir", workdir, "--out", own, "--identifiers", folders / "new") == 0
+    assert (
+        call("predict", "--workdir", workdir, "--out", own, "--identifiers", folders / "new") == 0
+    )
     assert NUMBER in (own / "slices.csv").read_text()
     assert "Zebulon" not in "".join(path.read_text() for path in own.glob("*.csv"))

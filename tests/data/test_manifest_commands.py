@@ -1,16 +1,16 @@
-"""A table of PNG and DICOM files through the commands, as a user runs them."""
+"""A table of PNG and DICOM files through the commands, called in this process."""
 
 import csv
 import io
 import json
 import os
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
+from commands import call
 from dicom_slices import write_slice
+from tiny_training import FLAGS
 
 from msa_flax.data.phantom import draw_patient
 
@@ -42,35 +42,35 @@ def folder(tmp_path_factory):
     return root
 
 
-def command(name, *arguments, folder, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", f"msa_flax.{name}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"MSA_FLAX_CACHE": str(folder / "cache")},
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def command(folder, monkeypatch, capsys):
+    """A function that calls a command with a cache of its own, and returns what it said."""
+    monkeypatch.setenv("MSA_FLAX_CACHE", str(folder / "cache"))
+
+    def called(*arguments, code=0):
+        found, said = call(*arguments), capsys.readouterr()
+        assert found == code, said.err
+        return said.out + said.err
+
+    return called
 
 
-def test_a_table_is_audited_trained_on_and_evaluated_and_no_identifier_is_written(folder):
+def test_a_table_is_audited_trained_on_and_evaluated_and_no_identifier_is_written(folder, command):
     table, workdir = folder / "train.csv", folder / "run"
-    said = command("audit", "--manifest", table, "--out", folder / "audit", folder=folder)
+    said = command("audit", "--manifest", table, "--out", folder / "audit")
     assert "32 images" in said
     assert "8 groups" in said
     arguments = (
         *("--workdir", workdir, "--config.data.source=manifest"),
-        *(f"--config.data.manifest={table}", "--config.data.image_size=32"),
-        *("--config.data.folds=3", "--config.train.batch_size=4"),
-        *("--config.train.epochs=1", "--config.model.alpha=0.125"),
+        *(f"--config.data.manifest={table}", *FLAGS),
+        *("--config.data.folds=3", "--config.train.epochs=1"),
     )
-    said += command("train", *arguments, folder=folder)
+    said += command("train", *arguments)
     assert "fold 0 of 3 is held out, groups stay whole" in said
     config = json.loads((workdir / "config.json").read_text())["config"]["data"]
     assert (config["protocol"], config["manifest"]) == ("kfold", str(table))
     other = ("--manifest", folder / "other.csv", "--external", "other")
-    said += command("evaluate", "--workdir", workdir, *other, folder=folder)
+    said += command("evaluate", "--workdir", workdir, *other)
     metrics = json.loads((workdir / "eval/other/metrics.json").read_text())
     assert (metrics["n"], metrics["groups"], metrics["stamps"]) == (4, 1, [])
     assert metrics["root"] == str(folder / "other.csv")
@@ -91,8 +91,8 @@ def test_a_table_is_audited_trained_on_and_evaluated_and_no_identifier_is_writte
         (("train", "--workdir", "w", "--config.data.manifest=train.csv"), "no other source has"),
     ],
 )
-def test_wrong_usage_is_one_sentence(folder, arguments, said):
-    last = command(*arguments, folder=folder, code=2).splitlines()[-1]
+def test_wrong_usage_is_one_sentence(folder, command, arguments, said):
+    last = command(*arguments, code=2).splitlines()[-1]
     assert last.startswith("error: ")
     assert said in last
     assert np.array_equal(sorted(os.listdir(folder)), sorted({*os.listdir(folder)} - {"w", "o"}))

@@ -13,17 +13,14 @@ import pytest
 from msa_flax import audit, cli
 
 TINY = """
-from msa_flax.config import Config, DataConfig, ModelConfig, TrainConfig
+from tiny_training import tiny_config
 
 def get_config(arg):
     _, protocol, group = ([*arg.split(","), ""])[:3]
-    data = DataConfig(
-        protocol=protocol, holdout_group=group, image_size=32, allow_leakage=protocol == "published"
-    )
-    model = ModelConfig(alpha=0.125, pretrained="none")
-    # One step per call: the splits differ in size, and still share one compiled program.
-    train = TrainConfig(batch_size=8, epochs=1, steps_per_dispatch=1)
-    return Config(name=f"protocols:{arg}", model=model, data=data, train=train)
+    published = protocol == "published"
+    config = tiny_config(protocol=protocol, holdout_group=group, allow_leakage=published)
+    config.name = f"protocols:{arg}"
+    return config
 """
 
 
@@ -51,6 +48,7 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_every_protocol_is_trained_audited_pooled_and_in_the_table(
     images, tmp_path, monkeypatch, capsys
 ):
