@@ -39,14 +39,18 @@ def realdata() -> pathlib.Path:
 
 # Files whose tests take longest, started first so that no test process ends long after the other.
 DEAREST = (
+    "experiments/test_soak.py",
     "training/test_hosts.py",
     "test_end_to_end.py",
-    "test_privacy.py",
-    "results/test_training.py",
-    "experiments/test_protocols.py",
-    "training/test_devices.py",
     "models/test_all_models.py",
+    "experiments/test_protocols.py",
+    "results/test_training.py",
+    "test_privacy.py",
     "test_explain_command.py",
+    "data/test_manifest_commands.py",
+    "training/test_steps.py",
+    "results/test_exports.py",
+    "training/test_devices.py",
     "parity/test_efficientnet_b0.py",
     "parity/test_resnet50.py",
     "parity/test_mobilenet_v1.py",
@@ -70,8 +74,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     # What one test has compiled, another one and the processes that it starts need not compile.
     programs = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared / "cache/xla"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    # Else the path of the cache is in every key: a process with another path finds nothing.
+    os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"
     jax.config.update("jax_compilation_cache_dir", programs)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 @pytest.fixture(scope="session")
