@@ -22,7 +22,7 @@ import numpy as np
 
 from msa_flax.config import DataConfig
 from msa_flax.data.dicom_header import TAGS, DicomError, DicomSlice, slices_of
-from msa_flax.data.dicom_pixels import check_length, find_pixels, stored_words
+from msa_flax.data.dicom_pixels import check_inflated, check_length, find_pixels, stored_words
 
 __all__ = [
     "DicomError",
@@ -96,7 +96,7 @@ def read_elements(path: str | os.PathLike[str], keywords: Sequence[str]) -> Any:
             raise DicomError("not a DICOM file")
         file.seek(0)
         tags: list[Any] = list(keywords)
-        ds = _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
+        ds = _header(file, tags)
         list(ds)  # pydicom looks at a value, and warns of it, when it is first asked for
         return ds
 
@@ -177,7 +177,7 @@ def metadata_bytes(data: bytes) -> int:
     """
     with _reading():
         file = io.BytesIO(data)
-        _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=[], force=True)
+        _header(file, [])
         return file.tell()
 
 
@@ -241,8 +241,14 @@ def _reading() -> Iterator[None]:
         raise DicomError(f"damaged or not supported: {reason}") from error
 
 
+def _header(file: BinaryIO, tags: Sequence[Any]) -> Any:
+    """Returns these elements of a file that stands at its beginning, as a ``pydicom.Dataset``."""
+    check_inflated(file)
+    return _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
+
+
 def _read(file: BinaryIO, path: Path, max_tilt: float) -> list[DicomSlice]:
-    ds = _pydicom().dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
+    ds = _header(file, TAGS)
     offset, length = find_pixels(file)
     slices = slices_of(ds, path, offset=offset, max_tilt=max_tilt)
     check_length(file, slices[0], length)

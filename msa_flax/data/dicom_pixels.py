@@ -8,6 +8,7 @@ Clauses are those of the DICOM standard, PS3.5.
 
 import io
 import struct
+import zlib
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from msa_flax.data.dicom_header import DicomError, DicomSlice
 from msa_flax.data.headers import jpeg_frame
 
 DEFLATED = "1.2.840.10008.1.2.1.99"  # header and pixels are compressed together (A.5)
+INFLATED = 2**30  # bytes of header and pixels that a deflated file may have
 _RLE = "1.2.840.10008.1.2.5"
 # The fastest decoder of each compressed transfer syntax (A.4); see the benchmark "dicom".
 _DECODERS = {
@@ -30,6 +32,27 @@ _DECODERS = {
 }
 _JPEG, _JPEG_2000 = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"  # first bytes of a stream
 _END = b"\xff\xd9"  # last bytes of either
+
+
+def check_inflated(file: BinaryIO) -> None:
+    """Refuses a deflated file that would fill the memory, since pydicom inflates it as a whole.
+
+    Args:
+        file: stands at its beginning, where it is left. The transfer syntax is looked for in its
+            first 64 KiB; the meta information that names it comes first (PS3.10, 7.1).
+    """
+    if DEFLATED.encode() in file.read(2**16):
+        from pydicom.filereader import read_dataset, read_preamble
+
+        file.seek(0)
+        read_preamble(file, force=True)
+        read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        inflater, packed, size = zlib.decompressobj(-zlib.MAX_WBITS), file.read(), 0
+        while more := inflater.decompress(packed, 2**20):
+            packed, size = inflater.unconsumed_tail, size + len(more)
+            if size > INFLATED:
+                raise DicomError(f"deflated, and more than {INFLATED:,} bytes when it is inflated")
+    file.seek(0)
 
 
 def find_pixels(file: BinaryIO) -> tuple[int, int]:

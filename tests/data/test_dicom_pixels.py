@@ -10,9 +10,15 @@ import pydicom
 import pytest
 from public_dicom import dataset, public, saved
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from msa_flax.config import DataConfig
+from msa_flax.data import dicom_pixels
 from msa_flax.data.dicom import DicomError, decode, hounsfield, read_header
 
 SYNTAXES = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless}
@@ -216,3 +222,15 @@ def test_a_file_without_meta_information_is_read(tmp_path):
     bare = whole[whole.index(b"\x08\0\x05\0") :]
     (original,) = read_header(public("CT_small.dcm"))
     assert np.array_equal(units_of(bare, tmp_path), hounsfield(original))
+
+
+def test_a_deflated_file_is_inflated_no_further_than_the_limit(tmp_path, monkeypatch):
+    ds, file = dataset(), io.BytesIO()
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ds.save_as(file)
+    (original,) = read_header(public("CT_small.dcm"))
+    assert np.array_equal(units_of(file.getvalue(), tmp_path), hounsfield(original))
+    monkeypatch.setattr(dicom_pixels, "INFLATED", 10_000)  # below the pixels, above the header
+    with pytest.raises(DicomError, match="more than 10,000 bytes when it is inflated"):
+        read_header(tmp_path / "a.dcm")
+    assert "inflated" in refusal(file.getvalue())
