@@ -121,7 +121,7 @@ def _distinct_odd_numbers(values: tuple[int, ...]) -> bool:
     return odd and len(set(values)) == len(values) > 0
 
 
-_ABOVE_0: Check = (lambda value: 0 < value <= 1e30), "a finite number above 0"
+_ABOVE_0: Check = (lambda value: 0 < value <= 1e30), "a number above 0, at most 1e30"
 _FRACTION: Check = (lambda value: 0 < value < 1), "a number in (0, 1)"
 _SEED: Check = (lambda value: 0 <= value < 2**32), "0 .. 2**32 - 1"
 _RANGES = {

@@ -11,8 +11,8 @@ from inputs import FOLDER, image_folder
 from scipy import stats
 
 _HUGE = (
-    "--config.optim.learning_rate=1e38 --config.optim.name=sgd --config.train.batch_size=128",
-    "--config.optim.learning_rate=1e38",
+    "--config.optim.learning_rate=1e30 --config.optim.name=sgd --config.train.batch_size=128",
+    "--config.optim.learning_rate=1e30",
     "--config.optim.learning_rate=1e20",
     "--config.optim.learning_rate=1e30 --config.optim.schedule=plateau",
     "--config.optim.learning_rate=1e9 --config.optim.name=sgd",

@@ -67,11 +67,11 @@ def winograd_conv(
 
     lines = lax.map(line, (_down(x, of_input, padding, counts, step), kernels))
     pixels = [
-        [_weighted(weights, lines[:, j]).reshape(len(x), *counts, -1) for j in range(step)]
+        [_weighted(weights, lines[:, j]).reshape(x.shape[0], *counts, -1) for j in range(step)]
         for weights in of_output
     ]
     y = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
-    return y.reshape(len(x), step * counts[0], step * counts[1], -1)[:, :height, :width]
+    return y.reshape(x.shape[0], step * counts[0], step * counts[1], -1)[:, :height, :width]
 
 
 def winograd_kernel_gradient(
@@ -136,7 +136,7 @@ def _down(
     rows, columns = (step * (count + more) for count in counts)
     edges = ((0, 0, 0), (top, rows - x.shape[1] - top, 0), (left, columns - x.shape[2] - left, 0))
     x = lax.pad(x, jnp.zeros((), x.dtype), (*edges, (0, 0, 0)))
-    x = x.reshape(len(x), counts[0] + more, step, counts[1] + more, step, -1)
+    x = x.reshape(x.shape[0], counts[0] + more, step, counts[1] + more, step, -1)
     x = lax.optimization_barrier(x.transpose(2, 4, 0, 1, 3, 5))  # otherwise made for each place
     pixels = [x[i % step][:, :, i // step : i // step + counts[0]] for i in range(taps)]
     return lax.optimization_barrier(
