@@ -178,8 +178,7 @@ def table(results: Path) -> str:
             found = [FinishedRun(folder) for folder in folders]
             tests = [run.splits["test"] for run in found]
             studies = [one["study"]["metrics"] for one in tests]
-            counts = tests[0]["confusion"]
-            images = f"{counts['tn'] + counts['fp']} + {counts['tp'] + counts['fn']}"
+            images = "; ".join(_counts(one["confusion"]) for one in tests)
             slices = _scores([one["metrics"]["auc"] for one in tests])
             scores = [_scores([one[key] for one in studies]) for key in SCORES]
             best = max(_ladder(base / AUDIT).items(), key=lambda item: item[1])
@@ -253,6 +252,11 @@ def _scores(values: Sequence[dict[str, Any]]) -> str:
     return "; ".join(map(with_interval, values))
 
 
+def _counts(confusion: dict[str, int]) -> str:
+    """Returns how many negatives and positives there are."""
+    return f"{confusion['tn'] + confusion['fp']} + {confusion['tp'] + confusion['fn']}"
+
+
 def _spread(values: Sequence[float | None]) -> str:
     """Returns mean, smallest and largest of what is defined: a map may have nothing above 0."""
     known = [value for value in values if value is not None]
@@ -265,12 +269,14 @@ def _spread(values: Sequence[float | None]) -> str:
 def _note(runs: Sequence[FinishedRun]) -> str:
     days = sorted({run.run["date"][:10] for run in runs})
     machines = dict.fromkeys(run.run["machine"] for run in runs)
-    studies = runs[0].splits["test"]["study"]["n"]
+    studies = [run.splits["test"]["study"]["n"] for run in runs]
     return (
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(machines)}; "
-        f"{runs[0].weights} weights. Test split: {studies} studies; their slices are given without "
-        "and with a fracture. In brackets 95 % intervals over patients, one value per seed; of "
-        f"maps, and beside the public set, the mean, smallest and largest of the seeds. {NOTICE}"
+        f"{runs[0].weights} weights. Each seed has its own split by patient, {min(studies)} to "
+        f"{max(studies)} studies to test on, whose slices are given without and with a fracture; "
+        "the shortcuts are those of the first split. In brackets 95 % intervals over patients, one "
+        "value per seed; of maps, and beside the public set, the mean, smallest and largest of "
+        f"the seeds. {NOTICE}"
     )
 
 
