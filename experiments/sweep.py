@@ -7,8 +7,7 @@ are left alone, interrupted ones continue. A row that cannot be trained (no weig
 named at the end, and the others are trained all the same. Without a network, say where weights are
 (--pretrained mobilenet_v1=FILE.h5) or that there are none (--pretrained resnet50=none). --results
 keeps the small files of every finished run, from which aggregate.py makes the table. On two cores
-an epoch of MobileNet takes about a minute and a half, one of ResNet50 more than an hour; README.md
-has the results.
+an epoch of MobileNet takes about a minute, one of ResNet50 four; README.md has the results.
 """
 
 import argparse
