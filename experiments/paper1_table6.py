@@ -15,8 +15,9 @@ trains one row, ``python experiments/sweep.py paper1_table6 --out runs --root DI
 row takes one to four minutes on a GPU.
 
 Obtained (2026-11-24 to 2026-11-29): test accuracy 0.7833 for MobileNetV2 (mean of 3 seeds, 0.5000
-to 1.0000, two of them with five epochs), 1.0000 native and with the other momentum, 0.5000 for GoogLeNet, 0.8300 for LeNet and
-AlexNet, 1.0000 for MSA-CSpineNet. README.md has the whole table, and why MobileNetV2 varies so.
+to 1.0000, two of them with five epochs), 1.0000 native, 1.0000 with the other momentum, 0.5000 for
+GoogLeNet, 0.8300 for LeNet and AlexNet, 1.0000 for MSA-CSpineNet. README.md has the whole table,
+and why MobileNetV2 varies so.
 """
 
 import pathlib
