@@ -1,6 +1,7 @@
 """The list of commands: python -m msa_flax."""
 
 import importlib
+import os
 import sys
 
 from msa_flax.files import NOTICE
@@ -14,15 +15,20 @@ def main(arguments: list[str]) -> int:
     if not set(arguments) <= {"-h", "--help"}:
         print(f"error: {_refusal(arguments[0])}", file=sys.stderr)
         return 2
-    print(f"Fracture detection in cervical-spine CT slices. {NOTICE}\n")
+    try:
+        print(_list(), flush=True)
+    except BrokenPipeError:  # whoever read the list has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _list() -> str:
+    lines = [f"Fracture detection in cervical-spine CT slices. {NOTICE}", ""]
     for name in COMMANDS:
         doc = importlib.import_module(f"msa_flax.{name}").__doc__ or ""
-        print(f"  python -m msa_flax.{name:10}{doc.partition(': python -m')[0]}")
-    print(
-        "\nAdd --help to a command to see what it does and takes. A first run, on synthetic data:"
-    )
-    print("  python -m msa_flax.train --workdir runs/quickstart")
-    return 0
+        lines.append(f"  python -m msa_flax.{name:10}{doc.partition(': python -m')[0]}")
+    lines += ["", "Add --help to a command to see what it does and takes. On synthetic data:"]
+    return "\n".join([*lines, "  python -m msa_flax.train --workdir runs/quickstart"])
 
 
 def _refusal(argument: str) -> str:

@@ -1,5 +1,6 @@
 """python -m msa_flax says which commands there are."""
 
+import os
 import subprocess
 import sys
 
@@ -36,3 +37,13 @@ def test_an_argument_is_refused_in_one_sentence(argument, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["msa_flax"], ["msa_flax.train", "--help"]])
+def test_a_reader_that_has_gone_is_no_error(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
