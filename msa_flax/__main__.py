@@ -1,9 +1,9 @@
 """The list of commands: python -m msa_flax."""
 
 import importlib
-import os
 import sys
 
+from msa_flax import cli
 from msa_flax.files import NOTICE
 
 COMMANDS: tuple[str, ...] = ("train", "evaluate", "predict", "watch", "export", "explain")
@@ -15,11 +15,7 @@ def main(arguments: list[str]) -> int:
     if not set(arguments) <= {"-h", "--help"}:
         print(f"error: {_refusal(arguments[0])}", file=sys.stderr)
         return 2
-    try:
-        print(_list(), flush=True)
-    except BrokenPipeError:  # whoever read the list has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return cli.call(lambda _: print(_list()), lambda _: None, __doc__ or "", ["msa_flax"])
 
 
 def _list() -> str:

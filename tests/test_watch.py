@@ -37,47 +37,32 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def test_once_does_all_that_is_there(model, folder, tmp_path, capsys):
-    given = (
-        "--model",
-        model,
-        "--folder",
-        folder,
-        "--out",
-        tmp_path / "out",
-        "--still",
-        0,
-        "--once",
-    )
+@pytest.fixture
+def once(model, folder, tmp_path):
+    """The flags of a watch that does what is there, and ends."""
+    places = "--model", model, "--folder", folder, "--out", tmp_path / "out"
+    return *places, "--still", 0, "--once"
+
+
+def test_once_does_all_that_is_there(once, tmp_path, capsys):
     with peer() as (name, offered):
-        assert call(*given, "--send", name) == 0
+        assert call(*once, "--send", name) == 0
         assert len(offered) == 12
         assert (
             "waiting: 0, predicted: 0, done: 3, failed: 0; Research use" in capsys.readouterr().out
         )
-        assert call(*given, "--send", name) == 0
+        assert call(*once, "--send", name) == 0
         assert len(offered) == 12
     assert len((tmp_path / "out/log.jsonl").read_text().splitlines()) == 3
 
 
-def test_what_failed_is_an_exit_code_until_it_is_tried_again(model, folder, tmp_path, capsys):
-    given = [
-        "--model",
-        model,
-        "--folder",
-        folder,
-        "--out",
-        tmp_path / "out",
-        "--still",
-        0,
-        "--once",
-    ]
+def test_what_failed_is_an_exit_code_until_it_is_tried_again(once, tmp_path, capsys):
     with peer(status=lambda uid: 0xC000) as (name, _):
-        assert call(*given, "--send", name, "--attempts", 1) == 1
+        assert call(*once, "--send", name, "--attempts", 1) == 1
         assert "log.jsonl says what has failed" in capsys.readouterr().err
-        assert call(*given, "--send", name) == 0  # nothing new
+        assert call(*once, "--send", name) == 0  # nothing new
     with peer() as (name, offered):
-        assert call(*given, "--send", name, "--retry_failed", "--calling_ae", "ME") == 0
+        assert call(*once, "--send", name, "--retry_failed", "--calling_ae", "ME") == 0
         assert len(offered) == 12
     states = [json.loads(x)["state"] for x in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     assert states == ["failed"] * 3 + ["done"] * 3

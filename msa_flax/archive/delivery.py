@@ -49,6 +49,7 @@ class Delivery:
         left_alone = [name for name, (_, until) in self.away.items() if until > now]
         send = self._queue.next_send(now, left_alone)
         if send and not (self._results / send.name).is_dir():  # somebody has removed it
+            log.warning("study %s: its results were removed before they were sent", send.study)
             self._queue.forget(send)
         elif send:
             self._try(send)

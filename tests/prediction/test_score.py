@@ -3,37 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 from image_files import encoded
+from made_up_model import CALIBRATION, POINT
 
 from msa_flax.config import DataConfig
-from msa_flax.evaluation.calibration import Calibration
-from msa_flax.evaluation.calibrators import Temperature
-from msa_flax.evaluation.operating_point import OperatingPoint
 from msa_flax.prediction.inputs import find_inputs
 from msa_flax.prediction.score import NOT_COMPARED, UNLIKE, Scorer, predict_files, score
 
 DATA = DataConfig(image_size=32, classes=("intact", "broken"))
-POINT = OperatingPoint(
-    threshold=0.25,
-    sensitivity=0.9,
-    confidence=0.95,
-    counted="images",
-    n=30,
-    missed=0,
-    guaranteed=0.9,
-    expected=0.9,
-)
-CALIBRATION = Calibration(
-    checkpoint="best",
-    step=1,
-    data_fingerprint="",
-    fractures=np.zeros(1, np.float32),
-    normal=np.zeros(1, np.float32),
-    groups={},
-    temperature=Temperature(value=2.0),
-    isotonic=None,
-    reason="",
-    operating_point=POINT,
-)
 
 
 class OnlyDark:
