@@ -33,7 +33,8 @@ def ours(path: pathlib.Path) -> tuple[Predict, dict[str, str]]:
         start = "network/"
         weights = {n.removeprefix(start): file[n] for n in file.files if n.startswith(start)}
     describe = programs.load(files[portable.PROGRAM], weights, values["input"]["image_size"])
-    step = compile_predict_step(lambda w, x: in_parts(functools.partial(describe, w), x))
+    at_once = values["images_at_once"]
+    step = compile_predict_step(lambda w, x: in_parts(functools.partial(describe, w), x, at_once))
     placed = jax.device_put(weights)
     return lambda images: np.asarray(step(placed, images)[0]), {"jax": jax.__version__}
 

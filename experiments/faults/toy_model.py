@@ -49,7 +49,9 @@ def write_toy_model(path: Path) -> Path:
         "maps": _maps,
         "variables": {"w": np.array([6], np.float32)},
     }
-    contents = portable.pack(predictor, **programs, card="# A toy\n", about={"metrics": {}})
+    contents = portable.pack(
+        predictor, **programs, at_once=4, card="# A toy\n", about={"metrics": {}}
+    )
     package.write(path, contents, zipped=False)
     return path
 

@@ -27,6 +27,7 @@ from msa_flax.training.xla import compile_predict_step, compiler_options, in_par
 PROGRAM, MAPS, WEIGHTS = "model.stablehlo", "maps.stablehlo", "weights.npz"
 CARD, ONNX = "card.md", "model.onnx"
 _NETWORK, _TYPICALITY = "network/", "typicality/"  # what names in weights.npz begin with
+_AT_ONCE = 4  # images, in models from before images_at_once was stored
 _MAPS_AT_ONCE = 8  # pictures a call: there are few of them
 _SHAPE = {
     "model": {
@@ -39,7 +40,13 @@ _SHAPE = {
         **{"preprocess": {"paper", "native"}, "equalize": str, "max_tilt": float},
         "window": {"centre": float, "width": float},
     },
-    **{"batch_size": int, "configured_threshold": float, "fingerprint": str, "stamps": [str]},
+    **{
+        "batch_size": int,
+        "images_at_once?": int,
+        "configured_threshold": float,
+        "fingerprint": str,
+        "stamps": [str],
+    },
     "typicality": (None, {"belongs_to": str, "images": int, "groups": int, "limit": float}),
     "calibration": (None, calibration.SHAPE),
 }
@@ -51,6 +58,7 @@ def pack(
     variables: Any,
     describe: Callable[[Any, Any], Any],
     maps: Callable[[Any, Any], Any],
+    at_once: int,
     card: str,
     about: Mapping[str, Any],
     onnx: bytes = b"",
@@ -62,6 +70,7 @@ def pack(
         variables: of the network, BatchNorm folded.
         describe: (variables, images) -> (logits [b], pooled features [b, c]).
         maps: (variables, images) -> Grad-CAM of the positive class, [b, h, w].
+        at_once: images that prediction on a CPU computes at a time.
         card: the model card, in markdown.
         about: what else model.json says: metrics, versions.
         onnx: the network as an ONNX graph, if it is wanted.
@@ -90,6 +99,7 @@ def pack(
         },
         "positive": scorer.data.classes[1],
         "batch_size": scorer.batch_size,
+        "images_at_once": at_once,
         "configured_threshold": scorer.configured,
         "operating_point": decision(scorer),
         "calibration": fitted and fitted.values(),
@@ -129,8 +139,10 @@ def read(path: Path) -> Predictor:
     try:
         if problem := misshapen(values, _SHAPE):
             raise ValueError(problem)
-        if values["batch_size"] < 1:
-            raise ValueError(f"batch_size {values['batch_size']}")
+        values = {"images_at_once": _AT_ONCE} | values
+        for name in ("batch_size", "images_at_once"):
+            if values[name] < 1:
+                raise ValueError(f"{name} {values[name]}")
         with np.load(io.BytesIO(files[WEIGHTS]), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _predictor(values, files, arrays)
@@ -143,11 +155,11 @@ def _predictor(
 ) -> Predictor:
     data, known, fitted = data_of(values["input"]), values["typicality"], values["calibration"]
     network = _beginning(arrays, _NETWORK)
-    weights = jax.device_put(network)
+    weights, at_once = jax.device_put(network), values["images_at_once"]
     describe = programs.load(files[PROGRAM], network, data.image_size)
 
     def step(weights: Any, images: Any) -> Any:
-        return in_parts(functools.partial(describe, weights), images)
+        return in_parts(functools.partial(describe, weights), images, at_once)
 
     scorer = Scorer(
         describe=_in_batches(

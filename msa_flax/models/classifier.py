@@ -43,17 +43,20 @@ class Classifier(nn.Module):
     """Computes ``head(features(images))``: the interface of training, evaluation and saliency.
 
     Attributes:
-        backbone: module from images [b, h, w, 3] to a feature map [b, fh, fw, c].
+        backbone: module from images to a feature map [b, fh, fw, c]. Images have three channels,
+            or one that stands for three equal ones.
         attention: module from a feature map to one of the same shape, or None.
         classifier: module from a feature map to logits [b].
+        at_once: images that prediction on a CPU is fastest with at a time.
     """
 
     backbone: nn.Module
     attention: nn.Module | None
     classifier: nn.Module
+    at_once: int = 4
 
     def features(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False
+        self, images: Float[Array, "b h w colours"], *, train: bool = False
     ) -> Float[Array, "b fh fw c"]:
         """Returns the backbone's last feature map, before the attention."""
         return self.backbone(images, train=train)
@@ -67,7 +70,7 @@ class Classifier(nn.Module):
         return self.classifier(features, train=train)
 
     def describe(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False
+        self, images: Float[Array, "b h w colours"], *, train: bool = False
     ) -> tuple[Float[Array, " b"], Float[Array, "b c"]]:
         """Returns one logit per image, and the mean of each of the backbone's feature maps."""
         features = self.features(images, train=train)
@@ -75,7 +78,7 @@ class Classifier(nn.Module):
         return self.head(features, train=train), pooled
 
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool = False
+        self, images: Float[Array, "b h w colours"], *, train: bool = False
     ) -> Float[Array, " b"]:
         """Returns one logit per image."""
         return self.head(self.features(images, train=train), train=train)

@@ -81,6 +81,7 @@ def _contents(run: Run, onnx: bool) -> package.Contents:
         variables=run.folded,
         describe=describe,
         maps=maps,
+        at_once=run.model.at_once,
         card=render_card(run.workdir, **said),
         about={
             "metrics": {

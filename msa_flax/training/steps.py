@@ -214,6 +214,8 @@ def make_predict_step(
         def outputs(inputs: Array) -> PyTree:
             return model.apply(variables, scale(inputs), train=False, method=method)
 
-        return outputs(inputs) if method == "head" else in_parts(outputs, inputs)
+        if method == "head":
+            return outputs(inputs)
+        return in_parts(outputs, inputs, model.at_once)
 
     return predict_step

@@ -18,7 +18,6 @@ from msa_flax.files import cache_dir
 
 log = logging.getLogger("msa_flax")
 
-CPU_PART = 4  # images at a time in prediction on a CPU
 # Parameters of mallopt, see malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -75,7 +74,7 @@ def compile_predict_step(
     return predict
 
 
-def in_parts(function: Callable[[Array], PyTree], inputs: Array) -> PyTree:
+def in_parts(function: Callable[[Array], PyTree], inputs: Array, at_once: int) -> PyTree:
     """Returns a function of a batch, on a CPU computed for a few images at a time.
 
     So their activations stay in the cache of the CPU; no image may influence the result of another.
@@ -83,10 +82,11 @@ def in_parts(function: Callable[[Array], PyTree], inputs: Array) -> PyTree:
     Args:
         function: inputs [b, ...] to a tree of arrays [b, ...].
         inputs: [n, ...].
+        at_once: images at a time; fewer where n is not a multiple of it.
     """
 
     def parts(inputs: Array) -> PyTree:
-        part = math.gcd(len(inputs), CPU_PART)
+        part = math.gcd(len(inputs), at_once)
         found = lax.map(function, inputs.reshape(-1, part, *inputs.shape[1:]))
         return jax.tree.map(lambda x: x.reshape(len(inputs), *x.shape[2:]), found)
 

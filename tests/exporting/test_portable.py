@@ -49,7 +49,13 @@ def packed(typicality=KNOWN):
     predictor = Predictor(
         scorer=scorer(typicality=typicality), maps=None, fingerprint="f", stamps=["s"], about=ABOUT
     )
-    more = {"variables": VARIABLES, "describe": describe, "maps": maps, "card": "# Card\n"}
+    more = {
+        "variables": VARIABLES,
+        "describe": describe,
+        "maps": maps,
+        "card": "# Card\n",
+        "at_once": 2,
+    }
     return portable.pack(predictor, **more, about={"metrics": {}})
 
 
@@ -68,6 +74,15 @@ def test_what_is_packed_comes_back(tmp_path):
     np.testing.assert_array_equal(found.maps(images), 2.0 * images[:, ::8, ::8])
 
 
+def test_models_from_before_images_at_once_was_stored_are_read(tmp_path):
+    contents = packed()
+    values = json.loads(contents.pop("model.json"))
+    assert values.pop("images_at_once") == 2
+    package.write(tmp_path / "model", package.sealed(values, contents), zipped=False)
+    images = np.zeros((3, 32, 32), np.uint8)
+    assert portable.read(tmp_path / "model").scorer.describe(images)[0].shape == (3,)
+
+
 def test_without_typicality_it_decides_nothing(tmp_path):
     package.write(tmp_path / "model", packed(None), zipped=True)
     assert portable.read(tmp_path / "model").scorer.typicality is None
@@ -79,6 +94,7 @@ def test_without_typicality_it_decides_nothing(tmp_path):
         ("input", {}),
         ("batch_size", "4"),
         ("batch_size", 0),
+        ("images_at_once", 0),
         ("typicality", {"belongs_to": "x"}),
         ("calibration", {}),
         ("stamps", "s"),

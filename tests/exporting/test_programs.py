@@ -46,7 +46,7 @@ def test_a_program_gives_the_bits_of_the_run():
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def portable(weights, images):
-        return in_parts(functools.partial(call, weights), images)
+        return in_parts(functools.partial(call, weights), images, model.at_once)
 
     of_run = jax.jit(step, compiler_options=compiler_options())
     images = np.random.default_rng(1).integers(0, 256, (8, SIZE, SIZE), dtype=np.uint8)
