@@ -139,7 +139,7 @@ def small_classifier():
     class SmallBackbone(nn.Module):
         @nn.compact
         def __call__(self, images, *, train):
-            x = Conv(6, 3, 4, use_bias=False, name="conv")(images)
+            x = Conv(6, 3, 4, use_bias=False, channels=3, name="conv")(images)
             return BatchNorm("relu6", name="bn")(x, train=train)
 
     def construct(*, attention=True, head="logit", dropout=0.0):

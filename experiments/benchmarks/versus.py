@@ -32,15 +32,15 @@ METHOD = """\
 One network everywhere: MobileNetV1 at alpha 1 without top, spatial attention with kernels 3, 5 and
 7, global average pooling, one logit; {parameters:,} parameters and running statistics, as each
 contestant counts them. A training step is forward, backward, Adam and the BatchNorm updates.
-Peers get images as they want them (0..1, three channels, float32, already on the device); ours gets
-grey uint8 images, in NumPy, scales and repeats them in the compiled call, and may profit from
-knowing that the channels are equal. Our train command makes {steps} steps in one compiled call, and
-so a turn is {steps} steps for everyone and our time the mean of a turn; ratios compare turns with
-turns. Where a peer's steps were timed one by one they are shown. Prediction: Keras is a
-`tf.function` of the model, PyTorch is in `inference_mode`, "frozen" is compiled with the weights as
-constants; every call waits for the logits in host memory. Ours has BatchNorm folded into the
-convolutions, once, before the clock starts; so has "frozen". Compile: the first turn less the
-fastest. Peak memory is that of processes that only train (VmHWM), from their start.
+Peers get images as they want them (0..1, three channels, float32, already on the device). Ours gets
+grey uint8 images, in NumPy, scales them in the compiled call, and convolves one channel where they
+convolve three equal ones. Our train command makes {steps} steps in one compiled call, and so a turn
+is {steps} steps for everyone and our time the mean of a turn; ratios compare turns with turns.
+Where a peer's steps were timed one by one they are shown. Prediction: Keras is a `tf.function` of
+the model, PyTorch is in `inference_mode`, "frozen" is compiled with the weights as constants; every
+call waits for the logits in host memory. Ours has BatchNorm folded into the convolutions, once,
+before the clock starts; so has "frozen". Compile: the first turn less the fastest. Peak memory is
+that of processes that only train (VmHWM), from their start.
 """
 BF16 = """\
 In bfloat16 are images, activations and the products' inputs; parameters, the sums over a batch,

@@ -47,7 +47,7 @@ class ConvNeXtTiny(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool
+        self, images: Float[Array, "b h w colours"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the normalised last feature map, 7 x 7 x 768 at 224 pixels; ignores ``train``."""
         x = standardize(images)
@@ -89,7 +89,7 @@ class LayerScale(nn.Module):
         return x * gamma.astype(x.dtype)[None, None, None]
 
 
-def standardize(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+def standardize(images: Float[Array, "b h w colours"]) -> Float[Array, "b h w 3"]:
     """Returns images 0..255 minus the mean colour of ImageNet, divided by its deviation."""
     wide = jnp.promote_types(images.dtype, jnp.float32)  # bfloat16 is too coarse for two steps
     means, deviations = (jnp.asarray(v, wide)[None, None, None] for v in (MEANS, DEVIATIONS))

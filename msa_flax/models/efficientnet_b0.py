@@ -26,7 +26,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
+from msa_flax.models.layers import COLOURS, BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
 STEM_CHANNELS = 32
 TOP_CHANNELS = 1280
@@ -65,7 +65,7 @@ class EfficientNetB0(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool
+        self, images: Float[Array, "b h w colours"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map of images 0..255; 7 x 7 x 1280 at 224 pixels."""
         norm = functools.partial(BatchNorm, momentum=self.momentum)
@@ -102,9 +102,9 @@ class Normalization(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, images: Float[Array, "b h w colours"]) -> Float[Array, "b h w 3"]:
         """Returns (images / 255 - mean) / deviation, computed in float32."""
-        shape = (images.shape[-1],)
+        shape = (COLOURS,)
         mean = jnp.asarray(self.variable("batch_stats", "mean", jnp.zeros, shape).value)
         variance = jnp.asarray(self.variable("batch_stats", "var", jnp.ones, shape).value)
         self.variable("batch_stats", "count", jnp.zeros, ())

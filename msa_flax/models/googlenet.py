@@ -26,7 +26,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import Conv, PointwiseConv, max_pool
+from msa_flax.models.layers import COLOURS, Conv, PointwiseConv, max_pool
 from msa_flax.models.ops import local_response_norm
 
 # The columns of Table 1: name, #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj; one row per
@@ -57,10 +57,10 @@ class GoogLeNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool
+        self, images: Float[Array, "b h w colours"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the output of inception 5b, 7 x 7 x 1024 at 224 pixels; ignores ``train``."""
-        x = nn.relu(Conv(64, 7, 2, name="conv1")(images))
+        x = nn.relu(Conv(64, 7, 2, channels=COLOURS, name="conv1")(images))
         x = lrn(max_pool(x, 3, 2))
         x = nn.relu(PointwiseConv(64, use_bias=True, name="conv2_reduce")(x))
         x = nn.relu(Conv(192, 3, name="conv2")(x))

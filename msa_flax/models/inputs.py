@@ -25,8 +25,10 @@ CAFFE_MEANS = (103.939, 116.779, 123.68)  # blue, green and red of ImageNet
 
 def scale_images(
     images: Real[Array, "b h w"], *, preprocess: str, backbone: str, dtype: Any = jnp.float32
-) -> Float[Array, "b h w 3"]:
-    """Scales grey images and repeats them over three channels.
+) -> Float[Array, "b h w colours"]:
+    """Scales grey images: to one channel, which stands for three equal ones, or to three.
+
+    Only "caffe" scaling makes the channels differ.
 
     Args:
         images: grey values 0..255: uint8, or floats where a saliency method varies the images.
@@ -41,13 +43,13 @@ def scale_images(
         x = x / 255.0
     elif scaling == "tf":
         x = x / 127.5 - 1.0
-    colours = jnp.broadcast_to(x.astype(dtype)[..., None], (*x.shape, 3))
-    if scaling == "caffe":
-        colours = colours - jnp.asarray(CAFFE_MEANS, dtype)[None, None, None]
-    return colours
+    x = x.astype(dtype)[..., None]
+    return x - jnp.asarray(CAFFE_MEANS, dtype)[None, None, None] if scaling == "caffe" else x
 
 
-def scaler(config: Any, *, dtype: Any = jnp.float32) -> Callable[[Any], Float[Array, "b h w 3"]]:
+def scaler(
+    config: Any, *, dtype: Any = jnp.float32
+) -> Callable[[Any], Float[Array, "b h w colours"]]:
     """Returns :func:`scale_images` for a configuration (a ``Config``): what its network expects."""
     return functools.partial(
         scale_images,

@@ -18,6 +18,7 @@ Initializer = nn.initializers.Initializer
 glorot_uniform = nn.initializers.glorot_uniform()
 
 VALID = ((0, 0), (0, 0))  # no padding
+COLOURS = 3  # channels of an image; one channel stands for three equal ones
 
 # Convolutions of images use thin_conv on the CPU: those of at most FEW_CHANNELS input channels and
 # more output channels, unless the kernel has more than MOST_TAPS values per output channel, which
@@ -43,6 +44,8 @@ class Conv(nn.Module):
         use_bias: whether a bias is added.
         padding: zeros around the input ((top, bottom), (left, right)), or None for ``same``.
         kernel_init: draws the initial values of the kernel.
+        channels: of the kernel, or None for those of the input. One channel of the input may stand
+            for several equal ones, as in a grey image; the kernel is then summed over them.
     """
 
     features: int
@@ -51,12 +54,17 @@ class Conv(nn.Module):
     use_bias: bool = True
     padding: Padding | None = None
     kernel_init: Initializer = glorot_uniform
+    channels: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow d"]:
         """Returns the convolved input."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        channels = self.channels or x.shape[-1]
+        shape = (self.kernel_size, self.kernel_size, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        if x.shape[-1] == 1 < channels:
+            kernel = jnp.sum(kernel, axis=2, keepdims=True)
+        kernel = kernel.astype(x.dtype)
         padding = resolve_padding(self.padding, x, self.kernel_size, self.stride)
         taps, overlaps = self.kernel_size**2 * x.shape[-1], self.kernel_size > self.stride
         thin = x.shape[-1] <= FEW_CHANNELS < self.features and taps <= MOST_TAPS and overlaps

@@ -28,7 +28,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import VALID, Conv, add_bias, max_pool
+from msa_flax.models.layers import COLOURS, VALID, Conv, add_bias, max_pool
 from msa_flax.models.ops import local_response_norm
 
 # (name, channels, kernel size, stride, normalised, pooled)
@@ -58,7 +58,7 @@ class LeNetAlexNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool
+        self, images: Float[Array, "b h w colours"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns both maps, AlexNet's first; 6 x 6 x 376 at 224 pixels; ignores ``train``."""
         deep = AlexNetFeatures(name="alexnet")(images)
@@ -70,12 +70,14 @@ class AlexNetFeatures(nn.Module):
     """The five convolutions of AlexNet."""
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b fh fw 256"]:
+    def __call__(self, images: Float[Array, "b h w colours"]) -> Float[Array, "b fh fw 256"]:
         """Returns the pooled output of the fifth convolution; 6 x 6 at 224 pixels."""
         x = images
         for name, channels, size, stride, normalised, pooled in ALEXNET:
-            padding = AROUND if x is images else None
-            x = nn.relu(Conv(channels, size, stride, padding=padding, name=name)(x))
+            layer = functools.partial(Conv, channels, size, stride, name=name)
+            if x is images:
+                layer = functools.partial(layer, padding=AROUND, channels=COLOURS)
+            x = nn.relu(layer()(x))
             if normalised:
                 x = lrn(x)
             if pooled:
@@ -115,7 +117,7 @@ def squash(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def grey_for_grid(
-    images: Float[Array, "b h w 3"], rows: int, columns: int
+    images: Float[Array, "b h w colours"], rows: int, columns: int
 ) -> Float[Array, "b lh lw 1"]:
     """Returns the images in grey, at the size that gives LeNet-5 rows x columns cells."""
     grey = jnp.mean(images, axis=-1, keepdims=True, dtype=jnp.float32)

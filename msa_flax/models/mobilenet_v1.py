@@ -15,7 +15,7 @@ import functools
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
+from msa_flax.models.layers import COLOURS, BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
 STEM_CHANNELS = 32  # at alpha 1
 
@@ -46,11 +46,13 @@ class MobileNetV1(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool
+        self, images: Float[Array, "b h w colours"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map; 7 x 7 x 1024 at 224 pixels and alpha 1."""
         norm = functools.partial(BatchNorm, "relu6", self.momentum)
-        x = Conv(int(STEM_CHANNELS * self.alpha), 3, 2, use_bias=False, name="conv1")(images)
+        x = Conv(
+            int(STEM_CHANNELS * self.alpha), 3, 2, use_bias=False, channels=COLOURS, name="conv1"
+        )(images)
         x = norm(name="conv1_bn")(x, train=train)
         for i, (channels, stride) in enumerate(BLOCKS, start=1):
             padding = None if stride == 1 else ((0, 1), (0, 1))

@@ -15,7 +15,7 @@ import functools
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
+from msa_flax.models.layers import COLOURS, BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
 STEM_CHANNELS = 32  # at alpha 1
 LAST_CHANNELS = 1280  # an alpha below 1 does not change it
@@ -46,12 +46,12 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool
+        self, images: Float[Array, "b h w colours"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map; 7 x 7 x 1280 at 224 pixels and alpha 1."""
         norm = functools.partial(BatchNorm, momentum=self.momentum)
         channels = divisible_by_8(STEM_CHANNELS * self.alpha)
-        x = Conv(channels, 3, 2, use_bias=False, name="Conv1")(images)
+        x = Conv(channels, 3, 2, use_bias=False, channels=COLOURS, name="Conv1")(images)
         x = norm("relu6", name="bn_Conv1")(x, train=train)
         number = 0
         for expansion, channels, blocks, first_stride in STAGES:

@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from msa_flax.models.layers import VALID, BatchNorm, Conv, PointwiseConv, max_pool
+from msa_flax.models.layers import COLOURS, VALID, BatchNorm, Conv, PointwiseConv, max_pool
 
 STEM_CHANNELS = 64
 EXPANSION = 4  # output channels of a block, as a multiple of those of its bottleneck
@@ -48,12 +48,12 @@ class ResNet50(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "b h w 3"], *, train: bool
+        self, images: Float[Array, "b h w colours"], *, train: bool
     ) -> Float[Array, "b fh fw c"]:
         """Returns the last feature map; 7 x 7 x 2048 at 224 pixels."""
         norm = functools.partial(BatchNorm, momentum=self.momentum, epsilon=1.001e-5)
         padding = ((3, 3), (3, 3))
-        x = Conv(STEM_CHANNELS, 7, 2, padding=padding, name="conv1_conv")(images)
+        x = Conv(STEM_CHANNELS, 7, 2, padding=padding, channels=COLOURS, name="conv1_conv")(images)
         x = norm("relu", name="conv1_bn")(x, train=train)
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = max_pool(x, 3, 2, padding=VALID)

@@ -31,7 +31,7 @@ from msa_flax.models import (
     resnet50,
     scale_images,
 )
-from msa_flax.models.layers import BatchNorm
+from msa_flax.models.layers import BatchNorm, Conv
 from msa_flax.weights import KERAS_FAMILIES
 
 # Rows, columns and channels of the last feature map at 224 pixels.
@@ -159,6 +159,35 @@ def test_the_smallest_image_leaves_a_map_and_a_smaller_one_is_refused(name):
     assert min(feature_map(name, least).shape) >= 1
     message = refusal(check_network, config_of(name, least - 1))
     assert f"{name} needs {least} pixels or more, got {least - 1}" in message
+
+
+def first_convolution(name, variables, images):
+    """Returns the first convolution's output in a classifier; nothing after it is computed."""
+
+    class Found(Exception):
+        pass
+
+    def stop(call, arguments, keywords, context):
+        output = call(*arguments, **keywords)
+        if isinstance(context.module, Conv):
+            raise Found(output)
+        return output
+
+    with nn.intercept_methods(stop), pytest.raises(Found) as found:
+        features(name, variables, images)
+    return found.value.args[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_channel_stands_for_three_equal_ones(name):
+    rng, size = np.random.default_rng(0), MINIMUM_SIZE[name]
+    grey = jnp.asarray(rng.uniform(-1, 1, (2, size, size, 1)), jnp.float32)
+    parts = jax.tree.map(jnp.asarray, random_variables(shapes(name)))
+    variables = {key: {"backbone": x} for key, x in parts.items()}
+    one, three = (
+        first_convolution(name, variables, x) for x in (grey, jnp.repeat(grey, 3, axis=-1))
+    )
+    np.testing.assert_allclose(one, three, rtol=1e-4, atol=1e-5)  # float32 sums of 9 to 363 terms
 
 
 # --- gradients ------------------------------------------------------------------------------------

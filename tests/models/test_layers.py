@@ -83,3 +83,19 @@ def test_max_pooling_does_not_hide_what_is_not_a_number():
 def test_bfloat16_stays():
     x = jnp.asarray(np.random.default_rng(0).normal(0, 300, (2, 4, 4, 8)), jnp.bfloat16)
     assert layers.max_pool(x, 3, 2).dtype == jnp.bfloat16
+
+
+def test_a_kernel_learns_as_much_from_one_channel_as_from_equal_ones():
+    rng = np.random.default_rng(0)
+    grey = jnp.asarray(rng.standard_normal((2, 9, 9, 1)), jnp.float32)
+    layer = layers.Conv(6, 3, 2, channels=3)
+    equal = jnp.repeat(grey, 3, axis=-1)
+    variables = layer.init(jax.random.key(0), grey)
+    assert variables["params"]["kernel"].shape == (3, 3, 3, 6)
+
+    def loss(variables, images):
+        return jnp.sum(jnp.sin(layer.apply(variables, images)))
+
+    found, expected = (jax.grad(loss)(variables, x)["params"]["kernel"] for x in (grey, equal))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # float32 sums of 50 pixels
+    assert np.abs(found).max() > 0.1

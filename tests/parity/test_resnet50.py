@@ -80,18 +80,18 @@ def stride_in_the_middle(monkeypatch):
         given = 1 if name.endswith("_1_conv") else stride
         return layers.PointwiseConv(channels, given, use_bias=True, name=name)
 
-    def conv(channels, size, stride=1, *, name, **kwargs):
+    def conv(features, size, stride=1, *, name, **kwargs):
         if name.endswith("_block1_2_conv") and not name.startswith("conv2"):
             stride = 2
-        return layers.Conv(channels, size, stride, name=name, **kwargs)
+        return layers.Conv(features, size, stride, name=name, **kwargs)
 
     monkeypatch.setattr(resnet50, "Pointwise", pointwise)
     monkeypatch.setattr(resnet50, "Conv", conv)
 
 
 def same_stem(monkeypatch):
-    def conv(channels, size, stride=1, *, padding=None, **kwargs):
-        return layers.Conv(channels, size, stride, **kwargs)
+    def conv(features, size, stride=1, *, padding=None, **kwargs):
+        return layers.Conv(features, size, stride, **kwargs)
 
     monkeypatch.setattr(resnet50, "Conv", conv)
 

@@ -23,7 +23,7 @@ from msa_flax.training.compile import compile_train_steps
 class Backbone(nn.Module):
     @nn.compact
     def __call__(self, images, *, train):
-        x = Conv(6, 3, 4, use_bias=False, name="conv")(images)
+        x = Conv(6, 3, 4, use_bias=False, channels=3, name="conv")(images)
         return BatchNorm("relu6", name="bn")(x, train=train)
 
 

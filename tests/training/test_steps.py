@@ -256,7 +256,7 @@ def test_a_network_without_running_statistics_is_trained():
 
     model, optimizer = Plain(), optax.sgd(0.1)
     state = create_state(
-        model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False), optimizer
+        model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False), optimizer
     )
     new, _ = make_train_step(model, optimizer, scale, seed=0)(
         state, batch_of(np.random.default_rng(0))

@@ -16,6 +16,7 @@ from msa_flax.models.ops.pointwise import matmul
 from msa_flax.models.ops.winograd import SIZES, winograd_conv, winograd_kernel_gradient
 
 FEWEST_CHANNELS = 16  # of input and output; with fewer, Winograd's products are too thin
+FEW_TAPS = 144  # values under a kernel; with as few, one product is faster than one for each row
 VALID = ((0, 0), (0, 0))
 
 
@@ -94,10 +95,10 @@ def _dense(x: Array, kernel: Array, padding: Padding) -> Array:
     """Convolves with stride 1."""
     if _is_for_winograd(kernel):
         return winograd_conv(x, kernel, padding)
-    size, _, _, features = kernel.shape
-    strips = _strips(x, size, padding)
-    products = [matmul(_pixels(strips[i]), kernel[i].reshape(-1, features)) for i in range(size)]
-    return sum(products[1:], products[0]).reshape(*strips[0].shape[:3], features)
+    strips = _strips(x, kernel.shape[0], padding)
+    kernels = kernel.reshape(len(strips), -1, kernel.shape[-1])
+    products = [matmul(_pixels(strip), rows) for strip, rows in zip(strips, kernels, strict=True)]
+    return sum(products[1:], products[0]).reshape(*strips[0].shape[:3], -1)
 
 
 def _dense_forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
@@ -130,6 +131,8 @@ def _is_for_winograd(kernel: Array) -> bool:
 def _strips(x: Array, size: int, padding: Padding) -> list[Array]:
     """Returns for each row of the kernel the pixels that it meets, [b, oh, ow, size * c].
 
+    Where a row meets few values, all rows are together, in one strip [b, oh, ow, size * size * c].
+
     Args:
         x: the input.
         size: height and width of the kernel.
@@ -140,7 +143,10 @@ def _strips(x: Array, size: int, padding: Padding) -> list[Array]:
     height, width = (x.shape[axis] - size + 1 for axis in (1, 2))
     beside = jnp.concatenate([x[:, :, j : j + width] for j in range(size)], axis=-1)
     beside = lax.optimization_barrier(beside)  # otherwise XLA puts it together for each row
-    return [beside[:, i : i + height] for i in range(size)]
+    strips = [beside[:, i : i + height] for i in range(size)]
+    if size * beside.shape[-1] > FEW_TAPS:
+        return strips
+    return [lax.optimization_barrier(jnp.concatenate(strips, axis=-1))]
 
 
 def _pixels(x: Array) -> Array:

@@ -29,6 +29,7 @@ SHAPES = [
     (1, 1, 4, 6),
     (3, 2, 5, 4),  # blocks, of which the kernel does not fill the last
     (7, 2, 3, 8),
+    (7, 2, 1, 8),
     (11, 4, 3, 20),  # blocks, then Winograd
     (4, 4, 3, 6),
     (2, 2, 8, 9),
