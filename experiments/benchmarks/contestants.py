@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import random
 import statistics
 import subprocess
 import sys
@@ -160,18 +161,21 @@ def take_turns(
 ) -> dict[str, Series]:
     """Lets every contestant answer a request once, then in turns; returns their times by key.
 
+    The order of a round is drawn, always the same draws, so that nobody always comes after the
+    same other one, which may have left the machine busy or its memory scattered.
+
     Args:
         contestants: those who fail or failed before are left out from then on.
         request: what each is asked.
         rounds: turns of each.
         images: times are divided by this.
     """
-    series = {}
+    series, draw = {}, random.Random(0)
     for contestant in contestants:
         if first := contestant.ask(request):
             series[contestant.kind.key] = Series(request["count"], first_seconds=first["seconds"])
     for _ in range(rounds):
-        for contestant in contestants:
+        for contestant in draw.sample(contestants, len(contestants)):
             if answer := contestant.ask(request):
                 found = series[contestant.kind.key]
                 times = [milliseconds / images for milliseconds in answer["ms"]]
