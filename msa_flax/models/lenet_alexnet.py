@@ -74,10 +74,9 @@ class AlexNetFeatures(nn.Module):
         """Returns the pooled output of the fifth convolution; 6 x 6 at 224 pixels."""
         x = images
         for name, channels, size, stride, normalised, pooled in ALEXNET:
-            layer = functools.partial(Conv, channels, size, stride, name=name)
-            if x is images:
-                layer = functools.partial(layer, padding=AROUND, channels=COLOURS)
-            x = nn.relu(layer()(x))
+            padding, given = (AROUND, COLOURS) if x is images else (None, None)
+            layer = Conv(channels, size, stride, padding=padding, channels=given, name=name)
+            x = nn.relu(layer(x))
             if normalised:
                 x = lrn(x)
             if pooled:
