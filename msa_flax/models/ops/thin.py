@@ -36,14 +36,10 @@ def thin_conv(
 def _taps(
     x: Array, size: int, stride: int, padding: Padding
 ) -> Iterator[tuple[int, int, int, Array]]:
-    """Yields (i, j, c, pixels): what kernel value (i, j) meets in channel c, [b, oh, ow, 1].
-
-    Each channel is padded by itself. Where an image repeats one channel, XLA then sees that they
-    are the same and computes with one of them.
-    """
-    planes = [jnp.pad(x[..., c : c + 1], ((0, 0), *padding, (0, 0))) for c in range(x.shape[-1])]
-    for c, plane in enumerate(planes):
-        for i, j, pixels in taps(plane, size, stride):
+    """Yields (i, j, c, pixels): what kernel value (i, j) meets in channel c, [b, oh, ow, 1]."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    for c in range(x.shape[-1]):
+        for i, j, pixels in taps(x[..., c : c + 1], size, stride):
             yield i, j, c, pixels
 
 
