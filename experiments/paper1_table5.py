@@ -13,10 +13,10 @@ trains one row, ``python experiments/sweep.py paper1_table5 --out runs --root DI
 ResNet50 takes four minutes on a GPU, and four per epoch on two cores, EfficientNetB0 one to two,
 ConvNeXt-Tiny six.
 
-Obtained (seed 0, 2026-11-24 to 2026-11-29): test accuracy 0.7300 for EfficientNetB0 (0.8850 native)
+Obtained (seed 0, 2026-11-24 to 2026-11-30): test accuracy 0.7300 for EfficientNetB0 (0.8850 native)
 after five epochs from scratch, 0.9850 for ResNet50 from scratch (0.7825 native after five epochs),
-0.5000 for ConvNeXt-Tiny, which has learned nothing after five epochs at this rate from scratch, and
-1.0000 for MSA-CSpineNet. One row was not run. README.md has the whole table.
+0.5000 for ConvNeXt-Tiny, which learns nothing in five epochs at this rate from scratch (0.7450
+native), and 1.0000 for MSA-CSpineNet. README.md has the whole table.
 """
 
 import pathlib

@@ -15,10 +15,10 @@ random ones. GoogLeNet learns nothing from there at the paper's learning rate; i
 trains one row, ``python experiments/sweep.py paper1_table6 --out runs --root DIR`` all of them. A
 row takes one to four minutes on a GPU.
 
-Obtained (2026-11-24 to 2026-11-29): test accuracy 0.7833 for MobileNetV2 (mean of 3 seeds, 0.5000
+Obtained (2026-11-24 to 2026-11-30): test accuracy 0.7833 for MobileNetV2 (mean of 3 seeds, 0.5000
 to 1.0000, two of them with five epochs), 1.0000 native, 1.0000 with the other momentum, 0.5000 for
-GoogLeNet, 0.8300 for LeNet and AlexNet, 1.0000 for MSA-CSpineNet. README.md has the whole table,
-and why MobileNetV2 varies so.
+GoogLeNet, 0.8300 with the other rate, 0.8300 for LeNet and AlexNet, 1.0000 for MSA-CSpineNet.
+README.md has the whole table, how that rate was chosen, and why MobileNetV2 varies so.
 """
 
 import pathlib
