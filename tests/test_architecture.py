@@ -104,7 +104,7 @@ OF_NO_FILE = {
     "weights/rules",  # the folder
 }
 
-LINES_OF_CODE = 19_330
+LINES_OF_CODE = 19_360
 LINES_OF_A_FILE = 350
 LINES_OF_A_MEDIAN_FILE = 150
 LINES_OF_A_FUNCTION = 30  # of nine in ten functions, without their docstrings
@@ -208,7 +208,7 @@ def test_only_data_imports_tensorflow_and_there_only_three_files():
         for path in FILES
         if {name.split(".")[0] for name in imports(path)} & {"tensorflow", "tensorflow_datasets"}
     }
-    assert users <= {"data/tfds.py", "data/prepared.py", "data/pipeline.py"}
+    assert users <= {"data/tfds.py", "data/copies.py", "data/pipeline.py"}
 
 
 def test_nothing_imports_experiments_or_tests():

@@ -30,7 +30,7 @@ from command_line import Parser, call
 
 from msa_flax.data.images import preprocess
 from msa_flax.data.phantom import draw_slice
-from msa_flax.data.stored import kept_images
+from msa_flax.data.stored import write_images
 from msa_flax.files import UserError, markdown_table
 
 DRAWN, SIZE, BATCH, STEPS = 400, 224, 16, 16  # slices; pixels; images a step; steps a dispatch
@@ -39,7 +39,7 @@ GROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
 def write_slices(path: pathlib.Path, count: int) -> None:
-    """Writes so many slices, uint8 [count, 224, 224], a thousand at a time."""
+    """Writes so many slices, uint8 [count, 224, 224], unless the file is there."""
     drawn = [preprocess(draw_slice(0, i // 8, i % 8).image, size=SIZE) for i in range(DRAWN)]
 
     def write(array: np.ndarray) -> None:
@@ -50,7 +50,8 @@ def write_slices(path: pathlib.Path, count: int) -> None:
             moved = np.roll(drawn[i % DRAWN], rng.integers(-20, 21, 2), (0, 1))
             array[i] = moved // 8 * 7 + lighter + noise[down:, across:][:SIZE, :SIZE]
 
-    kept_images(path, (count, SIZE, SIZE), write)
+    if not path.exists():
+        write_images(path, (count, SIZE, SIZE), write)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Images and labels: reading, preprocessing, splitting, augmenting, batching.
 
-TensorFlow is imported only when a prepared data set is read (:func:`load`) or batches are made
-(:mod:`msa_flax.data.pipeline`); importing this package costs NumPy.
+TensorFlow is imported only when a data set is read for the first time (:mod:`msa_flax.data.copies`)
+or batches are made (:mod:`msa_flax.data.pipeline`); importing this package costs NumPy.
 """
 
 import dataclasses
@@ -98,8 +98,8 @@ def list_images(config: DataConfig) -> "Listing":
 def load(config: DataConfig, *, for_search: bool = False) -> Examples:
     """Returns the data set of a configuration, every image preprocessed, sorted by example id.
 
-    The first call prepares the data set with TFDS below :func:`files.cache_dir`; later calls
-    read that copy for as long as the files (names and content) and their table stay the same.
+    The first call prepares the data set with TFDS below :func:`files.cache_dir`; later calls read
+    what is kept of it for as long as the files (names and content) and their table stay the same.
 
     Args:
         config: of the data.
@@ -111,8 +111,20 @@ def load(config: DataConfig, *, for_search: bool = False) -> Examples:
             ``config.on_bad_file`` is "error"; everything found is named.
     """
     from msa_flax.data import prepared
+    from msa_flax.data.folder import check_bad_files
 
-    return prepared.load(config, for_search=for_search)
+    with prepared.locked():
+        source = prepared.find_source(config)
+        kept = prepared.kept_of(config, source, for_search=for_search)
+        if (examples := kept.read(config)) is None:
+            from msa_flax.data import copies  # imports TensorFlow
+
+            examples = copies.read(config, source, kept)
+            kept.write(examples)
+    bad_files = examples.bad_files
+    skip, total = config.on_bad_file == "skip", len(examples) + len(bad_files)
+    check_bad_files(bad_files, skip=skip, total=total)
+    return examples
 
 
 def load_external(

@@ -15,28 +15,33 @@ import numpy as np
 from msa_flax.files import written_whole
 
 
-def kept_images(
-    path: Path, shape: tuple[int, ...], write: Callable[[np.ndarray], None]
-) -> np.ndarray:
-    """Returns the images in a file, uint8, read as needed; writes the file first if there is none.
+def write_images(path: Path, shape: tuple[int, ...], write: Callable[[np.ndarray], None]) -> None:
+    """Writes images to a file, whole or not at all.
 
     Args:
-        path: a ``.npy`` file, which is there whole or not at all.
+        path: a ``.npy`` file.
         shape: [n, s, s].
         write: fills an array of this shape, whose pages the operating system writes when it must.
 
     Raises:
-        ValueError: what is in the file is something else, or cut off.
         OSError: the disk is full.
     """
-    if not path.exists():
-        with written_whole(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            with temporary.open("r+b") as file:  # a full disk is an error here, later a crash
-                os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END))
-            write(array)
-            array.flush()
-            del array
+    with written_whole(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        with temporary.open("r+b") as file:  # a full disk is an error here, later a crash
+            os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END))
+        write(array)
+        array.flush()
+        del array
+
+
+def read_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the images in a file, uint8 of this shape, read as needed.
+
+    Raises:
+        ValueError: what is in the file is something else, or cut off.
+        OSError: there is no such file.
+    """
     images = np.load(path, mmap_mode="r") if 0 not in shape else np.zeros(shape, np.uint8)
     if images.shape != shape or images.dtype != np.uint8:
         raise ValueError(f"{path}: expected uint8 {shape}, got {images.dtype} {images.shape}")

@@ -1,4 +1,4 @@
-"""TFDS builders of prepared copies, with one schema; they are read by data/prepared.py.
+"""TFDS builders of prepared copies, with one schema; they are read by data/copies.py.
 
 A copy holds the pixels of the files, so that one copy serves every image size and equalisation.
 Prepared folders have the same schema; what writes their files is here, too.
@@ -6,13 +6,10 @@ Prepared folders have the same schema; what writes their files is here, too.
 
 import dataclasses
 import functools
-import hashlib
 import io
-import json
 import logging
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import cv2
@@ -21,14 +18,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from msa_flax.config import DataConfig
-from msa_flax.data import list_images
 from msa_flax.data.examples import DataError
 from msa_flax.data.folder import File, Listing, check_bad_files
 from msa_flax.data.headers import ImageError
-from msa_flax.data.images import read_bytes, read_image
+from msa_flax.data.images import read_image
 from msa_flax.data.layout import PARTS
 from msa_flax.data.phantom import draw_patient
 from msa_flax.data.pipeline import hide_gpu
+from msa_flax.data.prepared import KNOWN, phantom_name
 from msa_flax.data.shards import SPLIT, VERSION
 from msa_flax.files import written_whole
 
@@ -36,7 +33,6 @@ log = logging.getLogger("msa_flax")
 hide_gpu()
 
 _NO_PART = "slices"  # TFDS reserves "all": it means every split
-_KNOWN = ("label", "example_id", "group", "study", "family", "slice_index")  # before a file is read
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder):
@@ -94,49 +90,21 @@ class Folder(_Builder):
             except ImageError as error:
                 bad.append((file.example_id, str(error)))
                 continue
-            known = {name: getattr(file, name) for name in _KNOWN}
+            known = {name: getattr(file, name) for name in KNOWN}
             yield file.example_id, known | _of_pixels(image)
         check_bad_files(bad, skip=True, total=len(files))  # TFDS cannot store an empty split
         self.info.metadata["bad_files"] += bad
 
 
-def folder_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Folder:
-    """Returns the builder for a folder, or a table of labels, as it is now; nothing is written.
-
-    The configuration's name is ``<hash of the path>-<hash of the listing and the options>``, so
-    where a file was added, removed, renamed or changed, or a row, all is prepared anew.
+def folder_builder(listing: Listing, name: str, *, data_dir: pathlib.Path) -> Folder:
+    """Returns the builder for the files of a listing; nothing is written.
 
     Args:
-        config: see :func:`msa_flax.data.list_images`.
+        listing: of a folder or a table of labels.
+        name: of this state of it, see :func:`msa_flax.data.prepared.listed_now`.
         data_dir: where prepared copies are kept.
-
-    Raises:
-        DataError: the folder or table is not as expected.
     """
-    listing = list_images(config)
-    root = pathlib.Path(config.manifest or config.root).absolute()
-    with ThreadPoolExecutor() as pool:  # 4,200 slices, 130 MB: a third of a second
-        hashes = pool.map(_hash_of_file, [file.path for file in listing.files])
-        files = [
-            (file.part, *(getattr(file, name) for name in _KNOWN), one)
-            for file, one in zip(listing.files, hashes, strict=True)
-        ]
-    window = config.window_centre, config.window_width, config.max_tilt
-    state = json.dumps([files, listing.bad_files, config.classes, window])
-    name = f"{_sha256(str(root))[:8]}-{_sha256(state)[:16]}"
     return Folder(config=FolderConfig(name=name, listing=listing), data_dir=data_dir)
-
-
-def _hash_of_file(path: pathlib.Path) -> str:
-    """Returns a hash of what is in a file: a size and a time are kept by some copying programs."""
-    try:
-        return hashlib.sha256(read_bytes(path)).hexdigest()
-    except ImageError as error:  # said again when the file is read
-        return str(error)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclasses.dataclass
@@ -187,7 +155,7 @@ def phantom_builder(config: DataConfig, *, data_dir: pathlib.Path) -> Phantom:
         data_dir: where prepared copies are kept.
     """
     patients, seed = config.phantom_patients, config.phantom_seed
-    options = PhantomConfig(name=f"p{patients}_s{seed}", patients=patients, seed=seed)
+    options = PhantomConfig(name=phantom_name(config), patients=patients, seed=seed)
     return Phantom(config=options, data_dir=data_dir)
 
 
@@ -205,7 +173,7 @@ def write_shard(path: pathlib.Path, slices: Iterable[tuple[File, np.ndarray]]) -
     try:
         with written_whole(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
             for file, image in slices:
-                known = {name: getattr(file, name) for name in _KNOWN}
+                known = {name: getattr(file, name) for name in KNOWN}
                 data = features.serialize_example(known | _of_pixels(image))
                 # TFDS leaves the order of the fields to chance.
                 example = tf.train.Example.FromString(data)

@@ -15,7 +15,6 @@ from msa_flax import data
 from msa_flax.config import DataConfig
 from msa_flax.data import DataError
 from msa_flax.data.images import preprocess, read_image
-from msa_flax.data.tfds import folder_builder
 
 
 @pytest.fixture
@@ -229,34 +228,6 @@ def test_file_names_that_cannot_be_written_down_are_bad_files(root):
     write_image(root / "val/normal/line\nbreak.png")
     message = refusal(root, "2 of 10 files cannot be used")
     assert message.count("unprintable file name") == 2
-
-
-def test_what_a_killed_preparation_left_behind_is_removed(root, cache):
-    copy = folder_builder(config(root), data_dir=cache / "datasets").data_path.parent
-    (copy / "incomplete.ABCDEF_1.2.0").mkdir(parents=True)  # TFDS's temporary name
-    assert len(data.load(config(root))) == 8
-    assert [path.name for path in copy.iterdir()] == ["1.2.0"]
-
-
-def test_an_interrupted_preparation_leaves_no_copy(root, cache, monkeypatch):
-    def interrupt(path, config):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("msa_flax.data.tfds.read_image", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            data.load(config(root))
-    assert not list(cache.glob("**/*.tfrecord*"))
-    assert len(data.load(config(root))) == 8
-
-
-def test_a_damaged_copy_is_detected_and_named(root, cache):
-    data.load(config(root))
-    (record,) = (cache / "datasets").glob("folder/*/1.2.0/*train.tfrecord*")
-    content = bytearray(record.read_bytes())
-    content[len(content) // 2] ^= 1
-    record.write_bytes(content)
-    refusal(root, f"damaged; delete {record.parent}")
 
 
 def test_a_cache_that_cannot_be_written_is_refused(root, tmp_path, monkeypatch):

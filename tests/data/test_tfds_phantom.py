@@ -5,9 +5,9 @@ import pytest
 
 from msa_flax import data
 from msa_flax.config import DataConfig
+from msa_flax.data.copies import prepare
 from msa_flax.data.images import preprocess
 from msa_flax.data.phantom import draw_patient, draw_slice
-from msa_flax.data.prepared import prepare
 from msa_flax.data.tfds import phantom_builder
 
 
