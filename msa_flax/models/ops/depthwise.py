@@ -1,6 +1,7 @@
 """Depthwise convolution: a sum of shifted images on the CPU, XLA's own convolution elsewhere."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -107,7 +108,7 @@ def _shifted_forward(padded: Array, kernel: Array, stride: int) -> Array:
 
 def total(terms: list[Array]) -> Array:
     """Returns the sum of the terms, added from the first to the last."""
-    return sum(terms[1:], terms[0])
+    return functools.reduce(lax.add, terms)
 
 
 def _shifted_backward(
@@ -182,21 +183,30 @@ def _shifted_kernel_gradient(
     write the product, or nine shifted copies of x, to memory.
     """
     wide = jnp.promote_types(padded.dtype, jnp.float32)
-    x, g = padded.astype(wide), g.astype(wide)
+    x, g = padded.astype(wide), g[:, :height, :width].astype(wide)
 
-    def row(i: Any) -> Array:
+    def row(i: Any, factors: Sequence[Array]) -> Array:
         met = lax.dynamic_slice_in_dim(x, i, (height - 1) * stride + 1, axis=1)[:, ::stride]
+        pixels = _columns(met)
 
         def tap(j: int) -> Array:
-            terms = [met[:, :, w * stride + j] * g[:, :height, w] for w in range(width)]
+            terms = [lax.mul(pixels[w * stride + j], factors[w]) for w in range(width)]
             pieces = [total(terms[k : k + MOST_TERMS]) for k in range(0, width, MOST_TERMS)]
-            return total([jnp.sum(_separate(piece), axis=(0, 1)) for piece in pieces])
+            return total([jnp.sum(_separate(piece), axis=(0, 1, 2)) for piece in pieces])
 
         return jnp.stack([tap(j) for j in range(size)])
 
-    loop = size > MOST_ROWS
-    sums = lax.map(row, jnp.arange(size)) if loop else jnp.stack([row(i) for i in range(size)])
+    if size > MOST_ROWS:
+        sums = lax.map(lambda i: row(i, _columns(g)), jnp.arange(size))
+    else:
+        factors = _columns(g)
+        sums = jnp.stack([row(i, factors) for i in range(size)])
     return sums.reshape(size, size, 1, -1).astype(padded.dtype)
+
+
+def _columns(x: Array) -> Sequence[Array]:
+    """Returns the columns of images [b, h, w, c], each [b, h, 1, c], in one operation to trace."""
+    return lax.split(x, (1,) * x.shape[2], axis=2)
 
 
 def _separate(x: Array) -> Array:

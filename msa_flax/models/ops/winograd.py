@@ -13,7 +13,7 @@ to compile.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,14 +63,13 @@ def winograd_conv(
     def line(operands: tuple[Array, Array]) -> Array:
         rows, met = operands
         products = _products(_across(rows, of_input, counts[1]), met, (2, 2 if turned else 1))
-        return jnp.stack([_weighted(weights, products) for weights in of_output])
+        places = _apart(products)
+        return jnp.concatenate([_weighted(weights, places) for weights in of_output])
 
     lines = lax.map(line, (_down(x, of_input, padding, counts, step), kernels))
-    pixels = [
-        [_weighted(weights, lines[:, j]).reshape(x.shape[0], *counts, -1) for j in range(step)]
-        for weights in of_output
-    ]
-    y = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
+    lines = _apart(lines)
+    pixels = jnp.concatenate([_weighted(weights, lines) for weights in of_output])
+    y = pixels.reshape(step, step, x.shape[0], *counts, -1).transpose(2, 3, 0, 4, 1, 5)
     return y.reshape(x.shape[0], step * counts[0], step * counts[1], -1)[:, :height, :width]
 
 
@@ -138,18 +137,22 @@ def _down(
     x = lax.pad(x, jnp.zeros((), x.dtype), (*edges, (0, 0, 0)))
     x = x.reshape(x.shape[0], counts[0] + more, step, counts[1] + more, step, -1)
     x = lax.optimization_barrier(x.transpose(2, 4, 0, 1, 3, 5))  # otherwise made for each place
-    pixels = [x[i % step][:, :, i // step : i // step + counts[0]] for i in range(taps)]
+    seen = _apart(x)
+    pixels = [
+        lax.slice_in_dim(seen[i % step], i // step, i // step + counts[0], axis=3)
+        for i in range(taps)
+    ]
     return lax.optimization_barrier(
-        jnp.stack([_weighted(weights, pixels) for weights in transform])
+        jnp.concatenate([_weighted(weights, pixels) for weights in transform])
     )
 
 
 def _across(rows: Array, transform: np.ndarray, count: int) -> Array:
     """Transforms the columns of a line of :func:`_down`; returns [places, tiles, c]."""
     step, c = len(rows), rows.shape[-1]
-    taps = range(transform.shape[1])
-    columns = [rows[j % step][:, :, j // step : j // step + count] for j in taps]
-    places = jnp.stack([_weighted(weights, columns) for weights in transform])
+    taps, seen = range(transform.shape[1]), _apart(rows)
+    columns = [lax.slice_in_dim(seen[j % step], j // step, j // step + count, axis=3) for j in taps]
+    places = jnp.concatenate([_weighted(weights, columns) for weights in transform])
     return lax.optimization_barrier(places).reshape(len(places), -1, c)
 
 
@@ -158,11 +161,16 @@ def _products(a: Array, b: Array, contract: tuple[int, int]) -> Array:
     return lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((0,), (0,))))
 
 
+def _apart(x: Array) -> Sequence[Array]:
+    """Returns x[0], x[1] and so on, each [1, ...], in one operation to trace."""
+    return lax.split(x, (1,) * len(x))
+
+
 def _weighted(weights: np.ndarray, terms: Iterable[Array]) -> Array:
     """Returns the weighted sum, without the terms whose weight is zero."""
     used = [
-        term if weight == 1 else float(weight) * term
+        term if weight == 1 else lax.mul(term, term.dtype.type(weight))
         for weight, term in zip(weights, terms, strict=True)
         if weight
     ]
-    return sum(used[1:], used[0])
+    return functools.reduce(lax.add, used)
