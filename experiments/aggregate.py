@@ -29,6 +29,7 @@ from msa_flax.weights.published import PUBLISHED
 
 # MobileNetV2's ImageNet tensors with BatchNorm put back into a form that was published without it.
 RE_EXPRESSED = "fa3b084a7fc661f7602d18c01217f1a77f540d8e608de3ccf8d88d4ca6c11bbd"
+RANDOM = "from_random_weights"  # the marker of that table
 _COUNTED: dict[str, list[str]] = {}
 TITLES = {"auc": "AUC", "f1": "F1"}  # other metrics are headed by their names
 
@@ -131,6 +132,27 @@ def _cells(
     return [*cells, *measured[:3], *_counted(config), *measured[3:]]
 
 
+def from_random_weights(folder: Path) -> str:
+    """Returns what networks without pretrained weights show of both splits, as markdown, or ""."""
+    rows, seen = [], set()
+    for table in map(load_table, table_files()):
+        for row, name in table.ROWS.items():
+            runs = [r for r in finished_runs(folder, table, row) if r.weights == "from scratch"]
+            place = getattr(table, "SHARED", {}).get(row, f"{table.__name__}/{row}")
+            if not runs or place in seen:
+                continue
+            seen.add(place)
+            scores = [
+                spread([run.metric("accuracy", split) for run in runs])
+                for split in ("validation", "test")
+            ]
+            seeds = " ".join(str(run.config.train.seed) for run in runs)
+            epochs = _range([run.epochs for run in runs])
+            rows.append([name, table.TITLE.partition(":")[0], epochs, seeds, *scores])
+    head = ["from random weights", "table", "epochs", "seeds", "validation accuracy"]
+    return markdown_table([*head, "test accuracy"], rows) if rows else ""
+
+
 def _counted(config: Config) -> list[str]:
     """Returns parameters and operations, counted once per network: that takes seconds."""
     key = repr((config.model, config.data.image_size))
@@ -180,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--into", type=Path, help="a markdown file with marker lines")
     options = parser.parse_args(arguments)
     texts = {name: markdown(load_table(name), options.folder) for name in table_files()}
+    texts[RANDOM] = from_random_weights(options.folder)
     if not any(texts.values()):
         raise UserError(f"expected finished runs below {options.folder}, found none")
     for name, text in texts.items():

@@ -76,3 +76,29 @@ def test_an_undefined_metric_stays_undefined(write_run, small_ablation, tmp_path
 def test_the_weights_are_named_by_their_tensors(write_run, small_ablation, tmp_path, report, said):
     write_run(tmp_path / "t/none/seed-0", seed=0, auc=0.5, weights=report)
     assert cells(aggregate.markdown(small_ablation, tmp_path), "without")[3] == said
+
+
+def test_networks_from_random_weights_are_shown_on_both_splits_once_each(
+    write_run, small_ablation, tmp_path, monkeypatch
+):
+    other = SimpleNamespace(
+        **vars(small_ablation) | {"__name__": "u", "TITLE": "Paper 3, Table 9: more"}
+    )
+    other.SHARED = {"msa": "t/msa"}
+    tables = {"t": small_ablation, "u": other}
+    monkeypatch.setattr(aggregate, "table_files", lambda: tables)
+    monkeypatch.setattr(aggregate, "load_table", tables.get)
+    assert aggregate.from_random_weights(tmp_path) == ""
+    for seed, accuracy in enumerate([0.25, 0.75]):
+        write_run(tmp_path / f"t/msa/seed-{seed}", seed=seed, auc=0.5)
+        path = tmp_path / f"t/msa/seed-{seed}/eval/test/metrics.json"
+        path.write_text(path.read_text().replace('"value": 0.5', f'"value": {accuracy}'))
+    write_run(tmp_path / "u/none/seed-3", seed=3, auc=0.5)
+    write_run(tmp_path / "u/k3/seed-0", seed=0, auc=0.5, weights={"hash": "", "source": "a.h5"})
+    text = aggregate.from_random_weights(tmp_path)
+    assert cells(text, "with") == [
+        *("with", "A table", "2", "0 1"),
+        *("0.5000 [0.5000, 0.5000]", "0.5000 [0.2500, 0.7500]"),
+    ]
+    assert cells(text, "without") == ["without", "Paper 3, Table 9", "2", "3", "0.5000", "0.5000"]
+    assert len(text.strip().splitlines()) == 4
