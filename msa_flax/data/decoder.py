@@ -6,8 +6,10 @@ they work, by one thread at a time: 4,200 slices of 224 x 224 pixels take 2 seco
 """
 
 import contextlib
+import fcntl
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -67,18 +69,27 @@ def _standard_error() -> Iterator[list[bytes]]:
             before = os.dup(2)
         except OSError:  # closed by whoever started the program
             before = os.open(os.devnull, os.O_WRONLY)
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)  # a process started meanwhile may hold the other end
-        os.dup2(writing, 2)
+        collected = _unnamed_file()
+        os.dup2(collected, 2)
         try:
             yield lines
         finally:
             os.dup2(before, 2)
-            for number in (before, writing):
-                os.close(number)
-            text = b""
-            with contextlib.suppress(BlockingIOError):
-                while part := os.read(reading, 65536):
-                    text += part
-            os.close(reading)
+            os.close(before)
+            text = os.pread(collected, os.fstat(collected).st_size, 0)
+            os.close(collected)
             lines += text.removesuffix(b"\n").split(b"\n") if text else []
+
+
+def _unnamed_file() -> int:
+    """Returns the number of an empty file, in memory where that can be (Linux).
+
+    A pipe has room for 64 KiB: a decoder that says more, or another thread, would wait for ever.
+    """
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("standard error")
+    else:
+        with tempfile.TemporaryFile() as file:
+            number = os.dup(file.fileno())
+    fcntl.fcntl(number, fcntl.F_SETFL, os.O_APPEND)  # else threads overwrite each other's words
+    return number

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from image_files import chunk, encoded, picture
 
-from msa_flax.data.decoder import imdecode
+from msa_flax.data.decoder import damage_refused, imdecode
 from msa_flax.data.headers import ImageError, read_header
 from msa_flax.data.images import decode
 
@@ -142,6 +142,27 @@ def test_many_threads_each_hear_of_their_own_file_and_other_words_pass(capfd):
     assert len(outcomes) == 80
     assert all(outcomes)
     assert set(capfd.readouterr().err.split()) == {"word"}
+
+
+def while_another_talks():
+    with damage_refused():
+        os.write(2, b"word\n" * 50_000)
+
+
+def with_many_warnings():
+    data = png(picture(), before=chunk(b"tIME", b"") * 5000)
+    assert np.array_equal(decode(data, "a.png"), picture())
+
+
+@pytest.mark.parametrize("kept", ["in memory", "on the disk"])
+@pytest.mark.parametrize("said", [while_another_talks, with_many_warnings])
+def test_more_may_be_said_than_a_pipe_has_room_for(said, kept, capfd, monkeypatch):
+    if kept == "on the disk":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    ended = threading.Event()
+    threading.Thread(target=lambda: [said(), ended.set()], daemon=True).start()
+    assert ended.wait(60)  # without room it would wait for ever
+    assert set(capfd.readouterr().err.split()) <= {"word"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file descriptors of POSIX")
