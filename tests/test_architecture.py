@@ -104,7 +104,7 @@ OF_NO_FILE = {
     "weights/rules",  # the folder
 }
 
-LINES_OF_CODE = 19_360
+LINES_OF_CODE = 19_380
 LINES_OF_A_FILE = 350
 LINES_OF_A_MEDIAN_FILE = 150
 LINES_OF_A_FUNCTION = 30  # of nine in ten functions, without their docstrings
