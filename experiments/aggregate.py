@@ -68,9 +68,16 @@ class FinishedRun:
 
 def finished_runs(folder: Path, table: ModuleType, row: str) -> list[FinishedRun]:
     """Returns a row's finished runs in the order of their seeds."""
-    name = getattr(table, "SHARED", {}).get(row, f"{table.__name__}/{row}")
-    found = sorted((folder / name).glob("seed-*"), key=lambda p: int(p.name.removeprefix("seed-")))
+    found = sorted(
+        (folder / _place(table, row)).glob("seed-*"),
+        key=lambda p: int(p.name.removeprefix("seed-")),
+    )
     return [FinishedRun(path) for path in found if (path / "eval/test/metrics.json").exists()]
+
+
+def _place(table: ModuleType, row: str) -> str:
+    """Returns the folder of a row's runs; tables may share a row's."""
+    return str(getattr(table, "SHARED", {}).get(row, f"{table.__name__}/{row}"))
 
 
 def spread(values: Sequence[float]) -> str:
@@ -138,7 +145,7 @@ def from_random_weights(folder: Path) -> str:
     for table in map(load_table, table_files()):
         for row, name in table.ROWS.items():
             runs = [r for r in finished_runs(folder, table, row) if r.weights == "from scratch"]
-            place = getattr(table, "SHARED", {}).get(row, f"{table.__name__}/{row}")
+            place = _place(table, row)
             if not runs or place in seen:
                 continue
             seen.add(place)

@@ -1,29 +1,13 @@
 """A copy is prepared once and whole, and damage is found when the copy is read."""
 
 import pytest
-from image_folders import write_data_set
+from image_folders import config
 
 from msa_flax import data
 from msa_flax.config import DataConfig
 from msa_flax.data import DataError
 from msa_flax.data.copies import opened
 from msa_flax.data.prepared import find_source
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    place = tmp_path / "cache"
-    monkeypatch.setenv("MSA_FLAX_CACHE", str(place))
-    return place
-
-
-@pytest.fixture
-def root(tmp_path, cache):
-    return write_data_set(tmp_path / "set")
-
-
-def config(root, **options):
-    return DataConfig(root=str(root), **({"image_size": 40} | options))
 
 
 def test_what_a_killed_preparation_left_behind_is_removed(root, cache):

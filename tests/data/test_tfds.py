@@ -9,28 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from image_folders import FOLDERS, write_data_set, write_image
+from image_folders import FOLDERS, config, write_data_set, write_image
 
 from msa_flax import data
-from msa_flax.config import DataConfig
 from msa_flax.data import DataError
 from msa_flax.data.images import preprocess, read_image
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    place = tmp_path / "cache"
-    monkeypatch.setenv("MSA_FLAX_CACHE", str(place))
-    return place
-
-
-@pytest.fixture
-def root(tmp_path, cache):
-    return write_data_set(tmp_path / "set")
-
-
-def config(root, **options):
-    return DataConfig(root=str(root), **({"image_size": 40} | options))
 
 
 def names_of_copies(cache):

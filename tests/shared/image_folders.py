@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from msa_flax.config import DataConfig
+
 FOLDERS = [f"{part}/{name}" for part in ("train", "val") for name in ("normal", "fracture")]
 
 
@@ -19,3 +21,8 @@ def write_data_set(root, *, folders=FOLDERS, count=2):
         for k in range(count):
             write_image(root / place / f"CSFDV1B1{i} ({k + 1})-rotated{k}.png", seed=10 * i + k)
     return root
+
+
+def config(root, **options):
+    """Returns the configuration of a folder's images, as large as they are."""
+    return DataConfig(root=str(root), **({"image_size": 40} | options))
